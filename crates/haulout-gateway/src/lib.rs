@@ -1,0 +1,1 @@
+//! The HTTP substituter on localhost and the agent's control interface.

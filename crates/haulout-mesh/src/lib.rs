@@ -1,0 +1,1 @@
+//! mDNS discovery, QUIC transport and the wire protocol between agents.

@@ -1,0 +1,1 @@
+//! Nix store paths, narinfo, NAR, signatures and the store database. No network.

@@ -1,0 +1,1 @@
+//! Turns a question from Nix into verified bytes: own store, cache, peers.

@@ -1,0 +1,1 @@
+//! Generates a signed sample closure as a real chroot store, without Nix.

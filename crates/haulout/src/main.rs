@@ -1,0 +1,2 @@
+//! The haulout agent and command line.
+fn main() {}

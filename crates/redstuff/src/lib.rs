@@ -1,0 +1,1 @@
+//! Walrus' RedStuff erasure code: slivers, metadata, blob ids, quilts. Pure.

@@ -1,0 +1,1 @@
+//! Whole-system tests: real Nix in real network namespaces.
