@@ -1,0 +1,1 @@
+//! The Nix store database, read live and read-only.

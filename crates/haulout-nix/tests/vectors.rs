@@ -1,0 +1,155 @@
+//! Facts that real Nix (2.8.0, 2.26.3, 2.34.8) agreed with, from `tests/data/vectors.json`.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail loudly too")]
+
+use data_encoding::HEXLOWER;
+use haulout_nix::{
+    ContentAddress, KeySet, NarHash, PathInfo, SecretKey, StoreDir, StorePath,
+    content_address::Method,
+    hash::{AnyHash, HashAlgorithm},
+    nix32,
+};
+use serde_json::Value;
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("data/vectors.json")).unwrap()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+fn hex(value: &Value) -> Vec<u8> {
+    HEXLOWER.decode(text(value).as_bytes()).unwrap()
+}
+
+fn sha256(bytes: &[u8]) -> AnyHash {
+    AnyHash::new(HashAlgorithm::Sha256, NarHash::of(bytes).as_bytes()).unwrap()
+}
+
+#[test]
+fn nix32_of_all_sizes() {
+    for vector in vectors()["nix32"].as_array().unwrap() {
+        let (bytes, encoded) = (hex(&vector["hex"]), text(&vector["nix32"]));
+        assert_eq!(nix32::encode(&bytes), encoded);
+        let mut decoded = vec![0xaa; bytes.len()];
+        nix32::decode_into(encoded.as_bytes(), &mut decoded).unwrap();
+        assert_eq!(decoded, bytes);
+    }
+}
+
+#[test]
+fn content_addresses_give_the_store_paths_of_real_nix() {
+    let dir = StoreDir::default();
+    let mut seen = 0;
+    for vector in vectors()["store_paths"].as_array().unwrap() {
+        let path = dir.parse_path(text(&vector["store_path"])).unwrap();
+        let references: Vec<StorePath> = vector["refs"]
+            .as_array()
+            .map(|refs| {
+                refs.iter()
+                    .map(|r| dir.parse_path(text(r)).unwrap())
+                    .collect()
+            })
+            .unwrap_or_default();
+        let label = text(&vector["label"]);
+        let (method, hash) = match label {
+            "text no refs" | "text with 1 ref" => {
+                (Method::Text, sha256(text(&vector["contents"]).as_bytes()))
+            }
+            "source (recursive sha256)" => (Method::Nar, sha256(&hex(&vector["nar_hex"]))),
+            "flat sha256" => (Method::Flat, sha256(text(&vector["contents"]).as_bytes())),
+            "recursive sha1" => {
+                let inner = text(&vector["inner_fingerprint"]);
+                let digits = inner
+                    .strip_prefix("fixed:out:r:")
+                    .unwrap()
+                    .trim_end_matches(':');
+                (Method::Nar, digits.parse().unwrap())
+            }
+            other => panic!("unknown vector {other}"),
+        };
+        let ca = ContentAddress::new(method, hash).unwrap();
+        let by_ref: Vec<&StorePath> = references.iter().collect();
+        let computed = ca.store_path(&dir, path.path_name().clone(), &by_ref, false);
+        assert_eq!(computed.as_ref(), Some(&path), "{label}");
+
+        let info = PathInfo {
+            path: path.clone(),
+            nar_hash: match method {
+                Method::Nar => NarHash::from_bytes(hash.as_bytes().try_into().unwrap_or([9; 32])),
+                _ => NarHash::from_bytes([9; 32]),
+            },
+            nar_size: 1,
+            references,
+            deriver: None,
+            signatures: vec![],
+            ca: Some(ca),
+        };
+        assert!(info.content_address_holds(&dir), "{label}");
+        let mut moved = info.clone();
+        moved.references.push(path);
+        assert!(!moved.content_address_holds(&dir), "{label}");
+        if info.content_address_fixes_nar_hash() {
+            let other_nar = PathInfo {
+                nar_hash: NarHash::from_bytes([1; 32]),
+                ..info
+            };
+            assert!(!other_nar.content_address_holds(&dir), "{label}");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 5);
+}
+
+fn signed(vector: &Value) -> PathInfo {
+    PathInfo {
+        path: StoreDir::default()
+            .parse_path(text(&vector["store_path"]))
+            .unwrap(),
+        nar_hash: text(&vector["nar_hash"]).parse().unwrap(),
+        nar_size: vector["nar_size"].as_u64().unwrap(),
+        references: vector["references"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|r| text(r).parse().unwrap())
+            .collect(),
+        deriver: None,
+        signatures: vec![text(&vector["sig"]).parse().unwrap()],
+        ca: None,
+    }
+}
+
+#[test]
+fn fingerprints_and_signatures_are_those_of_real_nix() {
+    let (dir, all) = (StoreDir::default(), vectors());
+    let signing = &all["signing"];
+    let secret: SecretKey = text(&signing["secret_key"]).parse().unwrap();
+    assert_eq!(
+        secret.public_key().to_string(),
+        text(&signing["public_key"])
+    );
+    assert_eq!(secret.to_secret_text(), text(&signing["secret_key"]));
+    let keys: KeySet = text(&signing["public_key"]).parse().unwrap();
+
+    for vector in signing["paths"].as_array().unwrap() {
+        let info = signed(vector);
+        let nar = hex(&vector["nar_hex"]);
+        assert_eq!(NarHash::of(&nar), info.nar_hash);
+        assert_eq!(nar.len() as u64, info.nar_size);
+        assert_eq!(info.fingerprint(&dir), text(&vector["fingerprint"]));
+        assert_eq!(info.sign(&dir, &secret), info.signatures[0]);
+        assert_eq!(info.verified_by(&dir, &keys), Some(secret.public_key()));
+
+        let mut unsorted = info.clone();
+        unsorted.references.reverse();
+        assert_eq!(unsorted.verified_by(&dir, &keys), Some(secret.public_key()));
+        let forged = PathInfo {
+            nar_size: info.nar_size + 1,
+            ..info.clone()
+        };
+        assert_eq!(forged.verified_by(&dir, &keys), None);
+        assert_eq!(info.verified_by(&dir, &KeySet::new()), None);
+    }
+}
