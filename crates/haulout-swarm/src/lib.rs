@@ -1,1 +1,26 @@
-//! Who has what, whom to ask, whose turn it is: state machines without I/O.
+//! Who has what, whom to ask, and whose turn it is.
+//!
+//! Everything here is a plain state machine: no sockets, no clock, no threads, no logging and no source of
+//! randomness. The caller passes in the time ([`Now`]) and, where a choice must be spread, one random `u64`.
+//! So the same code runs under the mesh on real sockets, in tests and in simulations, and one seed reproduces a run.
+//!
+//! | module | the question it answers |
+//! | --- | --- |
+//! | [`ids`] | who is this, and when is now |
+//! | [`fault`] | what a peer did wrong, and what that costs it |
+//! | [`holdings`] | what can a peer serve, in few bytes on the wire |
+//! | [`directory`] | which peers can serve this key |
+//! | [`peers`] | what do we know of a peer: state, speed, blame |
+//! | [`choose`] | whom of them to ask first, and when to ask a second one |
+//! | [`plan`] | which byte range of a NAR to ask from whom next |
+//! | [`flight`] | is somebody on this machine already fetching that |
+//! | [`home`] | whose turn is it to fetch a key from outside |
+//!
+//! Rule for errors: what a peer can cause is a value (`Result` or an enum), never an assertion.
+
+pub mod fault;
+pub mod holdings;
+pub mod ids;
+
+pub use fault::Fault;
+pub use ids::{Now, PeerId};
