@@ -4,7 +4,7 @@
 
 use data_encoding::HEXLOWER;
 use haulout_nix::{
-    ContentAddress, KeySet, NarHash, PathInfo, SecretKey, StoreDir, StorePath,
+    ContentAddress, KeySet, NarHash, NarInfo, PathInfo, SecretKey, StoreDir, StorePath,
     content_address::Method,
     hash::{AnyHash, HashAlgorithm},
     nix32,
@@ -151,5 +151,16 @@ fn fingerprints_and_signatures_are_those_of_real_nix() {
         };
         assert_eq!(forged.verified_by(&dir, &keys), None);
         assert_eq!(info.verified_by(&dir, &KeySet::new()), None);
+    }
+}
+
+#[test]
+fn narinfos_are_read_and_written_as_by_real_nix() {
+    let (dir, all) = (StoreDir::default(), vectors());
+    for vector in all["signing"]["paths"].as_array().unwrap() {
+        let written = text(&vector["narinfo"]);
+        let narinfo = NarInfo::parse(written.as_bytes(), &dir).unwrap();
+        assert_eq!(narinfo.info, signed(vector));
+        assert_eq!(narinfo.to_text(&dir), written);
     }
 }
