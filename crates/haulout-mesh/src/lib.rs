@@ -1,1 +1,47 @@
-//! mDNS discovery, QUIC transport and the wire protocol between agents.
+//! Agents on one network: finding each other, proving who they are, and handing over store paths.
+//!
+//! The pieces, from the wire upwards:
+//!
+//! * [`identity`], `tls`, `transport`: Ed25519 keys, QUIC with both ends authenticated by raw public keys, socket and
+//!   window settings in one place;
+//! * [`membership`]: proof that a peer knows the mesh secret, bound to the one TLS connection it is made on;
+//! * [`frames`], [`info`], [`narframe`], [`txt`]: the wire formats as pure functions (see `docs/protocol.md`);
+//! * `serve` and `ask`: the two ends of a request;
+//! * `discovery`: DNS-SD on the allowed interfaces;
+//! * [`Mesh`]: the handle everybody else uses, and [`Serve`]: what this machine gives.
+//!
+//! The endpoint lives on an OS thread of its own with a current-thread runtime (a quarter less CPU per byte than a shared
+//! multi-thread one); everything that may block runs on a few blocking threads beside it.
+
+mod api;
+mod ask;
+mod config;
+mod discovery;
+mod error;
+pub mod frames;
+pub mod identity;
+pub mod info;
+mod limit;
+pub mod membership;
+mod mesh;
+pub mod narframe;
+mod pressure;
+mod registry;
+mod serve;
+mod session;
+mod tls;
+mod transport;
+mod tree;
+pub mod txt;
+mod view;
+
+pub use api::{Asker, Audience, HoldingsFeed, Membership, NarKey, NarReader, Serve};
+pub use ask::NarStream;
+pub use config::{PORT_DEFAULT, InterfaceRules, Limits, MeshConfig, StaticPeer, Strangers};
+pub use error::{RequestError, StartError, StreamError};
+pub use haulout_swarm::{Fault, PeerId};
+pub use identity::Identity;
+pub use membership::{MeshSecret, SecretError};
+pub use mesh::Mesh;
+pub use tree::{GROUP_SIZE, GROUPS_MAX, group_count, NarTree, NarTreeBuilder, TreeError};
+pub use view::{MeshEvent, PeerState, PeerView};

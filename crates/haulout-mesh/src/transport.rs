@@ -1,0 +1,160 @@
+//! Every setting of sockets and QUIC, in one place with its reason.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use haulout_swarm::PeerId;
+use quinn::congestion::CubicConfig;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{
+    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    VarInt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::error::StartError;
+use crate::identity::Identity;
+use crate::tls;
+
+/// Asked of the kernel for each direction: its default of 208 KiB loses hundreds of packets per GiB to a busy receiver.
+pub(crate) const SOCKET_BUFFER: usize = 4 << 20;
+/// Flow control per stream: covers 2.5 Gbit/s at 6 ms; less costs throughput, more gains little.
+pub(crate) const STREAM_WINDOW: u32 = 2 << 20;
+/// Flow control per connection: what one peer can make us buffer. quinn's own default is unlimited.
+pub(crate) const CONNECTION_WINDOW: u32 = 12 << 20;
+/// Unacknowledged bytes kept for one peer: what one slow reader can make us hold.
+pub(crate) const SEND_WINDOW: u64 = 4 << 20;
+/// Streams a peer may have open; every allowed stream costs memory on an idle connection too.
+pub(crate) const BIDI_STREAMS: u32 = 64;
+/// One-way streams a peer may have open: its holdings, with room for a successor.
+pub(crate) const UNI_STREAMS: u32 = 2;
+/// Ethernet's 1500 bytes less IPv6 and UDP headers. quinn sends trains of ten segments and breaks above 6 550 bytes.
+pub(crate) const MTU_MAX: u16 = 1452;
+/// A connection without any packet for this long is gone.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A quiet connection is touched this often, so that a vanished peer is noticed (see [`SILENT_AFTER`]).
+/// Two packets every few seconds per peer; the interval grows with the number of peers ([`keep_alive`]).
+pub(crate) const KEEP_ALIVE_MIN: Duration = Duration::from_secs(3);
+/// A peer not heard from for this many keep-alive intervals is shown, and treated, as silent.
+pub(crate) const SILENT_AFTER: u32 = 2;
+/// First guess of the round-trip time, before anything is measured: a LAN, not quinn's 333 ms. Lost first packets are
+/// repeated after about three times this.
+const INITIAL_RTT: Duration = Duration::from_millis(20);
+
+/// How often to touch a quiet connection when there are so many of them: at most 25 packets a second in all.
+pub(crate) fn keep_alive(connections: usize) -> Duration {
+    let spread = Duration::from_millis(
+        u64::try_from(connections)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(40),
+    );
+    spread.clamp(KEEP_ALIVE_MIN, IDLE_TIMEOUT / 3)
+}
+
+/// QUIC settings of one connection; `connections` is how many there are already.
+pub(crate) fn transport(connections: usize) -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MTU_MAX);
+    config
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(SEND_WINDOW)
+        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS))
+        // Datagrams are not used: allow none, buffer none.
+        .datagram_receive_buffer_size(None)
+        // BBR keeps sending into the full buffer of a busy receiver; CUBIC backs off.
+        .congestion_controller_factory(Arc::new(CubicConfig::default()))
+        .mtu_discovery_config(Some(mtu))
+        .initial_rtt(INITIAL_RTT)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
+            u32::try_from(IDLE_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
+        ))))
+        .keep_alive_interval(Some(keep_alive(connections)));
+    Arc::new(config)
+}
+
+/// Configuration of the accepting side.
+pub(crate) fn server_config(
+    identity: &Identity,
+    handshakes: usize,
+    connections: usize,
+) -> Result<ServerConfig, StartError> {
+    let crypto = tls::server(identity).map_err(StartError::Identity)?;
+    let crypto = QuicServerConfig::try_from(crypto)
+        .map_err(|error| StartError::Identity(rustls::Error::General(error.to_string())))?;
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(transport(connections))
+        .max_incoming(handshakes)
+        // What a client may send before it is accepted: a hello, not more.
+        .incoming_buffer_size(64 << 10)
+        .incoming_buffer_size_total(4 << 20)
+        // A peer that moves announces its new address and is dialled again; following it by migration
+        // would let an address escape the limits per address.
+        .migration(false);
+    Ok(config)
+}
+
+/// Configuration for dialling `expected`, or whoever answers.
+pub(crate) fn client_config(
+    identity: &Identity,
+    expected: Option<PeerId>,
+    connections: usize,
+) -> Result<ClientConfig, rustls::Error> {
+    let crypto = tls::client(identity, expected)?;
+    let crypto = QuicClientConfig::try_from(crypto)
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport(connections));
+    Ok(config)
+}
+
+/// Settings of the endpoint itself.
+pub(crate) fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // Cannot fail: the value is above the 1200 bytes QUIC demands.
+    let _ = config.max_udp_payload_size(MTU_MAX);
+    config
+}
+
+/// A bound UDP socket, and the receive buffer the kernel really gave.
+pub(crate) struct Bound {
+    pub(crate) socket: UdpSocket,
+    pub(crate) receive_buffer: usize,
+}
+
+/// Binds `addr` with large buffers; an IPv6 wildcard also takes IPv4.
+pub(crate) fn bind(addr: SocketAddr) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(!addr.ip().is_unspecified())?;
+    }
+    // Failing to enlarge is not an error: the kernel's limit is reported below.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.bind(&addr.into())?;
+    socket.set_nonblocking(true)?;
+    // Linux reports twice what was granted (its own bookkeeping included).
+    let receive_buffer = socket.recv_buffer_size().unwrap_or(0) / 2;
+    Ok(Bound {
+        socket: socket.into(),
+        receive_buffer,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keep_alive_spreads_over_many_peers() {
+        assert_eq!(keep_alive(0), KEEP_ALIVE_MIN);
+        assert_eq!(keep_alive(20), KEEP_ALIVE_MIN);
+        assert_eq!(keep_alive(100), Duration::from_secs(4));
+        assert_eq!(keep_alive(10_000), Duration::from_secs(10));
+    }
+}
