@@ -1,0 +1,307 @@
+//! The answers of the control interface under `/api/v1/`, as JSON.
+//!
+//! The agent serialises these, the command line (and anybody's script) reads them. Every field has a
+//! default, so a newer command line can talk to an older agent and the reverse; fields are added, never
+//! given another meaning.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// How far the agent is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentState {
+    /// The port is open, the rest is not: every substituter question is answered 404.
+    #[default]
+    Starting,
+    /// Everything runs.
+    Serving,
+    /// Open transfers are being finished, new ones refused.
+    Stopping,
+}
+
+/// `GET /api/v1/status`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentStatus {
+    /// Version of the agent, as in its package.
+    pub version: String,
+    /// Process id of the agent.
+    pub pid: u32,
+    /// How far the agent is.
+    pub state: AgentState,
+    /// Seconds since the agent started.
+    pub uptime_seconds: u64,
+    /// This agent's own key, full text form; `None` while starting or with the mesh off.
+    pub peer_id: Option<String>,
+    /// Name of the mesh this agent is a member of; `None` on an open site.
+    pub mesh: Option<String>,
+    /// Where the HTTP substituter listens.
+    pub http_listen: Vec<SocketAddr>,
+    /// Where the mesh listens (UDP).
+    pub mesh_listen: Vec<SocketAddr>,
+    /// The machine's own store.
+    pub store: StoreReport,
+    /// The cache on disk.
+    pub cache: CacheReport,
+    /// Everything that is counted since the start.
+    pub counters: Counters,
+    /// NARs being received or given away now.
+    pub transfers: Vec<TransferReport>,
+    /// What the user should know and could do something about.
+    pub warnings: Vec<Warning>,
+}
+
+/// The machine's own Nix store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreReport {
+    /// Logical store directory, normally `/nix/store`.
+    pub dir: String,
+    /// Where its files really are, when that differs (a chroot store).
+    pub real_dir: Option<String>,
+    /// Valid paths in the store's database; `None` when it cannot be read.
+    pub paths_total: Option<u64>,
+    /// Those the sharing rule lets out to anybody.
+    pub paths_shared: Option<u64>,
+}
+
+/// The cache on disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheReport {
+    /// Directory; `None` when the agent runs without a cache.
+    pub dir: Option<String>,
+    /// Bytes of NAR content held.
+    pub used_bytes: u64,
+    /// Bytes it may hold.
+    pub quota_bytes: u64,
+    /// NARs held completely.
+    pub nars: u64,
+    /// narinfos remembered.
+    pub narinfos: u64,
+    /// Why nothing is being stored at the moment (full disk, read-only), if so.
+    pub paused: Option<String>,
+}
+
+/// Counts since the agent started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// The HTTP side; filled in by the gateway itself.
+    pub http: HttpCounters,
+    /// NARs given to Nix, by where their bytes came from.
+    pub nars_by_source: SourceCounts,
+    /// Bytes given to Nix, by where they came from.
+    pub nar_bytes_by_source: SourceCounts,
+    /// Bytes received from peers (as sent, compressed or not).
+    pub bytes_from_peers: u64,
+    /// Bytes sent to peers (as sent, compressed or not).
+    pub bytes_to_peers: u64,
+    /// What went wrong with whom, by kind (`timeout`, `wrong-hash`, `bad-signature`, ...). None of it reached Nix.
+    pub failures: BTreeMap<String, u64>,
+}
+
+/// A number per kind of source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceCounts {
+    /// The machine's own store.
+    pub store: u64,
+    /// The cache on disk.
+    pub cache: u64,
+    /// Other agents.
+    pub peers: u64,
+}
+
+/// What the gateway counts itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HttpCounters {
+    /// Connections open now.
+    pub connections: u64,
+    /// Connections ever accepted.
+    pub connections_total: u64,
+    /// narinfos asked for (GET and HEAD).
+    pub narinfo_asked: u64,
+    /// ... and answered.
+    pub narinfo_hit: u64,
+    /// ... and not there.
+    pub narinfo_miss: u64,
+    /// NARs asked for (GET), ranges included.
+    pub nar_asked: u64,
+    /// NAR bodies delivered to their last byte.
+    pub nar_complete: u64,
+    /// NAR bodies that had to be cut because no source could continue.
+    pub nar_cut: u64,
+    /// NAR bodies the client walked away from.
+    pub nar_abandoned: u64,
+    /// NAR questions answered 404.
+    pub nar_miss: u64,
+    /// Bytes of NAR handed to Nix.
+    pub bytes_to_nix: u64,
+    /// Handlers that panicked (each is a bug; Nix saw a 404 or a cut connection).
+    pub panics: u64,
+}
+
+/// One NAR in motion.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TransferReport {
+    /// Store path, full.
+    pub path: String,
+    /// `true` when it comes in, `false` when this agent gives it to a peer.
+    pub incoming: bool,
+    /// The peers taking part, short form.
+    pub peers: Vec<String>,
+    /// Bytes moved so far.
+    pub done_bytes: u64,
+    /// Bytes of the whole NAR.
+    pub total_bytes: u64,
+    /// Seconds since it began.
+    pub seconds: f64,
+}
+
+/// Something the user should know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Warning {
+    /// Stable word to script against, such as `no-store-database`.
+    pub code: String,
+    /// One sentence for people.
+    pub text: String,
+    /// What to do about it, if anything.
+    pub hint: Option<String>,
+}
+
+/// `GET /api/v1/peers`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeersReport {
+    /// All peers known, usable ones first.
+    pub peers: Vec<PeerReport>,
+}
+
+/// One peer as this agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerReport {
+    /// The peer's key, full text form.
+    pub peer: String,
+    /// Where it is reached.
+    pub addr: Option<SocketAddr>,
+    /// `connected`, `connecting`, `seen`, `silent`, `banned`.
+    pub state: String,
+    /// `member` of the same mesh or `stranger`.
+    pub membership: String,
+    /// How it was found: `mdns`, `static`, `incoming`.
+    pub found_by: Option<String>,
+    /// Smoothed round-trip time, milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Smoothed throughput, bytes per second.
+    pub throughput: Option<f64>,
+    /// Store paths it says it holds.
+    pub holdings: Option<u64>,
+    /// Bytes received from it.
+    pub bytes_from: u64,
+    /// Bytes sent to it.
+    pub bytes_to: u64,
+    /// Its faults so far, by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// The latest fault, in words.
+    pub last_fault: Option<String>,
+    /// Seconds until it is used again, when banned.
+    pub banned_seconds: Option<u64>,
+    /// Seconds since it was last heard of.
+    pub last_seen_seconds: Option<u64>,
+}
+
+/// `GET /api/v1/why/<store path, base name or hash part>`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WhyReport {
+    /// Full store path where known, else the hash part that was asked about.
+    pub path: String,
+    /// What Nix would be told now.
+    pub verdict: Verdict,
+    /// One sentence: why.
+    pub summary: String,
+    /// `true` when the machine's own store holds it.
+    pub in_own_store: bool,
+    /// What the cache knows.
+    pub cached: CachedReport,
+    /// Every signature found and what was made of it.
+    pub signatures: Vec<SignatureReport>,
+    /// Content-addressed paths only: whether the address recomputes to the path.
+    pub content_address_holds: Option<bool>,
+    /// Whether the sharing rule lets this path out to strangers, and to members.
+    pub shared_with: Vec<String>,
+    /// Peers that may have it, in the order they would be asked.
+    pub candidates: Vec<CandidateReport>,
+    /// The steps of the decision, in order, in words.
+    pub reasons: Vec<String>,
+}
+
+/// What Nix would be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// 200: a verified answer is at hand.
+    Available,
+    /// Somebody says they have it, nothing was verified yet.
+    Likely,
+    /// 404.
+    #[default]
+    Unavailable,
+}
+
+/// What the cache knows of one path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CachedReport {
+    /// A verified narinfo is cached.
+    pub narinfo: bool,
+    /// The whole NAR is cached.
+    pub nar: bool,
+    /// "Nobody has it" is cached for so many more seconds.
+    pub miss_for_seconds: Option<u64>,
+}
+
+/// One signature.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SignatureReport {
+    /// Name of the key that claims to have signed.
+    pub key: String,
+    /// A key of that name is among the trusted ones.
+    pub trusted: bool,
+    /// The signature was checked with it and holds.
+    pub valid: bool,
+}
+
+/// One peer in its relation to one path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CandidateReport {
+    /// The peer's key, full text form.
+    pub peer: String,
+    /// Its holdings contain the path's prefix (a 32-bit prefix: a yes may be a coincidence).
+    pub has_prefix: bool,
+    /// Smoothed round-trip time, milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// As in [`PeerReport::state`].
+    pub state: String,
+    /// Why it was not used or what it last refused.
+    pub last_refusal: Option<String>,
+}
+
+/// Body of every control answer that is not 200.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ApiError {
+    /// What is wrong with the request.
+    pub error: String,
+    /// What to do instead.
+    pub hint: Option<String>,
+}
