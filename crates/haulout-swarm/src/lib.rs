@@ -18,9 +18,11 @@
 //!
 //! Rule for errors: what a peer can cause is a value (`Result` or an enum), never an assertion.
 
+pub mod estimate;
 pub mod fault;
 pub mod holdings;
 pub mod ids;
+pub mod peers;
 
 pub use fault::Fault;
 pub use ids::{Now, PeerId};
