@@ -1,0 +1,205 @@
+//! `haulout up` on a host.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::http::{self, Response};
+use crate::{Host, Process, wait_until};
+
+/// Where an agent listens for Nix, on its host's loopback.
+const HTTP: ([u8; 4], u16) = ([127, 0, 0, 1], 5299);
+
+/// What an agent on a busy machine may take to answer its first request.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// How an agent is configured. The defaults of haulout hold for what is not said here,
+/// except that the machine's own nix.conf is not read.
+#[derive(Debug, Clone, Default)]
+pub struct AgentSpec {
+    store_root: PathBuf,
+    keys: Vec<String>,
+    settings: Vec<(&'static str, String)>,
+}
+
+impl AgentSpec {
+    /// For the chroot store `root`, believing signatures of `keys` (`NAME:BASE64`).
+    #[must_use]
+    pub fn new(root: &Path, keys: &[&str]) -> Self {
+        Self {
+            store_root: root.to_owned(),
+            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            settings: Vec::new(),
+        }
+    }
+
+    /// Sets `section.key` to a value in TOML's notation.
+    #[must_use]
+    pub fn set(mut self, name: &'static str, toml: impl Into<String>) -> Self {
+        self.settings.push((name, toml.into()));
+        self
+    }
+
+    /// The settings file. `home` is the directory of the agent's own files.
+    fn to_toml(&self, home: &Path) -> String {
+        let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+        let mut settings = vec![
+            ("store.root", quoted(&self.store_root)),
+            ("state.dir", quoted(&home.join("state"))),
+            ("cache.dir", quoted(&home.join("cache"))),
+            ("trust.keys", format!("{:?}", self.keys)),
+            ("trust.nix_conf", "false".to_owned()),
+        ];
+        for (name, value) in &self.settings {
+            settings.retain(|(known, _)| known != name);
+            settings.push((name, value.clone()));
+        }
+        // A dotted key is the same as a key in a section.
+        settings
+            .iter()
+            .fold(String::new(), |mut text, (name, value)| {
+                let _ = writeln!(text, "{name} = {value}");
+                text
+            })
+    }
+}
+
+/// A running agent; killed when dropped.
+#[derive(Debug)]
+pub struct Agent<'lab> {
+    host: &'lab Host,
+    home: PathBuf,
+    process: Process,
+}
+
+impl<'lab> Agent<'lab> {
+    /// Starts an agent and waits until it answers Nix.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn start(host: &'lab Host, spec: &AgentSpec) -> Self {
+        let home = host.dir().join("agent");
+        fs::create_dir_all(&home).expect("scratch");
+        fs::write(home.join("haulout.toml"), spec.to_toml(&home)).expect("scratch");
+        let mut agent = Self {
+            process: Self::launch(host, &home),
+            host,
+            home,
+        };
+        agent.wait_ready();
+        agent
+    }
+
+    fn launch(host: &Host, home: &Path) -> Process {
+        let mut command = host.command(haulout_binary());
+        // A developer's own HAULOUT_* variables are settings of the agent too.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HAULOUT_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .arg("up")
+            .arg("--config")
+            .arg(home.join("haulout.toml"))
+            .env("HOME", home);
+        Process::start(
+            &format!("haulout on {}", host.name()),
+            command,
+            &home.join("log"),
+        )
+    }
+
+    fn wait_ready(&mut self) {
+        let start = Instant::now();
+        let ready = wait_until(START_LIMIT, || {
+            !self.process.is_alive()
+                || self
+                    .get("/nix-cache-info")
+                    .is_ok_and(|answer| answer.status == 200)
+        });
+        assert!(
+            ready && self.process.is_alive(),
+            "haulout on {} did not start in {:?}\n{}",
+            self.host.name(),
+            start.elapsed(),
+            self.process.log()
+        );
+    }
+
+    /// Starts it again, with its state and settings, after it was stopped or killed.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn restart(&mut self) {
+        assert!(!self.process.is_alive(), "still running");
+        self.process = Self::launch(self.host, &self.home);
+        self.wait_ready();
+    }
+
+    /// Its host.
+    #[must_use]
+    pub fn host(&self) -> &'lab Host {
+        self.host
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Where it answers Nix (on its host only).
+    #[must_use]
+    pub fn http(&self) -> SocketAddr {
+        HTTP.into()
+    }
+
+    /// Its URL as a substituter (on its host only).
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.http())
+    }
+
+    /// `GET path` on a new connection.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub fn get(&self, path: &str) -> std::io::Result<Response> {
+        http::get(self.host, self.http(), path)
+    }
+
+    /// A part of its API as JSON: `status`, `peers`, ...
+    ///
+    /// # Panics
+    /// When it does not answer or not in JSON.
+    #[must_use]
+    pub fn api(&self, what: &str) -> serde_json::Value {
+        let answer = self
+            .get(&format!("/api/v1/{what}"))
+            .expect("the agent's API");
+        assert_eq!(answer.status, 200, "{what}: {}", answer.text());
+        serde_json::from_slice(&answer.body).expect("JSON")
+    }
+}
+
+/// The `haulout` program: `HAULOUT_BIN`, or the one that cargo built beside the tests.
+fn haulout_binary() -> PathBuf {
+    if let Some(given) = std::env::var_os("HAULOUT_BIN") {
+        return given.into();
+    }
+    let exe = std::env::current_exe().expect("current_exe");
+    let binary = exe
+        .ancestors()
+        .nth(2)
+        .expect("target directory")
+        .join("haulout");
+    assert!(
+        binary.exists(),
+        "{} is not built: cargo build -p haulout",
+        binary.display()
+    );
+    binary
+}
