@@ -18,6 +18,7 @@
 //!
 //! Rule for errors: what a peer can cause is a value (`Result` or an enum), never an assertion.
 
+pub mod directory;
 pub mod estimate;
 pub mod fault;
 pub mod holdings;
