@@ -23,7 +23,9 @@ pub struct Cut {
 impl Cut {
     /// A cut with its reason.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into() }
+        Self {
+            reason: reason.into(),
+        }
     }
 }
 
@@ -40,13 +42,18 @@ pub struct NarBody {
 impl NarBody {
     /// A body of `size` whole-NAR bytes from a stream.
     pub fn new(size: u64, stream: impl Stream<Item = Result<Bytes, Cut>> + Send + 'static) -> Self {
-        Self { size, stream: stream.boxed() }
+        Self {
+            size,
+            stream: stream.boxed(),
+        }
     }
 }
 
 impl fmt::Debug for NarBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NarBody").field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("NarBody")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,10 +73,19 @@ pub trait Substituter: Send + Sync + 'static {
     /// less than the size where it could find that out, otherwise an empty stream is the right answer).
     ///
     /// Answer `Some` only when the first bytes are at hand: until then "no" costs Nix nothing, afterwards a cut.
-    fn nar(&self, path: HashPart, nar_hash: NarHash, from: u64) -> impl Future<Output = Option<NarBody>> + Send;
+    fn nar(
+        &self,
+        path: HashPart,
+        nar_hash: NarHash,
+        from: u64,
+    ) -> impl Future<Output = Option<NarBody>> + Send;
 
     /// Size of the NAR if it could be served, without starting a transfer (HEAD, range checks).
-    fn nar_size(&self, path: HashPart, nar_hash: NarHash) -> impl Future<Output = Option<u64>> + Send {
+    fn nar_size(
+        &self,
+        path: HashPart,
+        nar_hash: NarHash,
+    ) -> impl Future<Output = Option<u64>> + Send {
         async move {
             let info = self.path_info(path).await?;
             (info.nar_hash == nar_hash).then_some(info.nar_size)
@@ -109,7 +125,10 @@ pub struct LateSubstituter<S> {
 impl<S> LateSubstituter<S> {
     /// Nothing yet; `store_dir` is what `nix-cache-info` says from the first moment on.
     pub fn new(store_dir: StoreDir) -> Self {
-        Self { store_dir, inner: OnceLock::new() }
+        Self {
+            store_dir,
+            inner: OnceLock::new(),
+        }
     }
 
     /// From now on the real one answers. A second call changes nothing and returns `false`.
@@ -155,7 +174,10 @@ impl<S: Substituter> Substituter for LateSubstituter<S> {
                 version: env!("CARGO_PKG_VERSION").into(),
                 pid: std::process::id(),
                 state: AgentState::Starting,
-                store: crate::api::StoreReport { dir: self.store_dir.as_str().into(), ..Default::default() },
+                store: crate::api::StoreReport {
+                    dir: self.store_dir.as_str().into(),
+                    ..Default::default()
+                },
                 ..Default::default()
             },
         }
