@@ -1,0 +1,147 @@
+//! The command line: what can be said to `haulout`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A peer-to-peer cache for Nix on the local network.
+#[derive(Debug, Parser)]
+#[command(name = "haulout", version, about, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent: find peers, serve this machine's store, answer the local Nix
+    Up(UpArgs),
+    /// Show in a minute, on generated stores, what the agent does
+    Demo(DemoArgs),
+    /// Say what the running agent does
+    Status(ControlArgs),
+    /// List the peers the running agent sees
+    Peers(ControlArgs),
+    /// Say where a store path would come from, and why
+    Why {
+        /// A store path, its base name or its 32-character hash part
+        path: String,
+        /// How to reach the agent.
+        #[command(flatten)]
+        control: ControlArgs,
+    },
+    /// Work with NARs, Nix's archive format
+    #[command(subcommand)]
+    Nar(NarCommand),
+    /// Check that store paths on disk still have the contents the database says
+    Verify(VerifyArgs),
+    /// Measure this machine, or the agent against its rivals
+    Bench(BenchArgs),
+}
+
+/// Settings that may be given on the command line of `up`.
+#[derive(Debug, Args, Default)]
+pub struct UpArgs {
+    /// Settings file (TOML). Default: /etc/haulout/haulout.toml where it exists
+    #[arg(long, value_name = "FILE", env = "HAULOUT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Root of a chroot store, as in Nix's `local?root=DIR`
+    #[arg(long, value_name = "DIR")]
+    pub store_root: Option<PathBuf>,
+    /// Where to keep the identity of this machine
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where the local Nix asks, e.g. 127.0.0.1:5299
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// Any other setting, e.g. `--set mesh.mdns=false`; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Check the settings, print them as TOML and exit
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// How a command reaches the running agent.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// Address of the agent
+    #[arg(long, value_name = "ADDR:PORT", env = "HAULOUT_HTTP_LISTEN", default_value = "127.0.0.1:5299")]
+    pub agent: String,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The acts of the demo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Act {
+    /// Three agents hand a closure to each other
+    Mesh,
+}
+
+/// `haulout demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Run one act only
+    #[arg(long, value_enum)]
+    pub act: Option<Act>,
+    /// Leave the agents running at the end, until Ctrl-C
+    #[arg(long)]
+    pub stay: bool,
+    /// Seed of the generated closure
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// `haulout nar …`.
+#[derive(Debug, Subcommand)]
+pub enum NarCommand {
+    /// Write a file, directory or symlink as a NAR to standard output
+    Dump {
+        /// What to archive
+        path: PathBuf,
+        /// Write only bytes A to B (B excluded), as a peer would ask for them
+        #[arg(long, value_name = "A-B")]
+        range: Option<String>,
+    },
+    /// List what is inside a NAR file, or inside the NAR a path would become
+    Ls {
+        /// A NAR file (`-` for standard input), or a file or directory to look at
+        path: PathBuf,
+        /// Print the listing as Nix's `.ls` JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `haulout verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Store paths; with none, every path of the store
+    pub paths: Vec<String>,
+    /// Root of a chroot store, as in Nix's `local?root=DIR`
+    #[arg(long, value_name = "DIR")]
+    pub store_root: Option<PathBuf>,
+    /// Also demand a signature by one of these keys (NAME:BASE64); may be repeated
+    #[arg(long = "key", value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// Print JSON, one object a path
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `haulout bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Which benches, by name (see --list); default: all that can run here
+    pub names: Vec<String>,
+    /// List the benches and what each needs
+    #[arg(long)]
+    pub list: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

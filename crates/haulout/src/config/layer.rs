@@ -1,0 +1,308 @@
+//! From file, environment and flags to [`Settings`].
+//!
+//! Each source is read into the same all-optional shape, so that each value is
+//! checked by the same code and an error can name where it came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{
+    ByteSize, Cache, Http, Log, Mesh, PeerAddress, Settings, Share, State, Store, StrangerPolicy,
+    Trust,
+};
+use crate::error::{Failure, Outcome};
+
+/// A settings file is text that people write; more is a mistake.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The port of haulout: TCP on loopback for Nix, UDP for the mesh.
+pub(crate) const PORT: u16 = 5299;
+
+/// Where a value came from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A settings file.
+    File(PathBuf),
+    /// An environment variable.
+    Variable(String),
+    /// A flag of the command line.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+/// Declares the optional shape of the settings, its merging, and the list of keys.
+macro_rules! layer {
+    ($($section:ident: $type:ident { $($key:ident: $value:ty,)* })*) => {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct Layer { $($section: $type,)* }
+
+        $(#[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct $type { $($key: Option<$value>,)* })*
+
+        impl Layer {
+            /// `upper` wins wherever it says anything.
+            fn under(self, upper: Self) -> Self {
+                Self { $($section: $type { $($key: upper.$section.$key.or(self.$section.$key),)* },)* }
+            }
+        }
+
+        /// Every key, as (section, key).
+        const KEYS: &[(&str, &str)] = &[$($((stringify!($section), stringify!($key)),)*)*];
+    };
+}
+
+layer! {
+    store: StoreLayer { root: PathBuf, }
+    state: StateLayer { dir: PathBuf, }
+    cache: CacheLayer { dir: PathBuf, quota: ByteSize, keep_nars: bool, }
+    http: HttpLayer { listen: SocketAddr, priority: u32, allowed_hosts: Vec<String>, }
+    mesh: MeshLayer {
+        enable: bool, port: u16, mdns: bool, interfaces: Vec<String>, peers: Vec<PeerAddress>,
+        secret_file: PathBuf, strangers: StrangerPolicy, signing_key_file: PathBuf,
+    }
+    trust: TrustLayer { keys: Vec<String>, nix_conf: bool, }
+    share: ShareLayer { enable: bool, keys: Vec<String>, local_builds: bool, }
+    log: LogLayer { level: String, }
+}
+
+/// Reads the settings from `file` (if any), then `environment`, then `flags`
+/// (`section.key=value` with the flag's own name for messages).
+pub fn load(
+    file: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+    flags: &[(String, String)],
+) -> Outcome<Settings> {
+    let mut layer = Layer::default();
+    if let Some(path) = file {
+        layer = layer.under(read_file(path)?);
+    }
+    for (section, key) in KEYS {
+        let name = variable_name(section, key);
+        if let Some(text) = environment.get(&name) {
+            layer = layer.under(parse_one(section, key, text, &Origin::Variable(name))?);
+        }
+    }
+    reject_unknown_variables(environment)?;
+    for (flag, assignment) in flags {
+        layer = layer.under(parse_flag(flag, assignment)?);
+    }
+    Ok(fill_in(layer, environment))
+}
+
+fn variable_name(section: &str, key: &str) -> String {
+    format!("HAULOUT_{section}_{key}").to_uppercase()
+}
+
+/// A mistyped variable would be silently without effect.
+fn reject_unknown_variables(environment: &BTreeMap<String, String>) -> Outcome<()> {
+    let known: Vec<String> = KEYS.iter().map(|(s, k)| variable_name(s, k)).collect();
+    for name in environment.keys().filter(|name| name.starts_with("HAULOUT_")) {
+        let reserved = ["HAULOUT_CONFIG", "HAULOUT_BIN", "HAULOUT_NO_SKIPS"].contains(&name.as_str())
+            || name.starts_with("HAULOUT_TEST_");
+        if !reserved && !known.contains(name) {
+            return Err(Failure::new(format!("variable {name} is not a setting"))
+                .hint(nearest_hint(name, known.iter().map(String::as_str))));
+        }
+    }
+    Ok(())
+}
+
+fn read_file(path: &Path) -> Outcome<Layer> {
+    let origin = Origin::File(path.to_owned());
+    let cannot = |error| {
+        Failure::new(format!("cannot read settings {}", path.display()))
+            .because(error)
+            .hint("give the right file with --config FILE, or leave it out to use the defaults")
+    };
+    let size = std::fs::metadata(path).map_err(cannot)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(Failure::new(format!(
+            "settings {} are {size} bytes long; at most {FILE_BYTES_MAX} are read",
+            path.display()
+        )));
+    }
+    let text = std::fs::read_to_string(path).map_err(cannot)?;
+    parse(&text, &origin)
+}
+
+fn parse(text: &str, origin: &Origin) -> Outcome<Layer> {
+    toml::from_str(text).map_err(|error| explain(text, &error, origin))
+}
+
+/// One `section.key` with a value as TOML, or as a bare string.
+fn parse_one(section: &str, key: &str, value: &str, origin: &Origin) -> Outcome<Layer> {
+    let quoted = toml::Value::String(value.to_owned());
+    let is_toml = value.parse::<toml::Value>().is_ok();
+    let literal = if is_toml { value.to_owned() } else { quoted.to_string() };
+    let first = parse(&format!("[{section}]\n{key} = {literal}\n"), origin);
+    if first.is_ok() || !is_toml {
+        return first;
+    }
+    // `123` may be meant as a string, e.g. a directory of that name; a list may
+    // be given as its only element.
+    [quoted.to_string(), format!("[{quoted}]")]
+        .iter()
+        .find_map(|literal| parse(&format!("[{section}]\n{key} = {literal}\n"), origin).ok())
+        .map_or(first, Ok)
+}
+
+fn parse_flag(flag: &str, assignment: &str) -> Outcome<Layer> {
+    let origin = Origin::Flag(flag.to_owned());
+    let parts = assignment
+        .split_once('=')
+        .and_then(|(name, value)| name.split_once('.').map(|(s, k)| (s, k, value)));
+    let Some((section, key, value)) = parts else {
+        return Err(Failure::new(format!("{origin}: {assignment:?} is not SECTION.KEY=VALUE"))
+            .hint("for example --set mesh.mdns=false"));
+    };
+    if !KEYS.contains(&(section, key)) {
+        let names: Vec<String> = KEYS.iter().map(|(s, k)| format!("{s}.{k}")).collect();
+        let wanted = format!("{section}.{key}");
+        return Err(Failure::new(format!("{origin}: there is no setting {wanted}"))
+            .hint(nearest_hint(&wanted, names.iter().map(String::as_str))));
+    }
+    parse_one(section, key, value, &origin)
+}
+
+/// Line, reason and hint for what TOML or a value's own syntax refused.
+fn explain(text: &str, error: &toml::de::Error, origin: &Origin) -> Failure {
+    let place = match (origin, error.span()) {
+        (Origin::File(path), Some(span)) => {
+            let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
+            format!("{}:{line}", path.display())
+        }
+        _ => origin.to_string(),
+    };
+    let message = error.message();
+    let failure = Failure::new(format!("{place}: {message}"));
+    match unknown_name(message) {
+        Some((name, allowed)) => failure.hint(nearest_hint(name, allowed.iter().copied())),
+        None => failure.hint("`haulout up --check` prints every setting with its value"),
+    }
+}
+
+/// Takes serde's "unknown field `x`, expected one of `a`, `b`" apart.
+fn unknown_name(message: &str) -> Option<(&str, Vec<&str>)> {
+    if !message.starts_with("unknown field") {
+        return None;
+    }
+    let mut names = message.split('`').skip(1).step_by(2);
+    Some((names.next()?, names.collect()))
+}
+
+fn nearest_hint<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let nearest = names.iter().min_by_key(|name| distance(wanted, name));
+    match nearest {
+        Some(name) if distance(wanted, name) <= wanted.len() / 3 + 1 => {
+            format!("did you mean {name}?")
+        }
+        _ => format!("known here: {}", names.join(", ")),
+    }
+}
+
+/// Levenshtein distance, for short names.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, cb) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
+    let Layer { store, state, cache, http, mesh, trust, share, log } = layer;
+    let loopback = SocketAddr::from(([127, 0, 0, 1], PORT));
+    Settings {
+        store: Store { root: store.root },
+        state: State { dir: state.dir.unwrap_or_else(|| standard_dir(environment, &STATE_DIR)) },
+        cache: Cache {
+            dir: cache.dir.unwrap_or_else(|| standard_dir(environment, &CACHE_DIR)),
+            quota: cache.quota.unwrap_or(ByteSize(4 << 30)),
+            keep_nars: cache.keep_nars.unwrap_or(false),
+        },
+        http: Http {
+            listen: http.listen.unwrap_or(loopback),
+            priority: http.priority.unwrap_or(30),
+            allowed_hosts: http.allowed_hosts.unwrap_or_default(),
+        },
+        mesh: Mesh {
+            enable: mesh.enable.unwrap_or(true),
+            port: mesh.port.unwrap_or(PORT),
+            mdns: mesh.mdns.unwrap_or(true),
+            interfaces: mesh.interfaces.unwrap_or_default(),
+            peers: mesh.peers.unwrap_or_default(),
+            secret_file: mesh.secret_file,
+            strangers: mesh.strangers.unwrap_or(StrangerPolicy::Nothing),
+            signing_key_file: mesh.signing_key_file,
+        },
+        trust: Trust {
+            keys: trust.keys.unwrap_or_default(),
+            nix_conf: trust.nix_conf.unwrap_or(true),
+        },
+        share: Share {
+            enable: share.enable.unwrap_or(true),
+            keys: share.keys,
+            local_builds: share.local_builds.unwrap_or(false),
+        },
+        log: Log { level: log.level.unwrap_or_else(|| "info".to_owned()) },
+    }
+}
+
+/// The places a kind of directory may be at, first choice first: what systemd
+/// gives, then the machine's (for root), then the user's.
+struct StandardDir {
+    systemd: &'static str,
+    root: &'static str,
+    xdg: &'static str,
+    home: &'static str,
+}
+
+const STATE_DIR: StandardDir = StandardDir {
+    systemd: "STATE_DIRECTORY",
+    root: "/var/lib/haulout",
+    xdg: "XDG_STATE_HOME",
+    home: ".local/state",
+};
+const CACHE_DIR: StandardDir = StandardDir {
+    systemd: "CACHE_DIRECTORY",
+    root: "/var/cache/haulout",
+    xdg: "XDG_CACHE_HOME",
+    home: ".cache",
+};
+
+fn standard_dir(environment: &BTreeMap<String, String>, dir: &StandardDir) -> PathBuf {
+    if let Some(given) = environment.get(dir.systemd).filter(|v| !v.is_empty()) {
+        // systemd separates several directories with colons; the first is ours.
+        return PathBuf::from(given.split(':').next().unwrap_or(given));
+    }
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from(dir.root);
+    }
+    let base = environment.get(dir.xdg).filter(|v| v.starts_with('/')).map_or_else(
+        || Path::new(environment.get("HOME").map_or("/", String::as_str)).join(dir.home),
+        PathBuf::from,
+    );
+    base.join("haulout")
+}

@@ -1,0 +1,103 @@
+//! What people may write, and what they are told when it is wrong.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::error::Outcome;
+
+fn from_text(text: &str) -> Outcome<Settings> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("haulout.toml");
+    std::fs::write(&file, text).unwrap();
+    load(Some(&file), &BTreeMap::new(), &[])
+}
+
+fn refusal(text: &str) -> String {
+    let report = from_text(text).unwrap_err().report();
+    report.split_once("haulout.toml").map_or(report.clone(), |(_, rest)| rest.to_owned())
+}
+
+#[test]
+fn defaults_need_no_file() {
+    let settings = load(None, &BTreeMap::new(), &[]).unwrap();
+    assert_eq!(settings.http.listen.to_string(), "127.0.0.1:5299");
+    assert!(settings.mesh.mdns && settings.share.enable && settings.trust.nix_conf);
+    assert_eq!(settings.store.root, None);
+}
+
+#[test]
+fn printed_settings_read_back_the_same() {
+    let settings = from_text("[cache]\nquota = \"20 GiB\"\n[mesh]\npeers = [\"10.0.0.2:5299\"]\n").unwrap();
+    let text = toml::to_string(&settings).unwrap();
+    let again = from_text(&text).unwrap();
+    assert_eq!(toml::to_string(&again).unwrap(), text);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_line_and_suggestion() {
+    let report = refusal("[http]\npriority = 20\n\n[mesh]\ninterface = [\"eth0\"]\n");
+    assert!(report.starts_with(":5: unknown field `interface`"), "{report}");
+    assert!(report.ends_with("hint: did you mean interfaces?"), "{report}");
+}
+
+#[test]
+fn bad_values_are_refused_with_line_and_reason() {
+    for (text, line, reason) in [
+        ("[http]\nlisten = \"localhost\"\n", ":2:", "socket address"),
+        ("[http]\npriority = -1\n", ":2:", "-1"),
+        ("[cache]\nquota = \"lots\"\n", ":2:", "\"lots\" is not a size"),
+        ("\n[mesh]\npeers = [\"10.0.0.2\"]\n", ":3:", "is not HOST:PORT"),
+        ("[mesh]\nstrangers = \"some\"\n", ":2:", "unknown variant `some`"),
+        ("[mesh\n", ":1:", ""),
+    ] {
+        let report = refusal(text);
+        assert!(report.starts_with(line) && report.contains(reason), "{text:?}: {report}");
+        assert!(report.contains("\nhint: "), "{report}");
+    }
+}
+
+#[test]
+fn variables_win_over_the_file_and_flags_over_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("haulout.toml");
+    std::fs::write(&file, "[http]\npriority = 20\nlisten = \"127.0.0.1:1\"\n").unwrap();
+    let environment = BTreeMap::from([
+        ("HAULOUT_HTTP_PRIORITY".to_owned(), "21".to_owned()),
+        ("HAULOUT_HTTP_LISTEN".to_owned(), "127.0.0.1:2".to_owned()),
+        ("HAULOUT_MESH_INTERFACES".to_owned(), "eth0".to_owned()),
+    ]);
+    let flags = [("--listen".to_owned(), "http.listen=127.0.0.1:3".to_owned())];
+    let settings = load(Some(&file), &environment, &flags).unwrap();
+    assert_eq!(settings.http.priority, 21);
+    assert_eq!(settings.http.listen.port(), 3);
+    assert_eq!(settings.mesh.interfaces, ["eth0"]);
+}
+
+#[test]
+fn mistyped_variables_and_flags_are_refused() {
+    let environment = BTreeMap::from([("HAULOUT_HTTP_PRIORTY".to_owned(), "1".to_owned())]);
+    let report = load(None, &environment, &[]).unwrap_err().report();
+    assert!(report.contains("did you mean HAULOUT_HTTP_PRIORITY?"), "{report}");
+
+    let flags = [("--set".to_owned(), "mesh.mnds=false".to_owned())];
+    let report = load(None, &BTreeMap::new(), &flags).unwrap_err().report();
+    assert!(report.contains("no setting mesh.mnds") && report.contains("mesh.mdns?"), "{report}");
+
+    let flags = [("--set".to_owned(), "mesh".to_owned())];
+    assert!(load(None, &BTreeMap::new(), &flags).is_err());
+}
+
+#[test]
+fn sizes_read_and_print() {
+    for (text, bytes, printed) in [
+        ("2 GiB", 2 << 30, "2 GiB"),
+        ("10MB", 10_000_000, "10000000 B"),
+        ("512", 512, "512 B"),
+        ("1024", 1024, "1 KiB"),
+    ] {
+        let size: ByteSize = text.parse().unwrap();
+        assert_eq!((size.0, size.to_string().as_str()), (bytes, printed));
+    }
+    assert!("99999999999 TiB".parse::<ByteSize>().is_err());
+    assert!("-1 B".parse::<ByteSize>().is_err());
+}
