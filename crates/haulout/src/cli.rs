@@ -6,16 +6,22 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A peer-to-peer cache for Nix on the local network.
 #[derive(Debug, Parser)]
-#[command(name = "haulout", version, about, propagate_version = true, max_term_width = 100)]
-pub struct Cli {
+#[command(
+    name = "haulout",
+    version,
+    about,
+    propagate_version = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the agent: find peers, serve this machine's store, answer the local Nix
     Up(UpArgs),
     /// Show in a minute, on generated stores, what the agent does
@@ -43,62 +49,67 @@ pub enum Command {
 
 /// Settings that may be given on the command line of `up`.
 #[derive(Debug, Args, Default)]
-pub struct UpArgs {
+pub(crate) struct UpArgs {
     /// Settings file (TOML). Default: /etc/haulout/haulout.toml where it exists
     #[arg(long, value_name = "FILE", env = "HAULOUT_CONFIG")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Root of a chroot store, as in Nix's `local?root=DIR`
     #[arg(long, value_name = "DIR")]
-    pub store_root: Option<PathBuf>,
+    pub(crate) store_root: Option<PathBuf>,
     /// Where to keep the identity of this machine
     #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
+    pub(crate) state_dir: Option<PathBuf>,
     /// Where the local Nix asks, e.g. 127.0.0.1:5299
     #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Option<String>,
+    pub(crate) listen: Option<String>,
     /// Any other setting, e.g. `--set mesh.mdns=false`; may be repeated
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
     /// Check the settings, print them as TOML and exit
     #[arg(long)]
-    pub check: bool,
+    pub(crate) check: bool,
 }
 
 /// How a command reaches the running agent.
 #[derive(Debug, Args)]
-pub struct ControlArgs {
+pub(crate) struct ControlArgs {
     /// Address of the agent
-    #[arg(long, value_name = "ADDR:PORT", env = "HAULOUT_HTTP_LISTEN", default_value = "127.0.0.1:5299")]
-    pub agent: String,
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "HAULOUT_HTTP_LISTEN",
+        default_value = "127.0.0.1:5299"
+    )]
+    pub(crate) agent: String,
     /// Print JSON instead of text
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// The acts of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Act {
+pub(crate) enum Act {
     /// Three agents hand a closure to each other
     Mesh,
 }
 
 /// `haulout demo`.
 #[derive(Debug, Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// Run one act only
     #[arg(long, value_enum)]
-    pub act: Option<Act>,
+    pub(crate) act: Option<Act>,
     /// Leave the agents running at the end, until Ctrl-C
     #[arg(long)]
-    pub stay: bool,
+    pub(crate) stay: bool,
     /// Seed of the generated closure
     #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// `haulout nar …`.
 #[derive(Debug, Subcommand)]
-pub enum NarCommand {
+pub(crate) enum NarCommand {
     /// Write a file, directory or symlink as a NAR to standard output
     Dump {
         /// What to archive
@@ -119,29 +130,29 @@ pub enum NarCommand {
 
 /// `haulout verify`.
 #[derive(Debug, Args)]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// Store paths; with none, every path of the store
-    pub paths: Vec<String>,
+    pub(crate) paths: Vec<String>,
     /// Root of a chroot store, as in Nix's `local?root=DIR`
     #[arg(long, value_name = "DIR")]
-    pub store_root: Option<PathBuf>,
+    pub(crate) store_root: Option<PathBuf>,
     /// Also demand a signature by one of these keys (NAME:BASE64); may be repeated
     #[arg(long = "key", value_name = "KEY")]
-    pub keys: Vec<String>,
+    pub(crate) keys: Vec<String>,
     /// Print JSON, one object a path
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// `haulout bench`.
 #[derive(Debug, Args)]
-pub struct BenchArgs {
+pub(crate) struct BenchArgs {
     /// Which benches, by name (see --list); default: all that can run here
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// List the benches and what each needs
     #[arg(long)]
-    pub list: bool,
+    pub(crate) list: bool,
     /// Print JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }

@@ -16,14 +16,14 @@ use crate::error::{Context, Failure, Outcome};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection to one agent.
-pub struct Client {
+pub(crate) struct Client {
     sender: SendRequest<Empty<Bytes>>,
     address: SocketAddr,
 }
 
 impl Client {
     /// Connects to the agent at `address`.
-    pub async fn connect(address: SocketAddr) -> Outcome<Self> {
+    pub(crate) async fn connect(address: SocketAddr) -> Outcome<Self> {
         let refused = || {
             Failure::new(format!("no agent answers at {address}"))
                 .hint("start one with `haulout up`, or name its address with --agent ADDR:PORT")
@@ -33,7 +33,9 @@ impl Client {
             .map_err(|_| refused())?
             .map_err(|error| refused().because(error))?;
         // Without it every small request would wait for an acknowledgement.
-        stream.set_nodelay(true).context(|| "cannot set TCP_NODELAY".to_owned())?;
+        stream
+            .set_nodelay(true)
+            .context(|| "cannot set TCP_NODELAY".to_owned())?;
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .context(|| format!("{address} does not speak HTTP"))?;
@@ -42,7 +44,7 @@ impl Client {
     }
 
     /// Asks for `path`; the body may have at most `limit` bytes.
-    pub async fn get(&mut self, path: &str, limit: usize) -> Outcome<(StatusCode, Bytes)> {
+    pub(crate) async fn get(&mut self, path: &str, limit: usize) -> Outcome<(StatusCode, Bytes)> {
         let asking = || format!("http://{}{path}", self.address);
         let request = Request::builder()
             .method(Method::GET)
@@ -53,9 +55,12 @@ impl Client {
         self.sender.ready().await.context(asking)?;
         let response = self.sender.send_request(request).await.context(asking)?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), limit).collect().await.map_err(|error| {
-            Failure::new(format!("the answer to {} broke off: {error}", asking()))
-        })?;
+        let body = Limited::new(response.into_body(), limit)
+            .collect()
+            .await
+            .map_err(|error| {
+                Failure::new(format!("the answer to {} broke off: {error}", asking()))
+            })?;
         Ok((status, body.to_bytes()))
     }
 }

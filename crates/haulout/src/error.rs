@@ -9,38 +9,42 @@ use std::fmt;
 /// `Display` says only its own level; [`Failure::report`] prints the whole
 /// chain and the hint.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     message: String,
     hint: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 /// The result of every command.
-pub type Outcome<T> = Result<T, Failure>;
+pub(crate) type Outcome<T> = Result<T, Failure>;
 
 impl Failure {
     /// A failure that says `message` and nothing more.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, source: None }
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: None,
+            source: None,
+        }
     }
 
     /// Adds what the reader can do about it.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
     /// Adds the error that caused it.
     #[must_use]
-    pub fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+    pub(crate) fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
     }
 
     /// The text for standard error: message, causes, hint; no trailing newline.
     #[must_use]
-    pub fn report(&self) -> String {
+    pub(crate) fn report(&self) -> String {
         let mut text = format!("error: {}", self.message);
         let mut cause = self.source.as_deref().map(|e| e as &dyn StdError);
         while let Some(error) = cause {
@@ -62,12 +66,14 @@ impl fmt::Display for Failure {
 
 impl StdError for Failure {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|e| e as &(dyn StdError + 'static))
+        self.source
+            .as_deref()
+            .map(|e| e as &(dyn StdError + 'static))
     }
 }
 
 /// Turns any error into a [`Failure`] that says what was being done.
-pub trait Context<T> {
+pub(crate) trait Context<T> {
     /// `doing` names the action and the thing, e.g. "cannot read /etc/x".
     fn context(self, doing: impl FnOnce() -> String) -> Outcome<T>;
 }
@@ -85,7 +91,9 @@ mod tests {
     #[test]
     fn a_report_names_the_cause_once_and_ends_with_the_hint() {
         let cause = std::io::Error::other("disk on fire");
-        let failure = Failure::new("cannot read x").because(cause).hint("call someone");
+        let failure = Failure::new("cannot read x")
+            .because(cause)
+            .hint("call someone");
         assert_eq!(
             failure.report(),
             "error: cannot read x\n  because: disk on fire\nhint: call someone"

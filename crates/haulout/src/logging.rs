@@ -5,7 +5,7 @@ use tracing_subscriber::EnvFilter;
 use crate::error::{Failure, Outcome};
 
 /// Starts logging with `filter`, a level or a filter of the `tracing` crates.
-pub fn start(filter: &str) -> Outcome<()> {
+pub(crate) fn start(filter: &str) -> Outcome<()> {
     let parsed = EnvFilter::try_new(filter).map_err(|error| {
         Failure::new(format!("log.level: {filter:?} is not a log filter"))
             .because(error)
@@ -18,6 +18,10 @@ pub fn start(filter: &str) -> Outcome<()> {
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    if journal { builder.without_time().init() } else { builder.init() }
+    if journal {
+        builder.without_time().init()
+    } else {
+        builder.init()
+    }
     Ok(())
 }

@@ -24,7 +24,7 @@ pub(crate) const PORT: u16 = 5299;
 
 /// Where a value came from.
 #[derive(Debug, Clone)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A settings file.
     File(PathBuf),
     /// An environment variable.
@@ -82,7 +82,7 @@ layer! {
 
 /// Reads the settings from `file` (if any), then `environment`, then `flags`
 /// (`section.key=value` with the flag's own name for messages).
-pub fn load(
+pub(crate) fn load(
     file: Option<&Path>,
     environment: &BTreeMap<String, String>,
     flags: &[(String, String)],
@@ -111,8 +111,12 @@ fn variable_name(section: &str, key: &str) -> String {
 /// A mistyped variable would be silently without effect.
 fn reject_unknown_variables(environment: &BTreeMap<String, String>) -> Outcome<()> {
     let known: Vec<String> = KEYS.iter().map(|(s, k)| variable_name(s, k)).collect();
-    for name in environment.keys().filter(|name| name.starts_with("HAULOUT_")) {
-        let reserved = ["HAULOUT_CONFIG", "HAULOUT_BIN", "HAULOUT_NO_SKIPS"].contains(&name.as_str())
+    for name in environment
+        .keys()
+        .filter(|name| name.starts_with("HAULOUT_"))
+    {
+        let reserved = ["HAULOUT_CONFIG", "HAULOUT_BIN", "HAULOUT_NO_SKIPS"]
+            .contains(&name.as_str())
             || name.starts_with("HAULOUT_TEST_");
         if !reserved && !known.contains(name) {
             return Err(Failure::new(format!("variable {name} is not a setting"))
@@ -144,21 +148,22 @@ fn parse(text: &str, origin: &Origin) -> Outcome<Layer> {
     toml::from_str(text).map_err(|error| explain(text, &error, origin))
 }
 
-/// One `section.key` with a value as TOML, or as a bare string.
+/// One `section.key` with a value as TOML, as a bare string, or as the only
+/// element of a list; the error is that of the first reading.
 fn parse_one(section: &str, key: &str, value: &str, origin: &Origin) -> Outcome<Layer> {
-    let quoted = toml::Value::String(value.to_owned());
-    let is_toml = value.parse::<toml::Value>().is_ok();
-    let literal = if is_toml { value.to_owned() } else { quoted.to_string() };
-    let first = parse(&format!("[{section}]\n{key} = {literal}\n"), origin);
-    if first.is_ok() || !is_toml {
+    let quoted = toml::Value::String(value.to_owned()).to_string();
+    let literal = value
+        .parse::<toml::Value>()
+        .map_or_else(|_| quoted.clone(), |_| value.to_owned());
+    let read = |literal: &str| parse(&format!("[{section}]\n{key} = {literal}\n"), origin);
+    let first = read(&literal);
+    if first.is_ok() {
         return first;
     }
-    // `123` may be meant as a string, e.g. a directory of that name; a list may
-    // be given as its only element.
-    [quoted.to_string(), format!("[{quoted}]")]
+    let other = [quoted.clone(), format!("[{quoted}]")]
         .iter()
-        .find_map(|literal| parse(&format!("[{section}]\n{key} = {literal}\n"), origin).ok())
-        .map_or(first, Ok)
+        .find_map(|text| read(text).ok());
+    other.map_or(first, Ok)
 }
 
 fn parse_flag(flag: &str, assignment: &str) -> Outcome<Layer> {
@@ -167,14 +172,18 @@ fn parse_flag(flag: &str, assignment: &str) -> Outcome<Layer> {
         .split_once('=')
         .and_then(|(name, value)| name.split_once('.').map(|(s, k)| (s, k, value)));
     let Some((section, key, value)) = parts else {
-        return Err(Failure::new(format!("{origin}: {assignment:?} is not SECTION.KEY=VALUE"))
-            .hint("for example --set mesh.mdns=false"));
+        return Err(
+            Failure::new(format!("{origin}: {assignment:?} is not SECTION.KEY=VALUE"))
+                .hint("for example --set mesh.mdns=false"),
+        );
     };
     if !KEYS.contains(&(section, key)) {
         let names: Vec<String> = KEYS.iter().map(|(s, k)| format!("{s}.{k}")).collect();
         let wanted = format!("{section}.{key}");
-        return Err(Failure::new(format!("{origin}: there is no setting {wanted}"))
-            .hint(nearest_hint(&wanted, names.iter().map(String::as_str))));
+        return Err(
+            Failure::new(format!("{origin}: there is no setting {wanted}"))
+                .hint(nearest_hint(&wanted, names.iter().map(String::as_str))),
+        );
     }
     parse_one(section, key, value, &origin)
 }
@@ -232,13 +241,28 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
-    let Layer { store, state, cache, http, mesh, trust, share, log } = layer;
+    let Layer {
+        store,
+        state,
+        cache,
+        http,
+        mesh,
+        trust,
+        share,
+        log,
+    } = layer;
     let loopback = SocketAddr::from(([127, 0, 0, 1], PORT));
     Settings {
         store: Store { root: store.root },
-        state: State { dir: state.dir.unwrap_or_else(|| standard_dir(environment, &STATE_DIR)) },
+        state: State {
+            dir: state
+                .dir
+                .unwrap_or_else(|| standard_dir(environment, &STATE_DIR)),
+        },
         cache: Cache {
-            dir: cache.dir.unwrap_or_else(|| standard_dir(environment, &CACHE_DIR)),
+            dir: cache
+                .dir
+                .unwrap_or_else(|| standard_dir(environment, &CACHE_DIR)),
             quota: cache.quota.unwrap_or(ByteSize(4 << 30)),
             keep_nars: cache.keep_nars.unwrap_or(false),
         },
@@ -266,7 +290,9 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
             keys: share.keys,
             local_builds: share.local_builds.unwrap_or(false),
         },
-        log: Log { level: log.level.unwrap_or_else(|| "info".to_owned()) },
+        log: Log {
+            level: log.level.unwrap_or_else(|| "info".to_owned()),
+        },
     }
 }
 
@@ -300,9 +326,12 @@ fn standard_dir(environment: &BTreeMap<String, String>, dir: &StandardDir) -> Pa
     if rustix::process::geteuid().is_root() {
         return PathBuf::from(dir.root);
     }
-    let base = environment.get(dir.xdg).filter(|v| v.starts_with('/')).map_or_else(
-        || Path::new(environment.get("HOME").map_or("/", String::as_str)).join(dir.home),
-        PathBuf::from,
-    );
+    let base = environment
+        .get(dir.xdg)
+        .filter(|v| v.starts_with('/'))
+        .map_or_else(
+            || Path::new(environment.get("HOME").map_or("/", String::as_str)).join(dir.home),
+            PathBuf::from,
+        );
     base.join("haulout")
 }

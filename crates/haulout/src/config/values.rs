@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A number of bytes; reads and prints as `"2 GiB"` or a plain number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Raw", into = "String")]
-pub struct ByteSize(pub u64);
+pub(crate) struct ByteSize(pub u64);
 
 /// What TOML may hold where a size is expected.
 #[derive(Deserialize)]
@@ -76,11 +76,11 @@ impl From<ByteSize> for String {
 /// Where a peer listens, and who it must be: `HOST:PORT` or `PEERID@HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct PeerAddress {
+pub(crate) struct PeerAddress {
     /// The key the peer must prove; none: whoever answers there.
-    pub id: Option<PeerId>,
+    pub(crate) id: Option<PeerId>,
     /// Host name or address, and port.
-    pub host: String,
+    pub(crate) host: String,
 }
 
 impl FromStr for PeerAddress {
@@ -99,7 +99,10 @@ impl FromStr for PeerAddress {
             port.parse::<u16>().ok()
         });
         match port {
-            Some(port) if port > 0 => Ok(Self { id, host: host.to_owned() }),
+            Some(port) if port > 0 => Ok(Self {
+                id,
+                host: host.to_owned(),
+            }),
             _ => Err(format!("{text:?} is not HOST:PORT or PEERID@HOST:PORT")),
         }
     }
@@ -131,7 +134,7 @@ impl From<PeerAddress> for String {
 /// What a mesh with a secret gives to machines that do not know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum StrangerPolicy {
+pub(crate) enum StrangerPolicy {
     /// Nothing, not even an answer.
     Nothing,
     /// What carries a signature of a key on the share list.
