@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail loudly too")]
 
+mod common;
+
+use common::{decode, nested};
 use data_encoding::HEXLOWER;
 use haulout_nix::{
     ContentAddress, KeySet, NarHash, NarInfo, PathInfo, SecretKey, StoreDir, StorePath,
     content_address::Method,
     hash::{AnyHash, HashAlgorithm},
-    nix32,
+    nar, nix32,
 };
 use serde_json::Value;
 
@@ -162,5 +165,57 @@ fn narinfos_are_read_and_written_as_by_real_nix() {
         let narinfo = NarInfo::parse(written.as_bytes(), &dir).unwrap();
         assert_eq!(narinfo.info, signed(vector));
         assert_eq!(narinfo.to_text(&dir), written);
+    }
+}
+
+#[test]
+fn nars_that_real_nix_refuses_are_refused() {
+    let all = vectors();
+    let verdicts = all["nar_verdicts"].as_array().unwrap();
+    assert_eq!(verdicts.len(), 23);
+    for verdict in verdicts {
+        let case = text(&verdict["case"]);
+        let nar = if verdict["hex"].is_string() {
+            hex(&verdict["hex"])
+        } else {
+            // The deep trees are too long to write down.
+            nested(case.rsplit('-').next().unwrap().parse().unwrap()).nar()
+        };
+        // Nix ignores bytes after the end; nobody needs them.
+        let accepted = text(&verdict["nix_2_34_8"]) == "accept" && case != "14-trailing";
+        for piece in [1, 7, 8, nar.len()] {
+            assert_eq!(
+                decode(&nar, piece).is_ok(),
+                accepted,
+                "{case} in pieces of {piece}"
+            );
+        }
+        assert_eq!(nar::check(&nar[..]).is_ok(), accepted, "{case}");
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("dest");
+        assert_eq!(nar::restore(&nar[..], &dest).is_ok(), accepted, "{case}");
+        if accepted {
+            assert_eq!(
+                nar::hash_path(&dest).unwrap().hash,
+                NarHash::of(&nar),
+                "{case}"
+            );
+        }
+        let others = std::fs::read_dir(dir.path()).unwrap();
+        assert!(
+            others
+                .map(|entry| entry.unwrap().path())
+                .all(|path| path == dest),
+            "{case}"
+        );
+    }
+}
+
+#[test]
+fn nars_of_real_nix_survive_a_round_trip() {
+    let all = vectors();
+    for vector in all["signing"]["paths"].as_array().unwrap() {
+        let nar = hex(&vector["nar_hex"]);
+        assert_eq!(decode(&nar, 100).unwrap().nar(), nar);
     }
 }
