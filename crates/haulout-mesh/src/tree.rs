@@ -48,6 +48,18 @@ pub fn group_count(nar_size: u64) -> u64 {
 }
 
 impl NarTree {
+    /// The tree over group values computed elsewhere (a receiver has them all once it has checked every group).
+    ///
+    /// # Errors
+    /// [`TreeError::Count`] when their number does not fit a NAR of `nar_size` bytes.
+    pub fn from_groups(groups: Vec<[u8; 32]>, nar_size: u64) -> Result<Self, TreeError> {
+        let expected = group_count(nar_size);
+        if groups.len() as u64 != expected {
+            return Err(TreeError::Count { given: groups.len(), expected, nar_size });
+        }
+        Ok(Self { root: merged_root(&groups, nar_size), groups })
+    }
+
     /// Checks that the tree is one of a NAR of `nar_size` bytes: the right number of groups, merging to the root.
     ///
     /// # Errors
@@ -233,6 +245,7 @@ mod tests {
             let tree = builder.finish();
             assert_eq!(tree.root, blake3::hash(&data), "{len}");
             tree.check(len as u64).unwrap();
+            assert_eq!(NarTree::from_groups(tree.groups.clone(), len as u64).unwrap(), tree);
             for (index, piece) in data.chunks(group).enumerate() {
                 assert!(tree.group_holds(index as u64, piece), "{len} {index}");
                 let mut wrong = piece.to_vec();
