@@ -1,0 +1,131 @@
+//! Asking peers for a path info: the best first, a second one when the first
+//! is slow, the next at once when one has nothing or lies.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use haulout_nix::PathInfo;
+use haulout_swarm::{Fault, PeerId};
+use tokio::time::{Instant, sleep_until};
+
+use super::{AHEAD_MAX, ASK_CAP, ASKED_MAX, Found, Inner, Question, UNDECLARED_CAP};
+use crate::peers::PeerError;
+use crate::trust::Refusal;
+
+/// Asks until one peer gives a believable answer, or the time is over.
+pub(super) async fn ask_peers(inner: &Inner, question: Question) -> Option<Found> {
+    let declared = inner.peers.who_has(&question.0);
+    let found = if declared.is_empty() {
+        let undeclared = inner.peers.undeclared();
+        // Nothing says that any of these has it: ask them all at once.
+        let width = undeclared.len().min(ASKED_MAX);
+        run(inner, question, undeclared, width, Instant::now() + UNDECLARED_CAP).await
+    } else {
+        run(inner, question, declared, 1, Instant::now() + ASK_CAP).await
+    };
+    if found.is_none() {
+        inner.misses.put(question.0, question.1);
+    }
+    found
+}
+
+async fn run(
+    inner: &Inner,
+    question: Question,
+    candidates: Vec<PeerId>,
+    width: usize,
+    deadline: Instant,
+) -> Option<Found> {
+    let mut left = candidates.into_iter().take(ASKED_MAX);
+    let mut asked = FuturesUnordered::new();
+    let ask = |peer: PeerId| {
+        // A little less than we wait ourselves, so that the mesh, which knows
+        // whom to call silent, is the one to say so.
+        let left = deadline.saturating_duration_since(Instant::now()) * 9 / 10;
+        let answer = inner.peers.path_infos(peer, question.0, AHEAD_MAX, left);
+        async move { (peer, answer.await) }
+    };
+    asked.extend(left.by_ref().take(width).map(ask));
+    let hedge = inner.peers.hedge_delay();
+    let mut hedge_at = Instant::now() + hedge;
+    loop {
+        tokio::select! {
+            biased;
+            next = asked.next() => {
+                let (peer, answer) = next?;
+                if let Some(found) = heard(inner, question, peer, answer) {
+                    return Some(found);
+                }
+                asked.extend(left.next().map(ask));
+            }
+            () = sleep_until(hedge_at), if left.len() > 0 => {
+                inner.stats.hedged.one();
+                asked.extend(left.next().map(ask));
+                hedge_at += hedge;
+            }
+            () = sleep_until(deadline) => {
+                inner.reasons.note(&question.0, format!("{} peers did not answer in time", asked.len()));
+                return None;
+            }
+        }
+    }
+}
+
+/// What to make of one peer's answer.
+fn heard(
+    inner: &Inner,
+    (hash, want): Question,
+    peer: PeerId,
+    answer: Result<Vec<PathInfo>, PeerError>,
+) -> Option<Found> {
+    let infos = match answer {
+        Ok(infos) => infos,
+        Err(error) => {
+            inner.reasons.note(&hash, format!("peer {} {error}", peer.short()));
+            // A "no" to a question out of the blue is nobody's fault.
+            let hinted = error != PeerError::No || inner.peers.who_has(&hash).contains(&peer);
+            if let Some(fault) = error.fault().filter(|_| hinted) {
+                inner.peers.blame(peer, fault);
+            }
+            return None;
+        }
+    };
+    let mut infos = infos.into_iter();
+    let Some(info) = infos.next() else {
+        inner.reasons.note(&hash, format!("peer {} {}", peer.short(), PeerError::No));
+        return None;
+    };
+    if info.path.hash_part() != hash {
+        inner.reasons.note(&hash, format!("peer {} answered about another path", peer.short()));
+        inner.stats.lies.one();
+        inner.peers.blame(peer, Fault::ProtocolViolation);
+        return None;
+    }
+    let found = Found { info: Arc::new(info), from: Some(peer) };
+    if !inner.accept(&found) {
+        return None;
+    }
+    for ahead in infos.take(AHEAD_MAX) {
+        inner.answers.put_ahead(Found { info: Arc::new(ahead), from: Some(peer) });
+    }
+    if want.is_some_and(|want| want != found.info.nar_hash) {
+        inner.reasons.note(&hash, format!("peer {} has another build of it", peer.short()));
+        return None;
+    }
+    Some(found)
+}
+
+/// Notes why an info is not believed, and blames its sender if it lied.
+pub(super) fn refuse(inner: &Inner, found: &Found, refusal: Refusal) {
+    let Some(peer) = found.from else { return };
+    inner.reasons.note(&found.info.path.hash_part(), format!("info from peer {} refused: {refusal}", peer.short()));
+    let fault = match refusal {
+        // An honest peer that trusts other keys than we do.
+        Refusal::Untrusted => return,
+        Refusal::Forged => Fault::ForgedSignature,
+        Refusal::Nonsense => Fault::ProtocolViolation,
+    };
+    inner.stats.lies.one();
+    inner.peers.blame(peer, fault);
+}

@@ -1,0 +1,89 @@
+//! What the resolver needs of the mesh, small enough to be played by a
+//! script in tests.
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use haulout_mesh::{NarKey, NarTree};
+use haulout_nix::{HashPart, PathInfo};
+use haulout_swarm::{Fault, PeerId};
+
+/// A future that can be stored, as the methods of a trait object give it.
+pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+
+/// Why one peer brought nothing. All of them mean: ask somebody else.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// It answered "no".
+    #[error("has not got it")]
+    No,
+    /// It is at one of its limits.
+    #[error("is busy")]
+    Busy,
+    /// It cannot be reached, or went away in the middle.
+    #[error("went away")]
+    Lost,
+    /// It did not answer, or did not go on, in time.
+    #[error("is silent")]
+    Silent,
+    /// It broke the protocol.
+    #[error("broke the protocol")]
+    Protocol,
+}
+
+impl PeerError {
+    /// What to report the peer for. `None`: nothing it could be blamed for,
+    /// or the mesh saw it happen and has counted it already.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::No => Some(Fault::FalseHint),
+            Self::Silent => Some(Fault::Timeout),
+            Self::Busy | Self::Lost | Self::Protocol => None,
+        }
+    }
+}
+
+/// The bytes of one range of a NAR, as one peer sends them: in order,
+/// nothing checked.
+pub trait Chunks: Send {
+    /// The next bytes; `None` when the peer says that the range is complete.
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, PeerError>> + Send + '_>>;
+}
+
+/// The other agents, as the resolver sees them.
+pub trait Peers: Send + Sync + 'static {
+    /// Usable peers whose holdings name this path, best first. Answered from
+    /// memory.
+    fn who_has(&self, hash: &HashPart) -> Vec<PeerId>;
+
+    /// Connected, usable peers that announce no holdings, best first: only a
+    /// question shows what they have.
+    fn undeclared(&self) -> Vec<PeerId>;
+
+    /// Asks one peer for a path's description, and for up to `max - 1`
+    /// descriptions of its closure that will be wanted next.
+    fn path_infos(
+        &self,
+        peer: PeerId,
+        hash: HashPart,
+        max: usize,
+        deadline: Duration,
+    ) -> Answer<Result<Vec<PathInfo>, PeerError>>;
+
+    /// Asks one peer for a NAR's BLAKE3 tree. It is consistent in itself and
+    /// has the right number of groups, nothing more.
+    fn nar_tree(&self, peer: PeerId, key: NarKey) -> Answer<Result<NarTree, PeerError>>;
+
+    /// Asks one peer for a range of a NAR.
+    fn nar_range(&self, peer: PeerId, key: NarKey, range: Range<u64>) -> Answer<Result<Box<dyn Chunks>, PeerError>>;
+
+    /// Reports what a peer did wrong.
+    fn blame(&self, peer: PeerId, fault: Fault);
+
+    /// How long to wait for one peer before asking a second one the same
+    /// small question.
+    fn hedge_delay(&self) -> Duration;
+}

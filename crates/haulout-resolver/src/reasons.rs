@@ -1,0 +1,41 @@
+//! Why things went as they did: the latest events of each path, for `why`.
+
+use haulout_nix::HashPart;
+
+use crate::bounded::Bounded;
+
+/// Events kept per path.
+const EVENTS_MAX: usize = 16;
+/// What all events together may take, in bytes.
+const MEMORY_MAX: usize = 512 << 10;
+
+/// The recent events of recent paths. Only what goes wrong or is decided
+/// once is noted, so the hot path never comes here.
+pub(crate) struct Reasons {
+    events: Bounded<HashPart, Vec<String>>,
+}
+
+impl Reasons {
+    pub(crate) fn new() -> Self {
+        Self { events: Bounded::new(MEMORY_MAX) }
+    }
+
+    /// Notes one event of a path.
+    pub(crate) fn note(&self, path: &HashPart, event: String) {
+        tracing::debug!(%path, "{event}");
+        let weight = EVENTS_MAX * 64;
+        self.events.update(*path, weight, |old| {
+            let mut events = old.unwrap_or_default();
+            if events.len() == EVENTS_MAX {
+                events.remove(0);
+            }
+            events.push(event);
+            events
+        });
+    }
+
+    /// The events noted for a path, oldest first.
+    pub(crate) fn of(&self, path: &HashPart) -> Vec<String> {
+        self.events.get(path).unwrap_or_default()
+    }
+}

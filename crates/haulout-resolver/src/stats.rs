@@ -1,0 +1,71 @@
+//! What the resolver counts since it was started.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One counter.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub(crate) fn one(&self) {
+        self.add(1);
+    }
+
+    /// `n` more.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All counters of the resolver.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// narinfos answered from the own store.
+    pub info_store: Counter,
+    /// narinfos answered from memory.
+    pub info_memory: Counter,
+    /// narinfos answered from the cache on disk.
+    pub info_cache: Counter,
+    /// narinfos answered by asking peers.
+    pub info_peers: Counter,
+    /// narinfos nobody has.
+    pub info_miss: Counter,
+    /// Questions that hedged to a second peer.
+    pub hedged: Counter,
+    /// NARs delivered from the own store.
+    pub nar_store: Counter,
+    /// NARs fetched from peers, complete and verified.
+    pub nar_peers: Counter,
+    /// NARs that could not be had, or were cut.
+    pub nar_failed: Counter,
+    /// NAR requests that shared a running transfer.
+    pub nar_shared: Counter,
+    /// NAR bytes received from peers.
+    pub bytes_in: Counter,
+    /// NAR bytes read from the own store, for local Nix.
+    pub bytes_store: Counter,
+    /// NAR bytes read from the own store, for peers.
+    pub bytes_out: Counter,
+    /// NAR bytes delivered to local Nix.
+    pub bytes_delivered: Counter,
+    /// Sources replaced in the middle of a NAR.
+    pub replaced: Counter,
+    /// Answers and bytes that proved wrong.
+    pub lies: Counter,
+    /// NARs for which two peers gave different trees.
+    pub conflicts: Counter,
+    /// Path infos given to peers.
+    pub infos_given: Counter,
+    /// Trees given to peers.
+    pub trees_given: Counter,
+    /// NAR ranges opened for peers.
+    pub nars_given: Counter,
+    /// Questions by peers answered "no".
+    pub refused: Counter,
+}

@@ -1,0 +1,217 @@
+//! NARs from peers: verified while they arrive, delivered in order.
+//!
+//! One task per NAR writes into a [`ring::Ring`]; every HTTP response that
+//! wants the NAR reads from it. The task lives as long as anybody reads (and
+//! a little longer, for a client that comes back), so nobody is the leader
+//! whose departure would hurt.
+
+mod budget;
+mod distrust;
+mod feed;
+mod gate;
+mod hash;
+mod ring;
+mod roster;
+mod single;
+mod sink;
+mod small;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use haulout_mesh::{NarKey, NarTree};
+use haulout_nix::PathInfo;
+use haulout_swarm::{Fault, PeerId};
+use tokio::time::timeout;
+
+pub use budget::{BUDGET_BYTES, Budget, WINDOW_MAX, WINDOW_MIN};
+pub use ring::CutReason;
+pub(crate) use ring::Reader;
+
+use crate::peers::Peers;
+use crate::reasons::Reasons;
+use crate::stats::Stats;
+use crate::trees::Trees;
+use distrust::Distrust;
+use ring::Ring;
+use roster::Roster;
+
+/// How long a transfer nobody reads is kept waiting for its reader to return.
+pub const ABANDONED: Duration = Duration::from_secs(4);
+/// How long a request waits for memory before it is answered "no".
+pub const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
+/// A reader may join a transfer that is at most this far behind the offset it
+/// wants, in bytes; else it gets a transfer of its own.
+pub const JOIN_AHEAD: u64 = 4 << 20;
+
+/// What is called when a NAR has been received whole.
+pub(crate) type Received = Box<dyn Fn(&NarKey) + Send + Sync>;
+
+/// All transfers of the agent.
+#[derive(Clone)]
+pub(crate) struct Transfers {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What every transfer needs.
+pub(crate) struct Shared {
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) budget: Budget,
+    pub(crate) trees: Arc<Trees>,
+    pub(crate) distrust: Distrust,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) reasons: Arc<Reasons>,
+    flights: Mutex<HashMap<NarKey, Weak<Ring>>>,
+    received: Received,
+}
+
+impl Shared {
+    /// A peer told an untruth about this NAR.
+    pub(crate) fn liar(&self, peer: PeerId, key: NarKey, fault: Fault) {
+        self.reasons.note(&key.path, format!("peer {} lied: {fault}", peer.short()));
+        self.stats.lies.one();
+        self.distrust.add(peer, key.nar_hash);
+        self.peers.blame(peer, fault);
+    }
+}
+
+impl Transfers {
+    pub(crate) fn new(
+        peers: Arc<dyn Peers>,
+        budget: Budget,
+        trees: Arc<Trees>,
+        stats: Arc<Stats>,
+        reasons: Arc<Reasons>,
+        received: Received,
+    ) -> Self {
+        let shared = Shared {
+            peers,
+            budget,
+            trees,
+            distrust: Distrust::new(),
+            stats,
+            reasons,
+            flights: Mutex::new(HashMap::new()),
+            received,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The verified NAR from byte `from` on. `None`: it cannot be had. The
+    /// answer comes when the first bytes are at hand.
+    pub(crate) async fn open(&self, info: &PathInfo, hint: Option<PeerId>, from: u64) -> Option<Reader> {
+        let key = NarKey { path: info.path.hash_part(), nar_hash: info.nar_hash, nar_size: info.nar_size };
+        if from > key.nar_size || (from > 0 && self.shared.distrust.is_tainted(key.nar_hash)) {
+            return None;
+        }
+        let (mut reader, joined) = self.reader(key, hint, from);
+        if reader.ready().await {
+            if joined {
+                self.shared.stats.nar_shared.one();
+            }
+            return Some(reader);
+        }
+        if !joined {
+            return None;
+        }
+        // The transfer we joined failed before it reached us. One of our own
+        // may still succeed: it does not inherit that one's dead sources.
+        drop(reader);
+        if from > 0 && self.shared.distrust.is_tainted(key.nar_hash) {
+            return None;
+        }
+        let (mut reader, _) = self.reader(key, hint, from);
+        if reader.ready().await { Some(reader) } else { None }
+    }
+
+    /// Joins the running transfer or starts one; says which.
+    fn reader(&self, key: NarKey, hint: Option<PeerId>, from: u64) -> (Reader, bool) {
+        let mut flights = self.shared.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = flights.get(&key).and_then(Weak::upgrade);
+        if let Some(reader) = running.and_then(|ring| ring.join(from, JOIN_AHEAD)) {
+            return (reader, true);
+        }
+        // Only under a proven tree can bytes be believed without the ones
+        // before them; otherwise all are fetched and those before discarded.
+        let proven = if from == 0 { None } else { self.shared.trees.proven(&key.nar_hash) };
+        let start = if proven.is_some() { from - from % gate::GROUP } else { 0 };
+        let (ring, reader) = Ring::with_reader(start, WINDOW_MIN, from);
+        flights.insert(key, Arc::downgrade(&ring));
+        drop(flights);
+        let job = Job { shared: Arc::clone(&self.shared), key, hint, start, proven };
+        tokio::spawn(job.run(ring));
+        (reader, false)
+    }
+}
+
+/// One transfer.
+struct Job {
+    shared: Arc<Shared>,
+    key: NarKey,
+    hint: Option<PeerId>,
+    start: u64,
+    proven: Option<Arc<NarTree>>,
+}
+
+impl Job {
+    async fn run(self, ring: Arc<Ring>) {
+        let end = tokio::select! {
+            end = self.fetch(Arc::clone(&ring)) => end,
+            () = abandoned(&ring) => Err(CutReason::NoSource),
+        };
+        match end {
+            Ok(()) => self.shared.stats.nar_peers.one(),
+            Err(why) => {
+                self.shared.stats.nar_failed.one();
+                self.shared.reasons.note(&self.key.path, format!("NAR not delivered: {why}"));
+                if why == CutReason::WrongHash {
+                    self.shared.distrust.taint(self.key.nar_hash);
+                }
+            }
+        }
+        // Out of the table before the end is told, so that a retry starts
+        // afresh.
+        {
+            let mut flights = self.shared.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            if flights.get(&self.key).is_some_and(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(&ring))) {
+                flights.remove(&self.key);
+            }
+        }
+        ring.finish(end);
+        if end.is_ok() {
+            (self.shared.received)(&self.key);
+        }
+    }
+
+    async fn fetch(&self, ring: Arc<Ring>) -> Result<(), CutReason> {
+        let shared = &self.shared;
+        let mut roster = Roster::new(Arc::clone(shared), self.key, self.hint);
+        let small = self.key.nar_size <= small::SMALL_MAX;
+        // A hedged small NAR is there twice for a moment.
+        let (want, least) = if small { (2 * self.key.nar_size, 2 * self.key.nar_size) } else { (WINDOW_MAX, WINDOW_MIN) };
+        let lease = shared.budget.reserve(want, least, MEMORY_PATIENCE).await.ok_or(CutReason::NoSource)?;
+        ring.set_capacity(lease.bytes());
+        if small {
+            return small::run(shared, self.key, &mut roster, &ring).await;
+        }
+        let _ = (&self.start, &self.proven);
+        let tree = single::run(shared, self.key, &mut roster, ring).await?;
+        if let Some(tree) = tree {
+            shared.trees.put(self.key.nar_hash, Arc::new(tree), true);
+        }
+        Ok(())
+    }
+}
+
+/// Resolves when nobody has read for [`ABANDONED`].
+async fn abandoned(ring: &Ring) {
+    loop {
+        let moved = ring.moved();
+        if ring.readers() > 0 {
+            moved.await;
+        } else if timeout(ABANDONED, moved).await.is_err() && ring.readers() == 0 {
+            return;
+        }
+    }
+}
