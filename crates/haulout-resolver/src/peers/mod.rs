@@ -1,6 +1,8 @@
 //! What the resolver needs of the mesh, small enough to be played by a
 //! script in tests.
 
+mod mesh;
+
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;

@@ -1,0 +1,91 @@
+//! The real mesh as [`Peers`].
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use haulout_mesh::{Mesh, NarKey, NarStream, NarTree, RequestError, StreamError};
+use haulout_nix::{HashPart, PathInfo};
+use haulout_swarm::{Fault, PeerId};
+
+use super::{Answer, Chunks, PeerError, Peers};
+
+/// How long a peer may take to say yes to a NAR.
+const NAR_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a peer may take to give a tree it may first have to compute.
+const TREE_DEADLINE: Duration = Duration::from_secs(2);
+/// Until a second peer is asked the same small question. A LAN answers in
+/// one millisecond; a busy disk takes some tens.
+const HEDGE_DELAY: Duration = Duration::from_millis(50);
+
+impl From<RequestError> for PeerError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::No | RequestError::Unsupported | RequestError::BadQuestion(_) => Self::No,
+            RequestError::Busy => Self::Busy,
+            RequestError::Deadline(_) => Self::Silent,
+            RequestError::NotConnected | RequestError::Lost(_) | RequestError::ShutDown => Self::Lost,
+            RequestError::Protocol(_) => Self::Protocol,
+        }
+    }
+}
+
+impl From<StreamError> for PeerError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Stalled(_) => Self::Silent,
+            StreamError::Lost(_) => Self::Lost,
+            StreamError::Protocol(_) => Self::Protocol,
+        }
+    }
+}
+
+impl Chunks for NarStream {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, PeerError>> + Send + '_>> {
+        Box::pin(async { Ok(Self::next(self).await?) })
+    }
+}
+
+impl Peers for Mesh {
+    fn who_has(&self, hash: &HashPart) -> Vec<PeerId> {
+        Self::who_has(self, hash)
+    }
+
+    fn undeclared(&self) -> Vec<PeerId> {
+        self.unannounced()
+    }
+
+    fn path_infos(
+        &self,
+        peer: PeerId,
+        hash: HashPart,
+        max: usize,
+        deadline: Duration,
+    ) -> Answer<Result<Vec<PathInfo>, PeerError>> {
+        let mesh = self.clone();
+        Box::pin(async move { Ok(Self::path_infos(&mesh, &peer, &hash, max, deadline).await?) })
+    }
+
+    fn nar_tree(&self, peer: PeerId, key: NarKey) -> Answer<Result<NarTree, PeerError>> {
+        let mesh = self.clone();
+        Box::pin(async move { Ok(Self::nar_tree(&mesh, &peer, &key, TREE_DEADLINE).await?) })
+    }
+
+    fn nar_range(&self, peer: PeerId, key: NarKey, range: Range<u64>) -> Answer<Result<Box<dyn Chunks>, PeerError>> {
+        let mesh = self.clone();
+        Box::pin(async move {
+            let stream = Self::nar_range(&mesh, &peer, &key, range, NAR_DEADLINE).await?;
+            Ok(Box::new(stream) as Box<dyn Chunks>)
+        })
+    }
+
+    fn blame(&self, peer: PeerId, fault: Fault) {
+        Self::blame(self, &peer, fault);
+    }
+
+    fn hedge_delay(&self) -> Duration {
+        HEDGE_DELAY
+    }
+}
