@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use haulout_gateway::api::{AgentStatus, PeerReport, PeersReport};
+use serde::de::DeserializeOwned;
+
 use crate::http::{self, Response};
 use crate::{Host, Process, wait_until};
 
@@ -57,12 +60,10 @@ impl AgentSpec {
             settings.push((name, value.clone()));
         }
         // A dotted key is the same as a key in a section.
-        settings
-            .iter()
-            .fold(String::new(), |mut text, (name, value)| {
-                let _ = writeln!(text, "{name} = {value}");
-                text
-            })
+        settings.iter().fold(String::new(), |mut text, (name, value)| {
+            let _ = writeln!(text, "{name} = {value}");
+            text
+        })
     }
 }
 
@@ -84,11 +85,7 @@ impl<'lab> Agent<'lab> {
         let home = host.dir().join("agent");
         fs::create_dir_all(&home).expect("scratch");
         fs::write(home.join("haulout.toml"), spec.to_toml(&home)).expect("scratch");
-        let mut agent = Self {
-            process: Self::launch(host, &home),
-            host,
-            home,
-        };
+        let mut agent = Self { process: Self::launch(host, &home), host, home };
         agent.wait_ready();
         agent
     }
@@ -101,25 +98,15 @@ impl<'lab> Agent<'lab> {
                 command.env_remove(name);
             }
         }
-        command
-            .arg("up")
-            .arg("--config")
-            .arg(home.join("haulout.toml"))
-            .env("HOME", home);
-        Process::start(
-            &format!("haulout on {}", host.name()),
-            command,
-            &home.join("log"),
-        )
+        command.arg("up").arg("--config").arg(home.join("haulout.toml")).env("HOME", home);
+        Process::start(&format!("haulout on {}", host.name()), command, &home.join("log"))
     }
 
     fn wait_ready(&mut self) {
         let start = Instant::now();
         let ready = wait_until(START_LIMIT, || {
             !self.process.is_alive()
-                || self
-                    .get("/nix-cache-info")
-                    .is_ok_and(|answer| answer.status == 200)
+                || self.get("/nix-cache-info").is_ok_and(|answer| answer.status == 200)
         });
         assert!(
             ready && self.process.is_alive(),
@@ -171,17 +158,40 @@ impl<'lab> Agent<'lab> {
         http::get(self.host, self.http(), path)
     }
 
-    /// A part of its API as JSON: `status`, `peers`, ...
+    /// What it says of itself.
     ///
     /// # Panics
-    /// When it does not answer or not in JSON.
+    /// When it does not answer.
     #[must_use]
-    pub fn api(&self, what: &str) -> serde_json::Value {
-        let answer = self
-            .get(&format!("/api/v1/{what}"))
-            .expect("the agent's API");
+    pub fn status(&self) -> AgentStatus {
+        self.api("status")
+    }
+
+    /// The peers it knows.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerReport> {
+        self.api::<PeersReport>("peers").peers
+    }
+
+    fn api<T: DeserializeOwned>(&self, what: &str) -> T {
+        let answer = self.get(&format!("/api/v1/{what}")).expect("the agent's API");
         assert_eq!(answer.status, 200, "{what}: {}", answer.text());
         serde_json::from_slice(&answer.body).expect("JSON")
+    }
+
+    /// Waits until it is connected to `count` peers that have told what they hold.
+    ///
+    /// # Panics
+    /// When that takes longer than `limit`.
+    pub fn wait_for_peers(&self, count: usize, limit: Duration) {
+        let connected = |peer: &PeerReport| peer.state == "connected" && peer.holdings.is_some();
+        let there = wait_until(limit, || {
+            self.peers().iter().filter(|peer| connected(peer)).count() >= count
+        });
+        assert!(there, "not {count} peers within {limit:?}: {:#?}", self.peers());
     }
 }
 
@@ -191,15 +201,7 @@ fn haulout_binary() -> PathBuf {
         return given.into();
     }
     let exe = std::env::current_exe().expect("current_exe");
-    let binary = exe
-        .ancestors()
-        .nth(2)
-        .expect("target directory")
-        .join("haulout");
-    assert!(
-        binary.exists(),
-        "{} is not built: cargo build -p haulout",
-        binary.display()
-    );
+    let binary = exe.ancestors().nth(2).expect("target directory").join("haulout");
+    assert!(binary.exists(), "{} is not built: cargo build -p haulout", binary.display());
     binary
 }

@@ -27,10 +27,7 @@ impl Response {
     /// The value of a header field; `name` in lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The body as text.
@@ -53,10 +50,7 @@ impl Connection {
         let stream = host.inside(|| TcpStream::connect(address))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self {
-            stream: BufReader::new(stream),
-            address,
-        })
+        Ok(Self { stream: BufReader::new(stream), address })
     }
 
     /// `GET path`.
@@ -78,12 +72,7 @@ impl Connection {
         head.push_str("\r\n");
         self.stream.get_mut().write_all(head.as_bytes())?;
         let (status, headers) = self.read_head()?;
-        let mut response = Response {
-            status,
-            headers,
-            body: Vec::new(),
-            cut: false,
-        };
+        let mut response = Response { status, headers, body: Vec::new(), cut: false };
         if method != "HEAD" && status != 204 && status != 304 {
             self.read_body(&mut response)?;
         }
@@ -114,19 +103,12 @@ impl Connection {
     }
 
     fn read_body(&mut self, response: &mut Response) -> io::Result<()> {
-        if response
-            .header("transfer-encoding")
-            .is_some_and(|value| value.contains("chunked"))
-        {
+        if response.header("transfer-encoding").is_some_and(|value| value.contains("chunked")) {
             return self.read_chunks(response);
         }
-        let length = response
-            .header("content-length")
-            .and_then(|value| value.parse::<u64>().ok());
+        let length = response.header("content-length").and_then(|value| value.parse::<u64>().ok());
         let wanted = length.unwrap_or(u64::MAX);
-        let read = (&mut self.stream)
-            .take(wanted)
-            .read_to_end(&mut response.body);
+        let read = (&mut self.stream).take(wanted).read_to_end(&mut response.body);
         let got = response.body.len() as u64;
         response.cut = length.is_some_and(|length| got < length);
         match read {
@@ -147,9 +129,7 @@ impl Connection {
             };
             let size = line.split(';').next().unwrap_or_default();
             let size = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
-            let got = (&mut self.stream)
-                .take(size)
-                .read_to_end(&mut response.body)? as u64;
+            let got = (&mut self.stream).take(size).read_to_end(&mut response.body)? as u64;
             if got < size {
                 response.cut = true;
                 return Ok(());

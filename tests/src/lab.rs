@@ -108,10 +108,7 @@ impl Lab {
             }
         });
         let (port, namespace) = (&host.port, &host.namespace);
-        ip_in(
-            &self.switch,
-            &format!("link add {port} type veth peer name eth0 netns {namespace}"),
-        );
+        ip_in(&self.switch, &format!("link add {port} type veth peer name eth0 netns {namespace}"));
         ip_in(&self.switch, &format!("link set {port} master br0 up"));
         host.ip("link set lo up");
         host.ip(&format!("addr add {}/24 brd + dev eth0", host.address));
@@ -147,12 +144,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for namespace in self
-            .hosts
-            .iter()
-            .map(|host| &host.namespace)
-            .chain([&self.switch])
-        {
+        for namespace in self.hosts.iter().map(|host| &host.namespace).chain([&self.switch]) {
             delete_namespace(namespace);
         }
     }
@@ -183,15 +175,7 @@ impl Host {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(tool("ip"));
         command
-            .args([
-                "netns",
-                "exec",
-                &self.namespace,
-                "unshare",
-                "--uts",
-                "sh",
-                "-c",
-            ])
+            .args(["netns", "exec", &self.namespace, "unshare", "--uts", "sh", "-c"])
             // A host's name must be its own, or every mDNS responder claims the same one.
             .arg(r#"echo "$0" > /proc/sys/kernel/hostname && exec "$@""#)
             .arg(&self.name)
@@ -213,9 +197,7 @@ impl Host {
                     .expect("setns");
                 work()
             });
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
@@ -273,9 +255,7 @@ fn may_make_namespaces() -> bool {
         return false;
     }
     // Root inside a container may still not be allowed to.
-    let probe = Command::new(tool("unshare"))
-        .args(["--net", "--uts", "true"])
-        .output();
+    let probe = Command::new(tool("unshare")).args(["--net", "--uts", "true"]).output();
     if !probe.is_ok_and(|output| output.status.success()) {
         skip::skipped("this machine does not let root make network namespaces");
         return false;
@@ -287,10 +267,7 @@ fn may_make_namespaces() -> bool {
 /// lies beside the test programs, so it holds for one checkout.
 fn turn() -> File {
     let exe = std::env::current_exe().expect("current_exe");
-    let dir = exe
-        .parent()
-        .and_then(Path::parent)
-        .expect("target directory");
+    let dir = exe.parent().and_then(Path::parent).expect("target directory");
     let file = File::create(dir.join("lab.lock")).expect("lab.lock");
     file.lock().expect("lab.lock");
     file
@@ -306,22 +283,15 @@ fn sweep() {
 }
 
 fn delete_namespace(name: &str) {
-    let pids = Command::new(tool("ip"))
-        .args(["netns", "pids", name])
-        .output();
+    let pids = Command::new(tool("ip")).args(["netns", "pids", name]).output();
     let pids = pids.map(|output| output.stdout).unwrap_or_default();
-    for pid in String::from_utf8_lossy(&pids)
-        .lines()
-        .filter_map(|line| line.trim().parse().ok())
-    {
+    for pid in String::from_utf8_lossy(&pids).lines().filter_map(|line| line.trim().parse().ok()) {
         if let Some(pid) = rustix::process::Pid::from_raw(pid) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
-    let deleted = Command::new(tool("ip"))
-        .args(["netns", "del", name])
-        .stderr(Stdio::null())
-        .status();
+    let deleted =
+        Command::new(tool("ip")).args(["netns", "del", name]).stderr(Stdio::null()).status();
     if !deleted.is_ok_and(|status| status.success()) {
         eprintln!("cannot delete network namespace {name}");
     }
@@ -337,16 +307,12 @@ fn shape(namespace: &str, device: &str, bits_per_second: Option<u64>) {
     };
     let burst = (rate / 8000).max(BURST_MIN); // one millisecond's worth
     let (rate, burst) = (format!("{rate}bit"), burst.to_string());
-    tc.args([
-        "replace", "dev", device, "root", "tbf", "rate", &rate, "burst", &burst,
-    ]);
+    tc.args(["replace", "dev", device, "root", "tbf", "rate", &rate, "burst", &burst]);
     run(tc.args(["latency", "25ms"]));
 }
 
 fn ip_in(namespace: &str, arguments: &str) {
-    let words = ["-n", namespace]
-        .into_iter()
-        .chain(arguments.split_whitespace());
+    let words = ["-n", namespace].into_iter().chain(arguments.split_whitespace());
     ip(&words.collect::<Vec<_>>());
 }
 
@@ -355,9 +321,7 @@ fn ip(arguments: &[&str]) {
 }
 
 fn run(command: &mut Command) {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
         output.status.success(),
         "{command:?}: {}: {}",

@@ -46,15 +46,9 @@ impl Nix {
     }
 
     fn at(bin: PathBuf) -> Option<Self> {
-        let output = Command::new(bin.join("nix-store"))
-            .arg("--version")
-            .output()
-            .ok()?;
+        let output = Command::new(bin.join("nix-store")).arg("--version").output().ok()?;
         // "nix-store (Nix) 2.8.0"
-        let version = String::from_utf8_lossy(&output.stdout)
-            .split_whitespace()
-            .last()?
-            .to_owned();
+        let version = String::from_utf8_lossy(&output.stdout).split_whitespace().last()?.to_owned();
         bin.join("nix").exists().then_some(Self { bin, version })
     }
 
@@ -92,16 +86,10 @@ impl Nix {
         write_conf(&home, "substituters =\n");
         let mut command = self.command(None, "nix", root, &home);
         let target = format!("file://{}?compression={compression}", dir.display());
-        let output = command
-            .args(["copy", "--no-check-sigs", "--to", &target])
-            .args(paths)
-            .output();
+        let output =
+            command.args(["copy", "--no-check-sigs", "--to", &target]).args(paths).output();
         let output = output.expect("nix copy");
-        assert!(
-            output.status.success(),
-            "nix copy: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "nix copy: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -168,9 +156,7 @@ impl<'lab> NixClient<'lab> {
         keys: &[&str],
         more: &str,
     ) -> Self {
-        let number = (0..)
-            .find(|n| !host.dir().join(format!("nix{n}")).exists())
-            .unwrap_or(0);
+        let number = (0..).find(|n| !host.dir().join(format!("nix{n}")).exists()).unwrap_or(0);
         let dir = host.dir().join(format!("nix{number}"));
         let conf = format!(
             "substituters = {}\ntrusted-public-keys = {}\nrequire-sigs = true\n{more}\n",
@@ -178,12 +164,7 @@ impl<'lab> NixClient<'lab> {
             keys.join(" ")
         );
         write_conf(&dir, &conf);
-        Self {
-            nix: nix.clone(),
-            host,
-            root: dir.join("root"),
-            dir,
-        }
+        Self { nix: nix.clone(), host, root: dir.join("root"), dir }
     }
 
     /// The root of its chroot store.
@@ -205,10 +186,7 @@ impl<'lab> NixClient<'lab> {
 
     /// `nix copy --from URL PATH` into the store.
     pub fn copy(&self, from: &str, path: &str) -> Outcome {
-        self.run(
-            "nix",
-            &["copy", "--from", from, "--to", &store_uri(&self.root), path],
-        )
+        self.run("nix", &["copy", "--from", from, "--to", &store_uri(&self.root), path])
     }
 
     /// `nix-store --realise PATH`, which is what every build and switch does.
@@ -224,10 +202,8 @@ impl<'lab> NixClient<'lab> {
     /// `nix-store --verify-path` on all `paths`: they are valid, and their content has
     /// the hash that was signed.
     pub fn verify(&self, paths: &[String]) -> Outcome {
-        let arguments: Vec<&str> = ["--verify-path"]
-            .into_iter()
-            .chain(paths.iter().map(String::as_str))
-            .collect();
+        let arguments: Vec<&str> =
+            ["--verify-path"].into_iter().chain(paths.iter().map(String::as_str)).collect();
         self.run("nix-store", &arguments)
     }
 
@@ -264,13 +240,9 @@ impl<'lab> NixClient<'lab> {
     }
 
     fn start(&self, program: &str, arguments: &[&str]) -> (Process, Instant, PathBuf) {
-        let number = (0..)
-            .find(|n| !self.dir.join(format!("log{n}")).exists())
-            .unwrap_or(0);
+        let number = (0..).find(|n| !self.dir.join(format!("log{n}")).exists()).unwrap_or(0);
         let log = self.dir.join(format!("log{number}"));
-        let mut command = self
-            .nix
-            .command(Some(self.host), program, &self.root, &self.dir);
+        let mut command = self.nix.command(Some(self.host), program, &self.root, &self.dir);
         command.args(arguments);
         let name = format!("{program} {} on {}", self.nix.version, self.host.name());
         (Process::start(&name, command, &log), Instant::now(), log)
@@ -293,7 +265,5 @@ fn write_conf(dir: &Path, more: &str) {
     let conf = format!(
         "experimental-features = nix-command\nbuild-users-group =\nsandbox = false\n{more}"
     );
-    fs::create_dir_all(dir)
-        .and_then(|()| fs::write(dir.join("nix.conf"), conf))
-        .expect("nix.conf");
+    fs::create_dir_all(dir).and_then(|()| fs::write(dir.join("nix.conf"), conf)).expect("nix.conf");
 }

@@ -35,23 +35,14 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Self {
-        let file = File::options()
-            .append(true)
-            .create(true)
-            .open(log)
-            .expect("log file");
+        let file = File::options().append(true).create(true).open(log).expect("log file");
         let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("log file"))
             .stderr(file)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name} ({command:?}): {error}"));
-        Self {
-            child,
-            name: name.to_owned(),
-            log: log.to_owned(),
-            ended: None,
-        }
+        Self { child, name: name.to_owned(), log: log.to_owned(), ended: None }
     }
 
     /// Its process id.
@@ -85,11 +76,7 @@ impl Process {
     pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait(limit).unwrap_or_else(|| {
-            panic!(
-                "{} did not end within {limit:?} of SIGTERM\n{}",
-                self.name,
-                self.log()
-            )
+            panic!("{} did not end within {limit:?} of SIGTERM\n{}", self.name, self.log())
         })
     }
 
@@ -163,15 +150,8 @@ impl Drop for Process {
         if std::thread::panicking() {
             let log = self.log();
             let tail = log.len().saturating_sub(LOG_TAIL);
-            let tail = (tail..log.len())
-                .find(|i| log.is_char_boundary(*i))
-                .unwrap_or(log.len());
-            eprintln!(
-                "---- log of {} ({:?})\n{}",
-                self.name,
-                self.ended,
-                &log[tail..]
-            );
+            let tail = (tail..log.len()).find(|i| log.is_char_boundary(*i)).unwrap_or(log.len());
+            eprintln!("---- log of {} ({:?})\n{}", self.name, self.ended, &log[tail..]);
         }
     }
 }
@@ -183,9 +163,7 @@ const LOG_TAIL: usize = 8000;
 fn usage_of_tree(root: u32) -> Usage {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let parents: Vec<(u32, u32)> = pids
-        .filter_map(|pid| Some((pid, parent_of(pid)?)))
-        .collect();
+    let parents: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
     let mut tree = vec![root];
     let mut total = Usage::default();
     while let Some(pid) = tree.pop() {
@@ -193,12 +171,7 @@ fn usage_of_tree(root: u32) -> Usage {
         total.cpu += usage.cpu;
         total.rss += usage.rss;
         total.rss_peak += usage.rss_peak;
-        tree.extend(
-            parents
-                .iter()
-                .filter(|(_, parent)| *parent == pid)
-                .map(|(pid, _)| pid),
-        );
+        tree.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(pid, _)| pid));
     }
     total
 }
@@ -207,13 +180,7 @@ fn usage_of_tree(root: u32) -> Usage {
 fn stat_fields(pid: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses and may hold anything.
-    Some(
-        stat.rsplit_once(')')?
-            .1
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect(),
-    )
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
@@ -224,20 +191,13 @@ fn parent_of(pid: u32) -> Option<u32> {
 fn usage_of(pid: u32) -> Option<Usage> {
     let fields = stat_fields(pid)?;
     // utime, stime, cutime, cstime are fields 14 to 17; `fields` starts at 3.
-    let ticks: u64 = fields
-        .get(11..15)?
-        .iter()
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
+    let ticks: u64 = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
     let cpu =
         Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let kib = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-        line.trim_matches([':', ' ', '\t'])
-            .strip_suffix(" kB")?
-            .parse::<u64>()
-            .ok()
+        line.trim_matches([':', ' ', '\t']).strip_suffix(" kB")?.parse::<u64>().ok()
     };
     Some(Usage {
         cpu,
@@ -255,10 +215,8 @@ mod tests {
     fn a_process_is_logged_measured_and_killed() {
         let scratch = Scratch::new();
         let mut shell = Command::new("sh");
-        shell.args([
-            "-c",
-            "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo spun; sleep 60",
-        ]);
+        shell
+            .args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo spun; sleep 60"]);
         let mut process = Process::start("sh", shell, &scratch.path().join("log"));
         process.wait_for_log("spun", Duration::from_secs(20));
         assert!(process.is_alive());
@@ -272,21 +230,9 @@ mod tests {
     fn the_cpu_time_of_children_counts() {
         let scratch = Scratch::new();
         let mut shell = Command::new("sh");
-        shell.args([
-            "-c",
-            "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; true",
-        ]);
+        shell.args(["-c", "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; true"]);
         let mut process = Process::start("sh", shell, &scratch.path().join("log"));
-        assert!(
-            process
-                .wait(Duration::from_secs(30))
-                .expect("ended")
-                .success()
-        );
-        assert!(
-            process.usage().cpu > Duration::from_millis(20),
-            "{:?}",
-            process.usage()
-        );
+        assert!(process.wait(Duration::from_secs(30)).expect("ended").success());
+        assert!(process.usage().cpu > Duration::from_millis(20), "{:?}", process.usage());
     }
 }

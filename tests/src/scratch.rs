@@ -56,11 +56,7 @@ impl Drop for Scratch {
 fn base() -> PathBuf {
     let shm = Path::new("/dev/shm");
     let free = rustix::fs::statvfs(shm).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
-    if free >= SHM_FREE_MIN {
-        shm.to_owned()
-    } else {
-        std::env::temp_dir()
-    }
+    if free >= SHM_FREE_MIN { shm.to_owned() } else { std::env::temp_dir() }
 }
 
 /// Removes what tests that were killed have left behind.

@@ -50,10 +50,7 @@ pub fn skipped(reason: &str) {
     );
     eprintln!("SKIPPED {name}: {reason}");
     if let Some(log) = std::env::var_os("HAULOUT_TEST_SKIP_LOG") {
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(log);
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(log);
         // One write for one line: several test processes append to the same file.
         file.and_then(|mut file| file.write_all(format!("{name}: {reason}\n").as_bytes()))
             .expect("HAULOUT_TEST_SKIP_LOG is not writable");
@@ -62,12 +59,8 @@ pub fn skipped(reason: &str) {
 
 /// The running test's name: the test runner's, else that of the harness's thread.
 pub(crate) fn test_name() -> String {
-    std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| {
-        std::thread::current()
-            .name()
-            .unwrap_or("unnamed test")
-            .to_owned()
-    })
+    std::env::var("NEXTEST_TEST_NAME")
+        .unwrap_or_else(|_| std::thread::current().name().unwrap_or("unnamed test").to_owned())
 }
 
 /// Where `program` is, on the `PATH` or in the directories of system programs that a

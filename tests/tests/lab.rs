@@ -7,21 +7,14 @@ use std::time::{Duration, Instant};
 use system_tests::{Lab, Process, wait_until};
 
 fn name_of(host: &system_tests::Host) -> String {
-    let output = host
-        .command("cat")
-        .arg("/proc/sys/kernel/hostname")
-        .output()
-        .unwrap();
+    let output = host.command("cat").arg("/proc/sys/kernel/hostname").output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 #[test]
 fn hosts_have_names_of_their_own_and_reach_each_other_only() {
     let Some(lab) = Lab::new(2) else { return };
-    assert_eq!(
-        (name_of(lab.host(0)), name_of(lab.host(1))),
-        ("h1".into(), "h2".into())
-    );
+    assert_eq!((name_of(lab.host(0)), name_of(lab.host(1))), ("h1".into(), "h2".into()));
 
     let address = SocketAddr::from((lab.host(0).address(), 7000));
     let listener = lab.host(0).inside(|| TcpListener::bind(address)).unwrap();
@@ -36,9 +29,7 @@ fn hosts_have_names_of_their_own_and_reach_each_other_only() {
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "reached from outside the lab");
     let outside = SocketAddr::from(([192, 0, 2, 1], 80));
-    let attempt = lab
-        .host(1)
-        .inside(|| TcpStream::connect_timeout(&outside, limit));
+    let attempt = lab.host(1).inside(|| TcpStream::connect_timeout(&outside, limit));
     assert!(attempt.is_err(), "a lab host reached the outside");
 }
 
@@ -56,21 +47,14 @@ fn link_local_addresses_of_ipv6_work_at_once() {
         system_tests::skip::skipped("this machine has no IPv6");
         return;
     };
-    let SocketAddr::V6(mut to) = receiver.local_addr().unwrap() else {
-        unreachable!()
-    };
+    let SocketAddr::V6(mut to) = receiver.local_addr().unwrap() else { unreachable!() };
     lab.host(1).inside(|| {
         let index = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
         let line = index.lines().find(|line| line.ends_with("eth0")).unwrap();
         to.set_scope_id(u32::from_str_radix(line.split(' ').nth(1).unwrap(), 16).unwrap());
-        UdpSocket::bind("[::]:0")
-            .unwrap()
-            .send_to(b"six", to)
-            .unwrap();
+        UdpSocket::bind("[::]:0").unwrap().send_to(b"six", to).unwrap();
     });
-    receiver
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let mut buffer = [0; 16];
     assert_eq!(receiver.recv(&mut buffer).unwrap(), 3);
 }
@@ -83,9 +67,7 @@ fn multicast_reaches_every_host() {
         host.inside(|| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5353)).unwrap();
             socket.join_multicast_v4(&group, &host.address()).unwrap();
-            socket
-                .set_read_timeout(Some(Duration::from_secs(2)))
-                .unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
             socket
         })
     };
@@ -112,10 +94,7 @@ fn transfer(lab: &Lab, bytes: usize) -> Duration {
     });
     let start = Instant::now();
     let mut stream = lab.host(1).inside(|| TcpStream::connect(address)).unwrap();
-    assert_eq!(
-        std::io::copy(&mut stream, &mut std::io::sink()).unwrap(),
-        bytes as u64
-    );
+    assert_eq!(std::io::copy(&mut stream, &mut std::io::sink()).unwrap(), bytes as u64);
     sender.join().unwrap();
     start.elapsed()
 }
@@ -134,9 +113,7 @@ fn links_can_be_shaped_and_cut_and_healed() {
     let _listener = lab.host(0).inside(|| TcpListener::bind(address)).unwrap();
     let reaches = || {
         let limit = Duration::from_millis(300);
-        lab.host(1)
-            .inside(|| TcpStream::connect_timeout(&address, limit))
-            .is_ok()
+        lab.host(1).inside(|| TcpStream::connect_timeout(&address, limit)).is_ok()
     };
     assert!(reaches());
     lab.host(0).set_link(false);
@@ -170,6 +147,5 @@ fn a_lab_leaves_nothing_behind() {
     assert!(!dir.exists());
     let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // Killed; as nobody waits for it, it stays a zombie of this process.
-    assert!(wait_until(Duration::from_secs(5), || state().is_empty()
-        || state().contains(") Z ")));
+    assert!(wait_until(Duration::from_secs(5), || state().is_empty() || state().contains(") Z ")));
 }
