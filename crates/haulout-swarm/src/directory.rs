@@ -33,6 +33,10 @@ pub const PAIRS_MAX: usize = 64_000_000;
 /// Most holders named in one answer. Nobody fetches from more than ten peers; the rest is spare.
 pub const HOLDERS_MAX: usize = 32;
 
+/// Most entries of one peer in one bucket in one message. Prefixes are bits of a hash: even [`ENTRIES_MAX`] honest ones
+/// put 15 into a bucket on average, and 128 practically never. Crowding would make each insertion slow.
+pub const CROWD_MAX: usize = 128;
+
 /// Buckets swept along with each change while there is something to sweep, so that memory comes back without a call
 /// of its own: 32 changes make a full round of well under a millisecond each.
 const SWEEP_PER_CHANGE: usize = 2_048;
@@ -50,6 +54,9 @@ pub enum DirectoryError {
     /// Too many peers, or too many pairs and this peer's column would be the largest.
     #[error("the directory of holdings is full")]
     Full,
+    /// More than [`CROWD_MAX`] entries with the same 16 bits: made up, not hashes. A protocol violation.
+    #[error("holdings whose entries are not spread like hashes")]
+    Crowded,
     /// No snapshot of this peer.
     #[error("a change of holdings that were never announced")]
     NoSnapshot,
@@ -165,7 +172,7 @@ impl Directory {
     /// larger ones than this, so whoever fills the directory loses its own column.
     ///
     /// # Errors
-    /// [`DirectoryError::Full`]; then nothing is known of the peer.
+    /// [`DirectoryError::Full`] or [`DirectoryError::Crowded`]; then nothing is known of the peer.
     pub fn apply_snapshot(
         &mut self,
         peer: PeerId,
@@ -173,6 +180,9 @@ impl Directory {
     ) -> Result<Vec<PeerId>, DirectoryError> {
         self.remove_peer(&peer);
         self.sweep(SWEEP_PER_CHANGE);
+        if crowded(snapshot.entries()) {
+            return Err(DirectoryError::Crowded);
+        }
         if self.slots.live() >= PEERS_MAX {
             return Err(DirectoryError::Full);
         }
@@ -210,6 +220,10 @@ impl Directory {
                 have,
                 wanted: delta.base(),
             });
+        }
+        if crowded(delta.added()) {
+            self.remove_peer(&peer);
+            return Err(DirectoryError::Crowded);
         }
         let mut change = 0isize;
         for &prefix in delta.removed() {
@@ -302,4 +316,11 @@ impl Directory {
 /// Bucket number and the rest of the prefix.
 const fn split(prefix: u32) -> (usize, u16) {
     ((prefix >> 16) as usize, prefix as u16)
+}
+
+/// Whether some bucket gets more than an honest peer can put there.
+fn crowded(sorted: &[u32]) -> bool {
+    sorted
+        .windows(CROWD_MAX + 1)
+        .any(|window| window[0] >> 16 == window[CROWD_MAX] >> 16)
 }

@@ -18,12 +18,17 @@
 //!
 //! Rule for errors: what a peer can cause is a value (`Result` or an enum), never an assertion.
 
+pub mod choose;
 pub mod directory;
 pub mod estimate;
 pub mod fault;
+pub mod flight;
 pub mod holdings;
+pub mod home;
 pub mod ids;
 pub mod peers;
+pub mod plan;
+mod random;
 
 pub use fault::Fault;
 pub use ids::{Now, PeerId};

@@ -125,7 +125,7 @@ fn memory_comes_back_when_peers_leave() {
 fn replacing_snapshots_for_ever_needs_no_more_memory() {
     let mut directory = Directory::new();
     let mut peak_early = 0;
-    for round in 0..300u32 {
+    for round in 0..150u32 {
         for n in 0..4 {
             let entries =
                 (0..2000).map(|i| mix(u64::from(round) << 40 | u64::from(n) << 20 | i) as u32);
@@ -150,7 +150,7 @@ fn a_peer_that_fills_the_directory_loses_only_its_own_column() {
             .apply_snapshot(peer(n), &snapshot(1, entries))
             .unwrap();
     }
-    let huge = snapshot(1, 0..9000);
+    let huge = snapshot(1, (0..9000).map(|n| n * 4096));
     assert_eq!(
         directory.apply_snapshot(peer(99), &huge),
         Err(DirectoryError::Full)
@@ -158,7 +158,7 @@ fn a_peer_that_fills_the_directory_loses_only_its_own_column() {
     assert_eq!(directory.peers(), 8);
     // It comes in while there is room, and must go when others need it.
     directory
-        .apply_snapshot(peer(98), &snapshot(1, 0..2000))
+        .apply_snapshot(peer(98), &snapshot(1, (0..2000).map(|n| n * 4096)))
         .unwrap();
     let modest = (0..1500).map(|i| mix(1 << 50 | i) as u32);
     assert_eq!(
@@ -168,7 +168,7 @@ fn a_peer_that_fills_the_directory_loses_only_its_own_column() {
     assert_eq!(directory.version(&peer(98)), None);
     assert!((0..8).all(|n| directory.entries(&peer(n)) == 1000));
     // Growing by deltas does not help either.
-    let delta = Delta::new(1, 2, vec![], (0..5000).collect()).unwrap();
+    let delta = Delta::new(1, 2, vec![], (0..5000).map(|n| n * 4096).collect()).unwrap();
     assert_eq!(
         directory.apply_delta(peer(9), &delta),
         Err(DirectoryError::Full)
@@ -224,15 +224,28 @@ fn deltas_must_fit() {
 }
 
 #[test]
-fn a_hostile_bucket_works() {
+fn crowding_one_bucket_is_refused() {
     let mut directory = Directory::new();
-    for n in 0..40 {
+    let most = CROWD_MAX as u32;
+    for n in 0..60 {
         directory
-            .apply_snapshot(peer(n), &snapshot(1, 0x7777_0000..=0x7777_ffff))
+            .apply_snapshot(peer(n), &snapshot(1, 0x7777_0000..0x7777_0000 + most))
             .unwrap();
     }
-    assert_eq!(directory.holders_count(0x7777_1234), 40);
-    assert_eq!(directory.holders_count(0x7778_1234), 0);
+    assert_eq!(directory.holders_count(0x7777_0010), 60);
+    assert_eq!(directory.holders_count(0x7778_0010), 0);
+    let crowd = snapshot(2, 0x7777_0000..=0x7777_0000 + most);
+    assert_eq!(
+        directory.apply_snapshot(peer(1), &crowd),
+        Err(DirectoryError::Crowded)
+    );
+    assert_eq!(directory.version(&peer(1)), None);
+    let delta = Delta::new(1, 2, vec![], (0..=most).collect()).unwrap();
+    assert_eq!(
+        directory.apply_delta(peer(2), &delta),
+        Err(DirectoryError::Crowded)
+    );
+    assert_eq!(directory.version(&peer(2)), None);
 }
 
 #[derive(Debug, Clone)]
