@@ -33,7 +33,7 @@ pub struct Lab {
 }
 
 /// A machine on the LAN: a network namespace with one interface, `eth0`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Host {
     name: String,
     namespace: String,
@@ -191,14 +191,29 @@ impl Host {
     pub fn inside<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let path = format!("/run/netns/{}", self.namespace);
-                let namespace = File::open(&path).expect("the host's namespace");
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("setns");
+                self.enter();
                 work()
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// As [`Host::inside`], for a server: nobody waits for its end. Threads that it
+    /// starts are in the host's network too.
+    pub(crate) fn inside_forever(&self, work: impl FnOnce() + Send + 'static) {
+        let host = self.clone();
+        std::thread::spawn(move || {
+            host.enter();
+            work();
+        });
+    }
+
+    /// Moves the calling thread into this host's network, for good.
+    fn enter(&self) {
+        let path = format!("/run/netns/{}", self.namespace);
+        let namespace = File::open(&path).expect("the host's namespace");
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .expect("setns");
     }
 
     /// Pulls (`false`) or plugs (`true`) the host's cable, at the switch: the host sees

@@ -7,7 +7,9 @@
 //! * [`Process`]: a program running on a host, logged, measured, killed when dropped;
 //! * [`Agent`]: `haulout up` on a host; [`NixClient`]: real Nix with a fresh store on a
 //!   host; [`StaticCache`]: a closure as an ordinary binary cache, served by nginx;
-//! * [`http`]: a client that sees exactly what an agent answered.
+//! * [`http`]: a client that sees exactly what an agent answered; [`Wiretap`]: what an
+//!   agent answered to Nix;
+//! * `evil-peer`: a program that takes part in the mesh and lies.
 //!
 //! Namespaces need root and some programs. Where one is missing, the constructors
 //! return `None` after saying so loudly (see [`skip`]); with `HAULOUT_NO_SKIPS=1` that
@@ -21,6 +23,7 @@ mod nix;
 mod process;
 mod scratch;
 pub mod skip;
+pub mod wiretap;
 
 pub use agent::{Agent, AgentSpec};
 pub use lab::{Host, Lab};
@@ -28,6 +31,7 @@ pub use nginx::{CacheCompression, StaticCache};
 pub use nix::{Nix, NixClient, Outcome, substituter};
 pub use process::{Process, Usage};
 pub use scratch::Scratch;
+pub use wiretap::Wiretap;
 
 use std::time::{Duration, Instant};
 
