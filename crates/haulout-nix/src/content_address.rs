@@ -105,11 +105,7 @@ impl ContentAddress {
 
     fn fixed_output_inner(&self) -> [u8; 32] {
         let algorithm = self.hash.algorithm().as_str();
-        let inner = format!(
-            "fixed:out:{}{algorithm}:{}:",
-            self.fixed_prefix(),
-            self.hash.to_hex()
-        );
+        let inner = format!("fixed:out:{}{algorithm}:{}:", self.fixed_prefix(), self.hash.to_hex());
         let mut bytes = [0u8; 32];
         bytes.copy_from_slice(digest::digest(&digest::SHA256, inner.as_bytes()).as_ref());
         bytes
@@ -140,9 +136,7 @@ impl FromStr for ContentAddress {
         let (method, hash) = if let Some(hash) = text.strip_prefix("text:") {
             (Method::Text, hash)
         } else {
-            let fixed = text
-                .strip_prefix("fixed:")
-                .ok_or(ContentAddressError::Method)?;
+            let fixed = text.strip_prefix("fixed:").ok_or(ContentAddressError::Method)?;
             match fixed.split_once(':') {
                 Some(("r", hash)) => (Method::Nar, hash),
                 Some(("git", hash)) => (Method::Git, hash),

@@ -58,16 +58,10 @@ impl HashAlgorithm {
     }
 
     fn parse(name: &str) -> Result<Self, HashError> {
-        [
-            Self::Md5,
-            Self::Sha1,
-            Self::Sha256,
-            Self::Sha512,
-            Self::Blake3,
-        ]
-        .into_iter()
-        .find(|algorithm| algorithm.as_str() == name)
-        .ok_or(HashError::Algorithm)
+        [Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512, Self::Blake3]
+            .into_iter()
+            .find(|algorithm| algorithm.as_str() == name)
+            .ok_or(HashError::Algorithm)
     }
 }
 
@@ -89,10 +83,7 @@ impl AnyHash {
             return None;
         }
         padded[..bytes.len()].copy_from_slice(bytes);
-        Some(Self {
-            algorithm,
-            bytes: padded,
-        })
+        Some(Self { algorithm, bytes: padded })
     }
 
     /// The algorithm.
@@ -118,10 +109,9 @@ impl AnyHash {
         let mut bytes = [0u8; 64];
         let digits = digits.as_bytes();
         let decoded = match digits.len() {
-            n if n == BASE64.encode_len(len) => BASE64
-                .decode(digits)
-                .ok()
-                .filter(|decoded| decoded.len() == len),
+            n if n == BASE64.encode_len(len) => {
+                BASE64.decode(digits).ok().filter(|decoded| decoded.len() == len)
+            }
             _ if sri => None,
             n if n == 2 * len => HEXLOWER_PERMISSIVE.decode(digits).ok(),
             _ => {

@@ -49,18 +49,12 @@ fn split(text: &str) -> Result<(&str, &str), KeyError> {
 }
 
 fn exact<const N: usize>(decoded: Option<Vec<u8>>) -> Result<[u8; N], KeyError> {
-    decoded
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or(KeyError::Bytes { want: N })
+    decoded.and_then(|bytes| bytes.try_into().ok()).ok_or(KeyError::Bytes { want: N })
 }
 
 /// Keys come from configuration files, where Nix takes base64 without its padding too.
 fn key_bytes<const N: usize>(base64: &str) -> Result<[u8; N], KeyError> {
-    exact(
-        BASE64_NOPAD
-            .decode(base64.trim_end_matches('=').as_bytes())
-            .ok(),
-    )
+    exact(BASE64_NOPAD.decode(base64.trim_end_matches('=').as_bytes()).ok())
 }
 
 /// A public key with its name.
@@ -77,10 +71,7 @@ impl PublicKey {
     /// When the name is not allowed.
     pub fn new(name: &str, bytes: [u8; 32]) -> Result<Self, KeyError> {
         check_name(name)?;
-        Ok(Self {
-            name: name.into(),
-            bytes,
-        })
+        Ok(Self { name: name.into(), bytes })
     }
 
     /// The name that signatures carry.
@@ -116,10 +107,7 @@ impl FromStr for PublicKey {
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let (name, base64) = split(text)?;
-        Ok(Self {
-            name: name.into(),
-            bytes: key_bytes(base64)?,
-        })
+        Ok(Self { name: name.into(), bytes: key_bytes(base64)? })
     }
 }
 
@@ -149,11 +137,7 @@ impl SecretKey {
     pub fn from_seed(name: &str, seed: [u8; 32]) -> Result<Self, KeyError> {
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| KeyError::Mismatch)?;
         let bytes = exact(Some(pair.public_key().as_ref().to_vec()))?;
-        Ok(Self {
-            seed,
-            pair,
-            public: PublicKey::new(name, bytes)?,
-        })
+        Ok(Self { seed, pair, public: PublicKey::new(name, bytes)? })
     }
 
     /// The name that its signatures carry.
@@ -173,10 +157,7 @@ impl SecretKey {
     pub fn sign(&self, message: &[u8]) -> Signature {
         let mut bytes = [0u8; 64];
         bytes.copy_from_slice(self.pair.sign(message).as_ref());
-        Signature {
-            name: self.public.name.clone(),
-            bytes,
-        }
+        Signature { name: self.public.name.clone(), bytes }
     }
 
     /// The text form with the secret in it, as in Nix's secret key files.
@@ -189,9 +170,7 @@ impl SecretKey {
 
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SecretKey")
-            .field("public", &self.public)
-            .finish_non_exhaustive()
+        f.debug_struct("SecretKey").field("public", &self.public).finish_non_exhaustive()
     }
 }
 
@@ -226,10 +205,7 @@ impl Signature {
     /// When the name is not allowed.
     pub fn new(name: &str, bytes: [u8; 64]) -> Result<Self, KeyError> {
         check_name(name)?;
-        Ok(Self {
-            name: name.into(),
-            bytes,
-        })
+        Ok(Self { name: name.into(), bytes })
     }
 
     /// The name of the key.
@@ -256,10 +232,7 @@ impl FromStr for Signature {
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let (name, base64) = split(text)?;
-        Ok(Self {
-            name: name.into(),
-            bytes: exact(BASE64.decode(base64.as_bytes()).ok())?,
-        })
+        Ok(Self { name: name.into(), bytes: exact(BASE64.decode(base64.as_bytes()).ok())? })
     }
 }
 
@@ -289,9 +262,7 @@ impl KeySet {
     /// Whether this very key is trusted.
     #[must_use]
     pub fn contains(&self, key: &PublicKey) -> bool {
-        self.by_name
-            .get(key.name())
-            .is_some_and(|keys| keys.contains(key))
+        self.by_name.get(key.name()).is_some_and(|keys| keys.contains(key))
     }
 
     /// Whether any key of this name is trusted. Says nothing about a signature: names are free.
@@ -346,9 +317,7 @@ impl FromStr for KeySet {
 
     /// Reads keys separated by white space, as in `trusted-public-keys`.
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        text.split_ascii_whitespace()
-            .map(PublicKey::from_str)
-            .collect()
+        text.split_ascii_whitespace().map(PublicKey::from_str).collect()
     }
 }
 
@@ -368,15 +337,9 @@ mod tests {
         let public: PublicKey = secret.public_key().to_string().parse().unwrap();
         assert_eq!(&public, secret.public_key());
         let signature = secret.sign(b"m");
-        assert_eq!(
-            signature.to_string().parse::<Signature>().unwrap(),
-            signature
-        );
+        assert_eq!(signature.to_string().parse::<Signature>().unwrap(), signature);
         let shown = format!("{secret:?}");
-        assert!(
-            !shown.contains("seed") && !shown.contains("7, 7"),
-            "{shown}"
-        );
+        assert!(!shown.contains("seed") && !shown.contains("7, 7"), "{shown}");
     }
 
     #[test]
@@ -406,9 +369,7 @@ mod tests {
         ] {
             assert!(text.parse::<Signature>().is_err(), "{text}");
         }
-        let mut halves = BASE64
-            .decode(&key("k", 1).to_secret_text().as_bytes()[2..])
-            .unwrap();
+        let mut halves = BASE64.decode(&key("k", 1).to_secret_text().as_bytes()[2..]).unwrap();
         halves[63] ^= 1;
         let text = format!("k:{}", BASE64.encode(&halves));
         assert_eq!(text.parse::<SecretKey>().unwrap_err(), KeyError::Mismatch);
@@ -417,9 +378,7 @@ mod tests {
     #[test]
     fn several_keys_of_one_name_are_all_tried() {
         let (old, new, other) = (key("k", 1), key("k", 2), key("other", 1));
-        let set: KeySet = format!("{} \n\t{}", old.public_key(), new.public_key())
-            .parse()
-            .unwrap();
+        let set: KeySet = format!("{} \n\t{}", old.public_key(), new.public_key()).parse().unwrap();
         assert_eq!(set.len(), 2);
         assert_eq!(set.verify(b"m", &new.sign(b"m")), Some(new.public_key()));
         assert_eq!(set.verify(b"m", &old.sign(b"m")), Some(old.public_key()));

@@ -127,13 +127,7 @@ impl NarInfo {
     }
 
     fn write_to(&self, dir: &StoreDir, out: &mut String) -> fmt::Result {
-        let Self {
-            info,
-            url,
-            compression,
-            file_hash,
-            file_size,
-        } = self;
+        let Self { info, url, compression, file_hash, file_size } = self;
         writeln!(out, "StorePath: {dir}/{}", info.path)?;
         writeln!(out, "URL: {url}")?;
         writeln!(out, "Compression: {compression}")?;
@@ -169,11 +163,7 @@ impl NarInfo {
 /// keeps narinfos for 30 days and agents restart more often.
 #[must_use]
 pub fn raw_url(info: &PathInfo) -> String {
-    format!(
-        "nar/{}-{}.nar",
-        info.path.hash_part(),
-        info.nar_hash.to_nix32()
-    )
+    format!("nar/{}-{}.nar", info.path.hash_part(), info.nar_hash.to_nix32())
 }
 
 /// Why a text is not a narinfo. Lines count from 1.

@@ -96,10 +96,7 @@ pub fn decode<const N: usize>(text: &[u8]) -> Result<[u8; N], Nix32Error> {
 pub fn decode_into(text: &[u8], bytes: &mut [u8]) -> Result<(), Nix32Error> {
     let want = encoded_len(bytes.len());
     if text.len() != want {
-        return Err(Nix32Error::Length {
-            want,
-            got: text.len(),
-        });
+        return Err(Nix32Error::Length { want, got: text.len() });
     }
     bytes.fill(0);
     for (index, character) in text.iter().enumerate() {
@@ -137,10 +134,7 @@ mod tests {
     fn wrong_characters_and_lengths_are_refused() {
         assert_eq!(decode::<1>(b"0e"), Err(Nix32Error::Character { index: 1 }));
         assert_eq!(decode::<1>(b"0Z"), Err(Nix32Error::Character { index: 1 }));
-        assert_eq!(
-            decode::<1>(b"000"),
-            Err(Nix32Error::Length { want: 2, got: 3 })
-        );
+        assert_eq!(decode::<1>(b"000"), Err(Nix32Error::Length { want: 2, got: 3 }));
         assert_eq!(decode::<0>(b""), Ok([]));
     }
 

@@ -69,17 +69,11 @@ impl PathInfo {
     /// signature whose key name is trusted).
     #[must_use]
     pub fn verified_by<'k>(&self, dir: &StoreDir, keys: &'k KeySet) -> Option<&'k PublicKey> {
-        if !self
-            .signatures
-            .iter()
-            .any(|signature| keys.has_name(signature.name()))
-        {
+        if !self.signatures.iter().any(|signature| keys.has_name(signature.name())) {
             return None;
         }
         let fingerprint = self.fingerprint(dir);
-        self.signatures
-            .iter()
-            .find_map(|signature| keys.verify(fingerprint.as_bytes(), signature))
+        self.signatures.iter().find_map(|signature| keys.verify(fingerprint.as_bytes(), signature))
     }
 
     /// Whether the content address recomputes to this very store path with these references, so

@@ -190,14 +190,10 @@ impl FromStr for StorePath {
     type Err = StorePathError;
 
     fn from_str(base_name: &str) -> Result<Self, StorePathError> {
-        let (hash, rest) = base_name
-            .split_at_checked(HASH_PART_LEN)
-            .ok_or(StorePathError::Shape)?;
+        let (hash, rest) =
+            base_name.split_at_checked(HASH_PART_LEN).ok_or(StorePathError::Shape)?;
         let name = rest.strip_prefix('-').ok_or(StorePathError::Shape)?;
-        Ok(Self {
-            hash: hash.parse()?,
-            name: name.parse()?,
-        })
+        Ok(Self { hash: hash.parse()?, name: name.parse()? })
     }
 }
 
@@ -234,9 +230,7 @@ impl StoreDir {
     pub fn parse_path(&self, path: &str) -> Result<StorePath, StorePathError> {
         path.strip_prefix(&*self.0)
             .and_then(|rest| rest.strip_prefix('/'))
-            .ok_or_else(|| StorePathError::OutsideStore {
-                store_dir: self.0.to_string(),
-            })?
+            .ok_or_else(|| StorePathError::OutsideStore { store_dir: self.0.to_string() })?
             .parse()
     }
 
@@ -265,10 +259,7 @@ impl StoreDir {
         for (i, byte) in digest.as_ref().iter().enumerate() {
             hash[i % 20] ^= byte;
         }
-        StorePath {
-            hash: HashPart(hash),
-            name,
-        }
+        StorePath { hash: HashPart(hash), name }
     }
 
     pub(crate) fn fingerprint(&self, kind: &str, inner: &[u8; 32], name: &StorePathName) -> String {

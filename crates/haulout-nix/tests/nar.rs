@@ -19,24 +19,9 @@ fn dumped(path: &Path) -> io::Result<Vec<u8>> {
 
 fn sample() -> Tree {
     Tree::dir([
-        (
-            "bin",
-            Tree::dir([(
-                "run",
-                Tree::File {
-                    data: vec![7; 300_000],
-                    executable: true,
-                },
-            )]),
-        ),
+        ("bin", Tree::dir([("run", Tree::File { data: vec![7; 300_000], executable: true })])),
         ("empty", Tree::dir([])),
-        (
-            "lib",
-            Tree::dir([
-                ("a", Tree::file(b"1234567")),
-                ("b", Tree::file(b"12345678")),
-            ]),
-        ),
+        ("lib", Tree::dir([("a", Tree::file(b"1234567")), ("b", Tree::file(b"12345678"))])),
         ("lib-link", Tree::Link(b"lib/../../..".to_vec())),
         ("zero", Tree::file(b"")),
     ])
@@ -108,10 +93,7 @@ fn the_root_may_be_anything() {
     let dir = tempfile::tempdir().unwrap();
     let trees = [
         Tree::file(b"hello"),
-        Tree::File {
-            data: vec![],
-            executable: true,
-        },
+        Tree::File { data: vec![], executable: true },
         Tree::Link(b"/nowhere".to_vec()),
         Tree::dir([]),
     ];
@@ -199,10 +181,7 @@ fn a_file_cut_short_while_it_is_open_is_an_error() {
     let mut buf = vec![0; 1000];
     assert_eq!(layout.read_at(0, &mut buf).unwrap(), 1000);
     fs::write(&path, b"short").unwrap();
-    assert_eq!(
-        layout.read_at(1000, &mut buf).unwrap_err().kind(),
-        io::ErrorKind::InvalidData
-    );
+    assert_eq!(layout.read_at(1000, &mut buf).unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]
@@ -225,24 +204,12 @@ fn what_no_nar_holds_is_refused() {
     let socket = dir.path().join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     for path in [socket.as_path(), dir.path(), Path::new("/dev/null")] {
-        assert_eq!(
-            dumped(path).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
-        assert_eq!(
-            Layout::scan(path).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(dumped(path).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(Layout::scan(path).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
     let nothing = dir.path().join("nothing");
-    assert_eq!(
-        dumped(&nothing).unwrap_err().kind(),
-        io::ErrorKind::NotFound
-    );
-    assert_eq!(
-        Layout::scan(&nothing).unwrap_err().kind(),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(dumped(&nothing).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(Layout::scan(&nothing).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
 #[test]
@@ -268,10 +235,7 @@ fn restoring_never_replaces_or_leaves_its_directory() {
     for word in ["nix-archive-1", "(", "type", "directory"] {
         put(&mut hostile, word.as_bytes());
     }
-    for node in [
-        Tree::Link(b"../outside".to_vec()),
-        Tree::dir([("x", Tree::file(b"x"))]),
-    ] {
+    for node in [Tree::Link(b"../outside".to_vec()), Tree::dir([("x", Tree::file(b"x"))])] {
         for word in ["entry", "(", "name", "a", "node"] {
             put(&mut hostile, word.as_bytes());
         }
@@ -289,15 +253,7 @@ fn claims_of_length_allocate_nothing() {
     for words in [
         &["nix-archive-1", "(", "type", "regular", "contents"][..],
         &["nix-archive-1", "(", "type", "symlink", "target"],
-        &[
-            "nix-archive-1",
-            "(",
-            "type",
-            "directory",
-            "entry",
-            "(",
-            "name",
-        ],
+        &["nix-archive-1", "(", "type", "directory", "entry", "(", "name"],
         &["nix-archive-1"],
         &[],
     ] {
@@ -334,10 +290,7 @@ fn the_listing_tells_where_contents_are() {
     let names: Vec<&String> = root["entries"].as_object().unwrap().keys().collect();
     assert_eq!(names, ["bin", "empty", "lib", "lib-link", "zero"]);
     let run = &root["entries"]["bin"]["entries"]["run"];
-    assert_eq!(
-        (&run["size"], &run["executable"]),
-        (&300_000.into(), &true.into())
-    );
+    assert_eq!((&run["size"], &run["executable"]), (&300_000.into(), &true.into()));
     let b = &root["entries"]["lib"]["entries"]["b"];
     let at = usize::try_from(b["narOffset"].as_u64().unwrap()).unwrap();
     assert_eq!(&nar[at..at + 8], b"12345678");
@@ -355,18 +308,11 @@ fn real_nix_dumps_the_same_bytes() {
         Ok(output) => output,
         Err(error) => {
             println!("SKIPPED: real_nix_dumps_the_same_bytes: nix-store does not start: {error}");
-            assert!(
-                std::env::var_os("HAULOUT_NO_SKIPS").is_none_or(|v| v != "1"),
-                "skipped"
-            );
+            assert!(std::env::var_os("HAULOUT_NO_SKIPS").is_none_or(|v| v != "1"), "skipped");
             return;
         }
     };
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(dumped(&path).unwrap() == output.stdout);
     let layout = Layout::scan(&path).unwrap();
     assert!(read_all(&layout, 10_000).unwrap() == output.stdout);

@@ -49,11 +49,7 @@ fn content_addresses_give_the_store_paths_of_real_nix() {
         let path = dir.parse_path(text(&vector["store_path"])).unwrap();
         let references: Vec<StorePath> = vector["refs"]
             .as_array()
-            .map(|refs| {
-                refs.iter()
-                    .map(|r| dir.parse_path(text(r)).unwrap())
-                    .collect()
-            })
+            .map(|refs| refs.iter().map(|r| dir.parse_path(text(r)).unwrap()).collect())
             .unwrap_or_default();
         let label = text(&vector["label"]);
         let (method, hash) = match label {
@@ -64,10 +60,7 @@ fn content_addresses_give_the_store_paths_of_real_nix() {
             "flat sha256" => (Method::Flat, sha256(text(&vector["contents"]).as_bytes())),
             "recursive sha1" => {
                 let inner = text(&vector["inner_fingerprint"]);
-                let digits = inner
-                    .strip_prefix("fixed:out:r:")
-                    .unwrap()
-                    .trim_end_matches(':');
+                let digits = inner.strip_prefix("fixed:out:r:").unwrap().trim_end_matches(':');
                 (Method::Nar, digits.parse().unwrap())
             }
             other => panic!("unknown vector {other}"),
@@ -94,10 +87,7 @@ fn content_addresses_give_the_store_paths_of_real_nix() {
         moved.references.push(path);
         assert!(!moved.content_address_holds(&dir), "{label}");
         if info.content_address_fixes_nar_hash() {
-            let other_nar = PathInfo {
-                nar_hash: NarHash::from_bytes([1; 32]),
-                ..info
-            };
+            let other_nar = PathInfo { nar_hash: NarHash::from_bytes([1; 32]), ..info };
             assert!(!other_nar.content_address_holds(&dir), "{label}");
         }
         seen += 1;
@@ -107,9 +97,7 @@ fn content_addresses_give_the_store_paths_of_real_nix() {
 
 fn signed(vector: &Value) -> PathInfo {
     PathInfo {
-        path: StoreDir::default()
-            .parse_path(text(&vector["store_path"]))
-            .unwrap(),
+        path: StoreDir::default().parse_path(text(&vector["store_path"])).unwrap(),
         nar_hash: text(&vector["nar_hash"]).parse().unwrap(),
         nar_size: vector["nar_size"].as_u64().unwrap(),
         references: vector["references"]
@@ -129,10 +117,7 @@ fn fingerprints_and_signatures_are_those_of_real_nix() {
     let (dir, all) = (StoreDir::default(), vectors());
     let signing = &all["signing"];
     let secret: SecretKey = text(&signing["secret_key"]).parse().unwrap();
-    assert_eq!(
-        secret.public_key().to_string(),
-        text(&signing["public_key"])
-    );
+    assert_eq!(secret.public_key().to_string(), text(&signing["public_key"]));
     assert_eq!(secret.to_secret_text(), text(&signing["secret_key"]));
     let keys: KeySet = text(&signing["public_key"]).parse().unwrap();
 
@@ -148,10 +133,7 @@ fn fingerprints_and_signatures_are_those_of_real_nix() {
         let mut unsorted = info.clone();
         unsorted.references.reverse();
         assert_eq!(unsorted.verified_by(&dir, &keys), Some(secret.public_key()));
-        let forged = PathInfo {
-            nar_size: info.nar_size + 1,
-            ..info.clone()
-        };
+        let forged = PathInfo { nar_size: info.nar_size + 1, ..info.clone() };
         assert_eq!(forged.verified_by(&dir, &keys), None);
         assert_eq!(info.verified_by(&dir, &KeySet::new()), None);
     }
@@ -184,30 +166,17 @@ fn nars_that_real_nix_refuses_are_refused() {
         // Nix ignores bytes after the end; nobody needs them.
         let accepted = text(&verdict["nix_2_34_8"]) == "accept" && case != "14-trailing";
         for piece in [1, 7, 8, nar.len()] {
-            assert_eq!(
-                decode(&nar, piece).is_ok(),
-                accepted,
-                "{case} in pieces of {piece}"
-            );
+            assert_eq!(decode(&nar, piece).is_ok(), accepted, "{case} in pieces of {piece}");
         }
         assert_eq!(nar::check(&nar[..]).is_ok(), accepted, "{case}");
         let dir = tempfile::tempdir().unwrap();
         let dest = dir.path().join("dest");
         assert_eq!(nar::restore(&nar[..], &dest).is_ok(), accepted, "{case}");
         if accepted {
-            assert_eq!(
-                nar::hash_path(&dest).unwrap().hash,
-                NarHash::of(&nar),
-                "{case}"
-            );
+            assert_eq!(nar::hash_path(&dest).unwrap().hash, NarHash::of(&nar), "{case}");
         }
         let others = std::fs::read_dir(dir.path()).unwrap();
-        assert!(
-            others
-                .map(|entry| entry.unwrap().path())
-                .all(|path| path == dest),
-            "{case}"
-        );
+        assert!(others.map(|entry| entry.unwrap().path()).all(|path| path == dest), "{case}");
     }
 }
 

@@ -197,18 +197,11 @@ impl Decoder {
     /// # Errors
     /// When the archive is not complete.
     pub fn finish(&self) -> Result<(), NarError> {
-        if self.is_complete() {
-            Ok(())
-        } else {
-            Err(self.error(NarErrorKind::Truncated))
-        }
+        if self.is_complete() { Ok(()) } else { Err(self.error(NarErrorKind::Truncated)) }
     }
 
     const fn error(&self, kind: NarErrorKind) -> NarError {
-        NarError {
-            offset: self.offset,
-            kind,
-        }
+        NarError { offset: self.offset, kind }
     }
 
     /// Takes some bytes from the front of `rest`, at least one.
@@ -344,11 +337,7 @@ impl Decoder {
     }
 
     fn node_closed(&self) -> State {
-        if self.stack.is_empty() {
-            State::Done
-        } else {
-            State::EntryClose
-        }
+        if self.stack.is_empty() { State::Done } else { State::EntryClose }
     }
 
     /// Checks a name and remembers it: for its node, and for the order of the next one.

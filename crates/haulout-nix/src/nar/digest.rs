@@ -1,6 +1,6 @@
 //! NarHash and size of trees and streams.
 
-use super::{Decoder, NarError, NarErrorKind, dump};
+use super::{Decoder, NarError, NarErrorKind, Visitor, dump};
 use crate::NarHash;
 use ring::digest::{Context, SHA256};
 use std::{
@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Bytes read at a time.
-pub(super) const PIECE_BYTES: usize = 256 << 10;
+const PIECE_BYTES: usize = 256 << 10;
 
 /// The hash and the size of a NAR: the two things that a signature says about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,10 +31,7 @@ impl NarHasher {
     /// A hasher that was given nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            context: Context::new(&SHA256),
-            size: 0,
-        }
+        Self { context: Context::new(&SHA256), size: 0 }
     }
 
     /// Takes the next bytes.
@@ -52,10 +49,7 @@ impl NarHasher {
     /// The result.
     #[must_use]
     pub fn finish(self) -> NarDigest {
-        NarDigest {
-            hash: NarHash::from_digest(&self.context.finish()),
-            size: self.size,
-        }
+        NarDigest { hash: NarHash::from_digest(&self.context.finish()), size: self.size }
     }
 }
 
@@ -67,9 +61,7 @@ impl Default for NarHasher {
 
 impl std::fmt::Debug for NarHasher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NarHasher")
-            .field("size", &self.size)
-            .finish_non_exhaustive()
+        f.debug_struct("NarHasher").field("size", &self.size).finish_non_exhaustive()
     }
 }
 
@@ -112,28 +104,35 @@ pub fn hash_reader(mut reader: impl Read) -> io::Result<NarDigest> {
 ///
 /// # Errors
 /// From the reader, or for the first mistake in the NAR.
-pub fn check(mut reader: impl Read) -> Result<NarDigest, NarError> {
+pub fn check(reader: impl Read) -> Result<NarDigest, NarError> {
+    decode(reader, &mut ())
+}
+
+/// [`check`] with a visitor that is told what is in the NAR.
+///
+/// # Errors
+/// As for [`check`], or when the visitor fails.
+pub fn decode(mut reader: impl Read, visitor: &mut impl Visitor) -> Result<NarDigest, NarError> {
     let (mut hasher, mut decoder) = (NarHasher::new(), Decoder::new());
     let mut mistake = None;
     let read = read_pieces(&mut reader, |piece| {
         hasher.update(piece);
-        decoder.push(piece, &mut ()).map_err(|error| {
+        decoder.push(piece, visitor).map_err(|error| {
             mistake = Some(error);
             io::ErrorKind::InvalidData.into()
         })
     });
     match (mistake, read) {
         (Some(error), _) => Err(error),
-        (None, Err(error)) => Err(NarError {
-            offset: decoder.offset(),
-            kind: NarErrorKind::Read(error),
-        }),
+        (None, Err(error)) => {
+            Err(NarError { offset: decoder.offset(), kind: NarErrorKind::Read(error) })
+        }
         (None, Ok(())) => decoder.finish().map(|()| hasher.finish()),
     }
 }
 
 /// Hands everything `reader` gives to `take`, in pieces of at most [`PIECE_BYTES`].
-pub(super) fn read_pieces(
+fn read_pieces(
     reader: &mut impl Read,
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {

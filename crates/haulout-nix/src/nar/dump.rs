@@ -67,18 +67,10 @@ impl<W: Write> Dumper<'_, W> {
                 let len = tree::read_link(at, path, &mut self.target)?;
                 // Taken out for the moment, because emitting needs all of `self`.
                 let target = self.target;
-                format::put_header(
-                    self,
-                    name,
-                    Kind::Symlink {
-                        target: &target[..len],
-                    },
-                )?;
+                format::put_header(self, name, Kind::Symlink { target: &target[..len] })?;
             }
             _ => {
-                return Err(tree::unsupported(
-                    "only files, directories and symlinks fit in a NAR",
-                ));
+                return Err(tree::unsupported("only files, directories and symlinks fit in a NAR"));
             }
         }
         // Every node closes itself and, but for the root, its entry.

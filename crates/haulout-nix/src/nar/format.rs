@@ -90,12 +90,8 @@ pub(super) fn header_len(name_len: Option<usize>, kind: Kind<'_>) -> u64 {
     front
         + match kind {
             Kind::Directory => DIRECTORY.len() as u64,
-            Kind::Regular {
-                executable: false, ..
-            } => REGULAR.len() as u64 + 8,
-            Kind::Regular {
-                executable: true, ..
-            } => EXECUTABLE.len() as u64 + 8,
+            Kind::Regular { executable: false, .. } => REGULAR.len() as u64 + 8,
+            Kind::Regular { executable: true, .. } => EXECUTABLE.len() as u64 + 8,
             Kind::Symlink { target } => SYMLINK.len() as u64 + 8 + padded(target.len() as u64),
         }
 }

@@ -145,10 +145,7 @@ impl Layout {
 
     /// Closes the files that [`Layout::read_at`] keeps open. The next read opens what it needs.
     pub fn release(&self) {
-        self.cursors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The cursor that was left at `offset`, or else a fresh one, or else the oldest.
@@ -173,17 +170,9 @@ impl Layout {
     fn kind(&self, node: &Node) -> Kind<'_> {
         match node.kind {
             NodeKind::Directory => Kind::Directory,
-            NodeKind::Regular => Kind::Regular {
-                executable: false,
-                size: node.size,
-            },
-            NodeKind::Executable => Kind::Regular {
-                executable: true,
-                size: node.size,
-            },
-            NodeKind::Symlink => Kind::Symlink {
-                target: self.target(node),
-            },
+            NodeKind::Regular => Kind::Regular { executable: false, size: node.size },
+            NodeKind::Executable => Kind::Regular { executable: true, size: node.size },
+            NodeKind::Symlink => Kind::Symlink { target: self.target(node) },
         }
     }
 
@@ -197,10 +186,7 @@ impl Layout {
     }
 
     fn closing_count(&self, index: usize) -> usize {
-        let next = self
-            .nodes
-            .get(index + 1)
-            .map(|next| usize::from(next.depth));
+        let next = self.nodes.get(index + 1).map(|next| usize::from(next.depth));
         format::closing_count(usize::from(self.nodes[index].depth), next)
     }
 
@@ -228,14 +214,8 @@ impl Layout {
 #[derive(Debug)]
 pub(super) enum ListingNode<'l> {
     Directory,
-    Regular {
-        size: u64,
-        executable: bool,
-        nar_offset: u64,
-    },
-    Symlink {
-        target: &'l [u8],
-    },
+    Regular { size: u64, executable: bool, nar_offset: u64 },
+    Symlink { target: &'l [u8] },
 }
 
 impl Layout {
@@ -246,21 +226,14 @@ impl Layout {
             Kind::Symlink { target } => ListingNode::Symlink { target },
             Kind::Regular { executable, size } => {
                 let nar_offset = node.start + self.header_len(node);
-                ListingNode::Regular {
-                    size,
-                    executable,
-                    nar_offset,
-                }
+                ListingNode::Regular { size, executable, nar_offset }
             }
         }
     }
 
     /// The name of node `index` if it is directly in the directory `parent`.
     pub(super) fn entry_name(&self, parent: usize, index: usize) -> Option<&[u8]> {
-        let node = self
-            .nodes
-            .get(index)
-            .filter(|node| node.parent as usize == parent)?;
+        let node = self.nodes.get(index).filter(|node| node.parent as usize == parent)?;
         Some(self.name(node))
     }
 }
@@ -305,9 +278,7 @@ impl Scan {
                 None => return Err(tree::changed()),
             },
             _ => {
-                return Err(tree::unsupported(
-                    "only files, directories and symlinks fit in a NAR",
-                ));
+                return Err(tree::unsupported("only files, directories and symlinks fit in a NAR"));
             }
         };
         let node = &mut self.layout.nodes[index as usize];

@@ -23,13 +23,7 @@ impl Serialize for Listing<'_> {
         let mut map = serializer.serialize_map(Some(2))?;
         map.serialize_entry("version", &1)?;
         let next = Cell::new(0);
-        map.serialize_entry(
-            "root",
-            &NodeAtNext {
-                layout: self.layout,
-                next: &next,
-            },
-        )?;
+        map.serialize_entry("root", &NodeAtNext { layout: self.layout, next: &next })?;
         map.end()
     }
 }
@@ -51,11 +45,7 @@ impl Serialize for NodeAtNext<'_> {
                 map.serialize_entry("type", "directory")?;
                 map.serialize_entry("entries", &EntriesOf { node: self, index })?;
             }
-            ListingNode::Regular {
-                size,
-                executable,
-                nar_offset,
-            } => {
+            ListingNode::Regular { size, executable, nar_offset } => {
                 map.serialize_entry("type", "regular")?;
                 map.serialize_entry("size", &size)?;
                 if executable {
@@ -80,11 +70,7 @@ struct EntriesOf<'l> {
 impl Serialize for EntriesOf<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        while let Some(name) = self
-            .node
-            .layout
-            .entry_name(self.index, self.node.next.get())
-        {
+        while let Some(name) = self.node.layout.entry_name(self.index, self.node.next.get()) {
             map.serialize_entry(&String::from_utf8_lossy(name), self.node)?;
         }
         map.end()

@@ -24,7 +24,7 @@ mod restore;
 mod tree;
 
 pub use decode::{Decoder, NarError, NarErrorKind, Visitor};
-pub use digest::{NarDigest, NarHasher, check, hash_path, hash_reader};
+pub use digest::{NarDigest, NarHasher, check, decode, hash_path, hash_reader};
 pub use dump::dump;
 pub use layout::{Cursor, Layout};
 pub use listing::Listing;

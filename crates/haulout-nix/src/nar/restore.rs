@@ -1,8 +1,6 @@
 //! Unpacking a NAR.
 
-use super::{
-    Decoder, NarDigest, NarError, NarErrorKind, NarHasher, Visitor, digest::PIECE_BYTES, tree,
-};
+use super::{NarDigest, NarError, Visitor, decode, tree};
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{CWD, Mode, OFlags},
@@ -22,35 +20,10 @@ use std::{
 /// an error, what was unpacked so far is left at `dest`.
 ///
 /// # Errors
-/// For a NAR that the [`Decoder`] refuses, from `reader`, and from the file system (inside
-/// [`NarErrorKind::Visitor`]), `dest` existing already included.
-pub fn restore(mut reader: impl Read, dest: &Path) -> Result<NarDigest, NarError> {
-    let (mut hasher, mut decoder) = (NarHasher::new(), Decoder::new());
-    let mut writer = TreeWriter {
-        dest,
-        directories: Vec::new(),
-        file: None,
-    };
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        match reader.read(&mut piece) {
-            Ok(0) => break,
-            Ok(len) => {
-                hasher.update(&piece[..len]);
-                decoder.push(&piece[..len], &mut writer)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                let kind = NarErrorKind::Read(error);
-                return Err(NarError {
-                    offset: decoder.offset(),
-                    kind,
-                });
-            }
-        }
-    }
-    decoder.finish()?;
-    Ok(hasher.finish())
+/// For a NAR that the [`Decoder`](super::Decoder) refuses, from `reader`, and from the file system (inside
+/// [`NarErrorKind::Visitor`](super::NarErrorKind::Visitor)), `dest` existing already included.
+pub fn restore(reader: impl Read, dest: &Path) -> Result<NarDigest, NarError> {
+    decode(reader, &mut TreeWriter { dest, directories: Vec::new(), file: None })
 }
 
 struct TreeWriter<'p> {
@@ -95,9 +68,7 @@ impl Visitor for TreeWriter<'_> {
     }
 
     fn file_data(&mut self, data: &[u8]) -> io::Result<()> {
-        self.file
-            .as_mut()
-            .map_or(Ok(()), |file| file.write_all(data))
+        self.file.as_mut().map_or(Ok(()), |file| file.write_all(data))
     }
 
     fn end_file(&mut self) -> io::Result<()> {

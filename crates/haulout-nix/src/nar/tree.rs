@@ -38,10 +38,7 @@ pub(super) fn is_executable(stat: &Stat) -> bool {
 }
 
 /// The size that a `stat` tells.
-#[allow(
-    clippy::cast_sign_loss,
-    reason = "no file system reports a negative size"
-)]
+#[allow(clippy::cast_sign_loss, reason = "no file system reports a negative size")]
 pub(super) fn size(stat: &Stat) -> u64 {
     stat.st_size as u64
 }
@@ -55,9 +52,7 @@ pub(super) fn read_link(
     let len = rustix::fs::readlinkat_raw(at, name, &mut buf[..])?;
     match len {
         1..=TARGET_LEN_MAX => Ok(len),
-        _ => Err(unsupported(
-            "a symlink's target is empty or longer than 4095 bytes",
-        )),
+        _ => Err(unsupported("a symlink's target is empty or longer than 4095 bytes")),
     }
 }
 
@@ -68,18 +63,13 @@ pub(super) fn unsupported(what: &'static str) -> io::Error {
 
 /// The error for a tree that is not what it was a moment ago.
 pub(super) fn changed() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "the file tree changed while it was read",
-    )
+    io::Error::new(io::ErrorKind::InvalidData, "the file tree changed while it was read")
 }
 
 /// Fails where Nix would not unpack any more.
 pub(super) fn check_depth(depth: usize) -> io::Result<()> {
     if depth >= DEPTH_MAX {
-        return Err(unsupported(
-            "the tree is deeper than 64 levels, which Nix does not unpack",
-        ));
+        return Err(unsupported("the tree is deeper than 64 levels, which Nix does not unpack"));
     }
     Ok(())
 }
@@ -109,8 +99,7 @@ impl Entries {
             all.entries.push((start, end, entry.file_type()));
         }
         let names = &all.names;
-        all.entries
-            .sort_unstable_by_key(|(start, end, _)| &names[*start as usize..*end as usize]);
+        all.entries.sort_unstable_by_key(|(start, end, _)| &names[*start as usize..*end as usize]);
         Ok(all)
     }
 

@@ -27,9 +27,7 @@ pub(super) fn parse(text: &[u8], dir: &StoreDir) -> Result<NarInfo, NarInfoError
         return Err(NarInfoError::TooLong);
     }
     let text = std::str::from_utf8(text).map_err(|_| NarInfoError::NotUtf8)?;
-    let body = text
-        .strip_suffix('\n')
-        .ok_or(NarInfoError::NoFinalNewline)?;
+    let body = text.strip_suffix('\n').ok_or(NarInfoError::NoFinalNewline)?;
     let mut fields = Fields::default();
     for (index, line) in body.split('\n').enumerate() {
         let number = index + 1;
@@ -70,10 +68,7 @@ impl<'t> Fields<'t> {
 
     fn take_signature(&mut self, value: &str) -> Result<(), NarInfoError> {
         if self.signatures.len() == SIGNATURES_MAX {
-            return Err(NarInfoError::TooMany {
-                field: "Sig",
-                max: SIGNATURES_MAX,
-            });
+            return Err(NarInfoError::TooMany { field: "Sig", max: SIGNATURES_MAX });
         }
         self.signatures.push(value.parse()?);
         Ok(())
@@ -87,10 +82,9 @@ impl<'t> Fields<'t> {
             return Err(NarInfoError::Size { field: "NarSize" });
         }
         let mut info = PathInfo {
-            path: dir.parse_path(path).map_err(|source| NarInfoError::Path {
-                field: "StorePath",
-                source,
-            })?,
+            path: dir
+                .parse_path(path)
+                .map_err(|source| NarInfoError::Path { field: "StorePath", source })?,
             nar_hash: hash::<NarHash>(nar_hash, "NarHash")?,
             nar_size,
             references: references(self.references.unwrap_or(""))?,
@@ -109,16 +103,9 @@ impl<'t> Fields<'t> {
             info,
             url: url(required(self.url, "URL")?)?,
             compression: compression(self.compression.unwrap_or(""))?,
-            file_hash: self
-                .file_hash
-                .map(|text| hash(text, "FileHash"))
-                .transpose()?,
+            file_hash: self.file_hash.map(|text| hash(text, "FileHash")).transpose()?,
             // Nix writes and reads 0 as "not known".
-            file_size: match self
-                .file_size
-                .map(|text| size(text, "FileSize"))
-                .transpose()?
-            {
+            file_size: match self.file_size.map(|text| size(text, "FileSize")).transpose()? {
                 Some(0) => None,
                 known => known,
             },
@@ -127,42 +114,32 @@ impl<'t> Fields<'t> {
 }
 
 fn required<'t>(value: Option<&'t str>, field: &'static str) -> Result<&'t str, NarInfoError> {
-    value
-        .filter(|value| !value.is_empty())
-        .ok_or(NarInfoError::Missing { field })
+    value.filter(|value| !value.is_empty()).ok_or(NarInfoError::Missing { field })
 }
 
 fn size(text: &str, field: &'static str) -> Result<u64, NarInfoError> {
     // `u64::from_str` alone would take "+1" and "007", which have other spellings.
     let canonical =
         text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    text.parse()
-        .ok()
-        .filter(|_| canonical)
-        .ok_or(NarInfoError::Size { field })
+    text.parse().ok().filter(|_| canonical).ok_or(NarInfoError::Size { field })
 }
 
 fn hash<H: FromStr<Err = crate::hash::HashError>>(
     text: &str,
     field: &'static str,
 ) -> Result<H, NarInfoError> {
-    text.parse()
-        .map_err(|source| NarInfoError::Hash { field, source })
+    text.parse().map_err(|source| NarInfoError::Hash { field, source })
 }
 
 fn base_name(text: &str, field: &'static str) -> Result<StorePath, NarInfoError> {
-    text.parse()
-        .map_err(|source| NarInfoError::Path { field, source })
+    text.parse().map_err(|source| NarInfoError::Path { field, source })
 }
 
 fn references(text: &str) -> Result<Vec<StorePath>, NarInfoError> {
     let mut references = Vec::new();
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         if references.len() == REFERENCES_MAX {
-            return Err(NarInfoError::TooMany {
-                field: "References",
-                max: REFERENCES_MAX,
-            });
+            return Err(NarInfoError::TooMany { field: "References", max: REFERENCES_MAX });
         }
         references.push(base_name(word, "References")?);
     }

@@ -58,91 +58,35 @@ fn every_missing_or_doubled_field_is_noticed() {
         let twice = with(field, &format!("{line}\n{line}\n"));
         assert_eq!(parse(&twice), Err(NarInfoError::Duplicate { field }));
     }
+    assert_eq!(parse(&with("Compression", "")).unwrap().compression, Compression::Bzip2);
     assert_eq!(
-        parse(&with("Compression", "")).unwrap().compression,
+        parse(&with("Compression", "Compression: \n")).unwrap().compression,
         Compression::Bzip2
     );
-    assert_eq!(
-        parse(&with("Compression", "Compression: \n"))
-            .unwrap()
-            .compression,
-        Compression::Bzip2
-    );
-    assert_eq!(
-        parse(&with("Deriver", "Deriver: unknown-deriver\n"))
-            .unwrap()
-            .info
-            .deriver,
-        None
-    );
+    assert_eq!(parse(&with("Deriver", "Deriver: unknown-deriver\n")).unwrap().info.deriver, None);
     assert_eq!(parse(&with("CA", "CA: \n")).unwrap().info.ca, None);
-    assert_eq!(
-        parse(&with("FileSize", "FileSize: 0\n")).unwrap().file_size,
-        None
-    );
-    assert_eq!(
-        parse(&with("References", "References: \n"))
-            .unwrap()
-            .info
-            .references,
-        []
-    );
+    assert_eq!(parse(&with("FileSize", "FileSize: 0\n")).unwrap().file_size, None);
+    assert_eq!(parse(&with("References", "References: \n")).unwrap().info.references, []);
 }
 
 #[test]
 fn the_shape_of_lines_is_strict() {
     let cases = [
         ("empty", String::new(), NarInfoError::NoFinalNewline),
-        (
-            "no final newline",
-            GOOD.trim_end().to_owned(),
-            NarInfoError::NoFinalNewline,
-        ),
-        (
-            "crlf",
-            GOOD.replace('\n', "\r\n"),
-            NarInfoError::ControlCharacter { line: 1 },
-        ),
-        (
-            "missing space",
-            with("References", "References:\n"),
-            NarInfoError::Line { line: 8 },
-        ),
+        ("no final newline", GOOD.trim_end().to_owned(), NarInfoError::NoFinalNewline),
+        ("crlf", GOOD.replace('\n', "\r\n"), NarInfoError::ControlCharacter { line: 1 }),
+        ("missing space", with("References", "References:\n"), NarInfoError::Line { line: 8 }),
         (
             "missing space before a value",
             GOOD.replace("URL: ", "URL:"),
             NarInfoError::Line { line: 2 },
         ),
-        (
-            "blank line before Sig",
-            GOOD.replace("Sig:", "\nSig:"),
-            NarInfoError::Line { line: 10 },
-        ),
-        (
-            "blank line at the end",
-            format!("{GOOD}\n"),
-            NarInfoError::Line { line: 12 },
-        ),
-        (
-            "only a newline",
-            "\n".to_owned(),
-            NarInfoError::Line { line: 1 },
-        ),
-        (
-            "no colon",
-            format!("{GOOD}hello\n"),
-            NarInfoError::Line { line: 12 },
-        ),
-        (
-            "no key",
-            format!("{GOOD}: x\n"),
-            NarInfoError::Line { line: 12 },
-        ),
-        (
-            "html",
-            "<html><body>Log in</body></html>\n".to_owned(),
-            NarInfoError::Line { line: 1 },
-        ),
+        ("blank line before Sig", GOOD.replace("Sig:", "\nSig:"), NarInfoError::Line { line: 10 }),
+        ("blank line at the end", format!("{GOOD}\n"), NarInfoError::Line { line: 12 }),
+        ("only a newline", "\n".to_owned(), NarInfoError::Line { line: 1 }),
+        ("no colon", format!("{GOOD}hello\n"), NarInfoError::Line { line: 12 }),
+        ("no key", format!("{GOOD}: x\n"), NarInfoError::Line { line: 12 }),
+        ("html", "<html><body>Log in</body></html>\n".to_owned(), NarInfoError::Line { line: 1 }),
         (
             "nul",
             GOOD.replace("lib-b\nURL", "lib-b\0\nURL"),
@@ -152,34 +96,19 @@ fn the_shape_of_lines_is_strict() {
     for (name, text, error) in cases {
         assert_eq!(parse(&text), Err(error), "{name}");
     }
-    assert_eq!(
-        NarInfo::parse(b"A: \xff\n", &StoreDir::default()),
-        Err(NarInfoError::NotUtf8)
-    );
+    assert_eq!(NarInfo::parse(b"A: \xff\n", &StoreDir::default()), Err(NarInfoError::NotUtf8));
     let long = format!("{GOOD}X: {}\n", "x".repeat(TEXT_BYTES_MAX));
     assert_eq!(parse(&long), Err(NarInfoError::TooLong));
 }
 
 #[test]
 fn values_are_strict() {
-    let sig = GOOD
-        .lines()
-        .find_map(|line| line.strip_prefix("Sig: h3test-1:"))
-        .unwrap();
+    let sig = GOOD.lines().find_map(|line| line.strip_prefix("Sig: h3test-1:")).unwrap();
     for (field, value) in [
-        (
-            "StorePath",
-            "/gnu/store/1clkzc7l9h1q3vx2wbb4rck9plpyi9rh-lib-b",
-        ),
+        ("StorePath", "/gnu/store/1clkzc7l9h1q3vx2wbb4rck9plpyi9rh-lib-b"),
         ("StorePath", "1clkzc7l9h1q3vx2wbb4rck9plpyi9rh-lib-b"),
-        (
-            "StorePath",
-            "/nix/store/1clkzc7l9h1q3vx2wbb4rck9plpyi9rh-lib-b/x",
-        ),
-        (
-            "StorePath",
-            " /nix/store/1clkzc7l9h1q3vx2wbb4rck9plpyi9rh-lib-b",
-        ),
+        ("StorePath", "/nix/store/1clkzc7l9h1q3vx2wbb4rck9plpyi9rh-lib-b/x"),
+        ("StorePath", " /nix/store/1clkzc7l9h1q3vx2wbb4rck9plpyi9rh-lib-b"),
         ("URL", "nar/a b.nar"),
         ("URL", " "),
         ("Compression", "../x"),
@@ -192,10 +121,7 @@ fn values_are_strict() {
         ("NarSize", "0576"),
         ("NarSize", "576 "),
         ("NarSize", "18446744073709551616"),
-        (
-            "References",
-            "/nix/store/1clkzc7l9h1q3vx2wbb4rck9plpyi9rh-lib-b",
-        ),
+        ("References", "/nix/store/1clkzc7l9h1q3vx2wbb4rck9plpyi9rh-lib-b"),
         ("References", "Sig:"),
         ("Deriver", ""),
         ("Deriver", "unknown"),
@@ -228,20 +154,11 @@ fn order_unknown_fields_and_unsorted_references_are_accepted() {
 fn many_values_are_bounded() {
     let line = GOOD.lines().find(|line| line.starts_with("Sig")).unwrap();
     let lines = format!("{line}\n").repeat(SIGNATURES_MAX + 1);
-    let error = NarInfoError::TooMany {
-        field: "Sig",
-        max: SIGNATURES_MAX,
-    };
+    let error = NarInfoError::TooMany { field: "Sig", max: SIGNATURES_MAX };
     assert_eq!(parse(&with("Sig", &lines)), Err(error));
     let all = "1clkzc7l9h1q3vx2wbb4rck9plpyi9rh-b ".repeat(REFERENCES_MAX + 1);
-    let error = NarInfoError::TooMany {
-        field: "References",
-        max: REFERENCES_MAX,
-    };
-    assert_eq!(
-        parse(&with("References", &format!("References: {all}\n"))),
-        Err(error)
-    );
+    let error = NarInfoError::TooMany { field: "References", max: REFERENCES_MAX };
+    assert_eq!(parse(&with("References", &format!("References: {all}\n"))), Err(error));
 }
 
 #[test]

@@ -25,19 +25,11 @@ pub(crate) enum Tree {
 
 impl Tree {
     pub(crate) fn file(data: &[u8]) -> Self {
-        Self::File {
-            data: data.to_vec(),
-            executable: false,
-        }
+        Self::File { data: data.to_vec(), executable: false }
     }
 
     pub(crate) fn dir<const N: usize>(entries: [(&str, Self); N]) -> Self {
-        Self::Dir(
-            entries
-                .into_iter()
-                .map(|(k, v)| (k.as_bytes().to_vec(), v))
-                .collect(),
-        )
+        Self::Dir(entries.into_iter().map(|(k, v)| (k.as_bytes().to_vec(), v)).collect())
     }
 
     pub(crate) fn create(&self, path: &Path) -> io::Result<()> {
@@ -175,9 +167,7 @@ pub(crate) fn decode(nar: &[u8], piece: usize) -> Result<Tree, NarError> {
     }
     decoder.finish()?;
     assert_eq!(decoder.offset(), nar.len() as u64);
-    Ok(builder
-        .root
-        .unwrap_or_else(|| Tree::file(b"the decoder told nothing")))
+    Ok(builder.root.unwrap_or_else(|| Tree::file(b"the decoder told nothing")))
 }
 
 /// All of a layout's NAR, read in pieces of `piece` bytes.
@@ -196,9 +186,7 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![4 => b'a'..=b'e', 1 => 1u8..=b'.', 1 => b'0'..=255];
     let long = prop::collection::vec(b'x'..=b'z', 250..=255);
     prop_oneof![30 => prop::collection::vec(byte, 1..12), 1 => long]
-        .prop_filter("no file can be called so", |name| {
-            name != b"." && name != b".."
-        })
+        .prop_filter("no file can be called so", |name| name != b"." && name != b"..")
 }
 
 fn leaf() -> impl Strategy<Value = Tree> {

@@ -45,11 +45,7 @@ impl Layout {
             return Ok(0);
         }
         let mut index = self.find(cursor.node, offset);
-        let mut window = Window {
-            skip: offset - self.nodes[index].start,
-            out: buf,
-            filled: 0,
-        };
+        let mut window = Window { skip: offset - self.nodes[index].start, out: buf, filled: 0 };
         loop {
             self.put_node(cursor, index, &mut window)?;
             if window.is_full() || index + 1 == self.nodes.len() {
@@ -67,12 +63,7 @@ impl Layout {
     fn find(&self, near: usize, offset: u64) -> usize {
         let starts_after = |node: &Node| node.start > offset;
         let follows = |index: usize| self.nodes.get(index + 1).is_none_or(starts_after);
-        if self
-            .nodes
-            .get(near)
-            .is_some_and(|node| node.start <= offset)
-            && follows(near)
-        {
+        if self.nodes.get(near).is_some_and(|node| node.start <= offset) && follows(near) {
             return near;
         }
         // The root starts at 0, so at least one node does not start after the offset.
@@ -220,9 +211,7 @@ impl Window<'_> {
 
 impl Put for Window<'_> {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let skip = usize::try_from(self.skip)
-            .unwrap_or(bytes.len())
-            .min(bytes.len());
+        let skip = usize::try_from(self.skip).unwrap_or(bytes.len()).min(bytes.len());
         self.skip -= skip as u64;
         let rest = &bytes[skip..];
         let take = rest.len().min(self.out.len() - self.filled);
