@@ -37,11 +37,11 @@ mod view;
 
 pub use api::{Asker, Audience, HoldingsFeed, Membership, NarKey, NarReader, Serve};
 pub use ask::NarStream;
-pub use config::{PORT_DEFAULT, InterfaceRules, Limits, MeshConfig, StaticPeer, Strangers};
+pub use config::{InterfaceRules, Limits, MeshConfig, PORT_DEFAULT, StaticPeer, Strangers};
 pub use error::{RequestError, StartError, StreamError};
 pub use haulout_swarm::{Fault, PeerId};
 pub use identity::Identity;
 pub use membership::{MeshSecret, SecretError};
 pub use mesh::Mesh;
-pub use tree::{GROUP_SIZE, GROUPS_MAX, group_count, NarTree, NarTreeBuilder, TreeError};
+pub use tree::{GROUP_SIZE, GROUPS_MAX, NarTree, NarTreeBuilder, TreeError, group_count};
 pub use view::{MeshEvent, PeerState, PeerView};
