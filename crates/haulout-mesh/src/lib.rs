@@ -19,6 +19,7 @@ mod config;
 mod discovery;
 mod error;
 pub mod frames;
+mod hints;
 pub mod identity;
 pub mod info;
 mod limit;

@@ -25,9 +25,15 @@ impl Bucket {
     }
 
     fn take_at(&self, now: Instant) -> bool {
-        let Ok(mut state) = self.state.lock() else { return false };
+        let Ok(mut state) = self.state.lock() else {
+            return false;
+        };
         let (tokens, last) = *state;
-        let grown = now.saturating_duration_since(last).as_secs_f64().mul_add(self.per_second, tokens).min(self.burst);
+        let grown = now
+            .saturating_duration_since(last)
+            .as_secs_f64()
+            .mul_add(self.per_second, tokens)
+            .min(self.burst);
         let granted = grown >= 1.0;
         *state = (if granted { grown - 1.0 } else { grown }, now);
         granted

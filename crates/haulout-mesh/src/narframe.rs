@@ -61,7 +61,9 @@ impl Frame {
             Encoding::Raw => 0,
             Encoding::Zstd => 1,
         };
-        let [a, b, c, d] = u32::try_from(self.data.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let [a, b, c, d] = u32::try_from(self.data.len())
+            .unwrap_or(u32::MAX)
+            .to_be_bytes();
         [encoding, a, b, c, d]
     }
 }
@@ -70,7 +72,10 @@ impl Frame {
 ///
 /// # Errors
 /// [`FrameError`] for an unknown encoding, a raw frame of another length, or a compressed one that did not shrink.
-pub fn parse_header(header: [u8; FRAME_HEADER_LEN], raw_len: usize) -> Result<(Encoding, usize), FrameError> {
+pub fn parse_header(
+    header: [u8; FRAME_HEADER_LEN],
+    raw_len: usize,
+) -> Result<(Encoding, usize), FrameError> {
     let [encoding, a, b, c, d] = header;
     let len = u32::from_be_bytes([a, b, c, d]) as usize;
     match encoding {
@@ -207,10 +212,22 @@ pub fn produce(
             read => filled += read.min(rest.len()),
         }
     }
-    let compressed = if try_compress { compress(&buffer) } else { None };
+    let compressed = if try_compress {
+        compress(&buffer)
+    } else {
+        None
+    };
     Ok(match compressed {
-        Some(data) => Frame { encoding: Encoding::Zstd, data, raw_len },
-        None => Frame { encoding: Encoding::Raw, data: Bytes::from(buffer), raw_len },
+        Some(data) => Frame {
+            encoding: Encoding::Zstd,
+            data,
+            raw_len,
+        },
+        None => Frame {
+            encoding: Encoding::Raw,
+            data: Bytes::from(buffer),
+            raw_len,
+        },
     })
 }
 
@@ -241,7 +258,11 @@ impl FrameCache {
     /// An empty cache with these bounds.
     #[must_use]
     pub fn new(bytes_max: usize, ttl: Duration) -> Self {
-        Self { bytes_max, ttl, inner: Mutex::default() }
+        Self {
+            bytes_max,
+            ttl,
+            inner: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, CacheInner> {
@@ -257,7 +278,11 @@ impl FrameCache {
             return None;
         }
         cached.used = Instant::now();
-        Some(Frame { encoding: Encoding::Zstd, data: cached.data.clone(), raw_len })
+        Some(Frame {
+            encoding: Encoding::Zstd,
+            data: cached.data.clone(),
+            raw_len,
+        })
     }
 
     /// Keeps a compressed frame.
@@ -273,7 +298,11 @@ impl FrameCache {
                 return;
             }
         }
-        let cached = Cached { data: frame.data.clone(), raw_len: frame.raw_len, used: Instant::now() };
+        let cached = Cached {
+            data: frame.data.clone(),
+            raw_len: frame.raw_len,
+            used: Instant::now(),
+        };
         inner.bytes += frame.data.len();
         if let Some(old) = inner.frames.insert((*nar, position), cached) {
             inner.bytes -= old.data.len();
@@ -331,7 +360,14 @@ mod tests {
     #[test]
     fn frames_end_at_boundaries_and_cover_the_range() {
         let size = FRAME_SIZE as u64;
-        for (start, end) in [(0, 1), (0, size), (0, size + 1), (5, 3 * size), (size - 1, size + 1), (size, 2 * size)] {
+        for (start, end) in [
+            (0, 1),
+            (0, size),
+            (0, size + 1),
+            (5, 3 * size),
+            (size - 1, size + 1),
+            (size, 2 * size),
+        ] {
             let mut at = start;
             while at < end {
                 let len = raw_len(at, end) as u64;
@@ -346,7 +382,12 @@ mod tests {
 
     #[test]
     fn a_frame_survives_both_encodings() {
-        let text: Vec<u8> = b"/nix/store/abc-hello ".iter().copied().cycle().take(FRAME_SIZE).collect();
+        let text: Vec<u8> = b"/nix/store/abc-hello "
+            .iter()
+            .copied()
+            .cycle()
+            .take(FRAME_SIZE)
+            .collect();
         let reader = Memory(text.clone());
         for compressed in [false, true] {
             let frame = produce(&reader, 0, FRAME_SIZE, compressed).unwrap();
@@ -355,7 +396,10 @@ mod tests {
             assert_eq!(len, frame.data.len());
             assert_eq!(decode(encoding, frame.data, frame.raw_len).unwrap(), text);
         }
-        assert_eq!(produce(&reader, 10, FRAME_SIZE, false).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            produce(&reader, 10, FRAME_SIZE, false).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 
     #[test]
@@ -378,10 +422,15 @@ mod tests {
         let noise: Vec<u8> = (0..FRAME_SIZE as u64)
             .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8 ^ (at >> 3) as u8)
             .collect();
-        let hashed: Vec<u8> =
-            noise.chunks(32).flat_map(|chunk| *blake3::hash(chunk).as_bytes()).collect();
+        let hashed: Vec<u8> = noise
+            .chunks(32)
+            .flat_map(|chunk| *blake3::hash(chunk).as_bytes())
+            .collect();
         assert!(compress(&hashed).is_none());
-        let busy = Pressure { send_blocked: true, idle_cores: 1.0 };
+        let busy = Pressure {
+            send_blocked: true,
+            idle_cores: 1.0,
+        };
         let mut shrinkage = Shrinkage::default();
         let mut tries = 0;
         for _ in 0..200 {
@@ -395,21 +444,45 @@ mod tests {
         assert!(tries < 12, "{tries}");
         shrinkage.tried(true);
         assert!(worth_compressing(busy, shrinkage));
-        assert!(!worth_compressing(Pressure { send_blocked: false, ..busy }, shrinkage));
-        assert!(!worth_compressing(Pressure { idle_cores: 0.0, ..busy }, shrinkage));
+        assert!(!worth_compressing(
+            Pressure {
+                send_blocked: false,
+                ..busy
+            },
+            shrinkage
+        ));
+        assert!(!worth_compressing(
+            Pressure {
+                idle_cores: 0.0,
+                ..busy
+            },
+            shrinkage
+        ));
     }
 
     #[test]
     fn the_cache_is_bounded_and_forgets() {
         let cache = FrameCache::new(64 << 10, Duration::from_millis(20));
-        let frame = |byte: u8| Frame { encoding: Encoding::Zstd, data: vec![byte; 4096].into(), raw_len: FRAME_SIZE };
+        let frame = |byte: u8| Frame {
+            encoding: Encoding::Zstd,
+            data: vec![byte; 4096].into(),
+            raw_len: FRAME_SIZE,
+        };
         for at in 0..100 {
             cache.put(&NarHash::from_bytes([1; 32]), at, &frame(at as u8));
         }
         assert!(cache.bytes() <= 64 << 10);
-        assert!(cache.get(&NarHash::from_bytes([1; 32]), 0, FRAME_SIZE).is_some());
+        assert!(
+            cache
+                .get(&NarHash::from_bytes([1; 32]), 0, FRAME_SIZE)
+                .is_some()
+        );
         assert!(cache.get(&NarHash::from_bytes([1; 32]), 0, 5).is_none());
-        assert!(cache.get(&NarHash::from_bytes([2; 32]), 0, FRAME_SIZE).is_none());
+        assert!(
+            cache
+                .get(&NarHash::from_bytes([2; 32]), 0, FRAME_SIZE)
+                .is_none()
+        );
         std::thread::sleep(Duration::from_millis(30));
         cache.expire();
         assert_eq!(cache.bytes(), 0);

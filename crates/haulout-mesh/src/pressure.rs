@@ -28,13 +28,22 @@ pub(crate) struct CpuGauge {
 impl CpuGauge {
     /// Idle processor time over the last fraction of a second, in cores.
     pub(crate) fn idle_cores(&self) -> f32 {
-        let Ok(mut inner) = self.inner.try_lock() else { return UNKNOWN_IDLE };
+        let Ok(mut inner) = self.inner.try_lock() else {
+            return UNKNOWN_IDLE;
+        };
         let now = Instant::now();
-        let age = inner.0.as_ref().map(|sample| now.saturating_duration_since(sample.at));
+        let age = inner
+            .0
+            .as_ref()
+            .map(|sample| now.saturating_duration_since(sample.at));
         if age.is_some_and(|age| age < SAMPLE_MIN) {
             return inner.1.unwrap_or(UNKNOWN_IDLE);
         }
-        let Some(idle_ticks) = fs::read_to_string("/proc/stat").ok().as_deref().and_then(parse_idle) else {
+        let Some(idle_ticks) = fs::read_to_string("/proc/stat")
+            .ok()
+            .as_deref()
+            .and_then(parse_idle)
+        else {
             return UNKNOWN_IDLE;
         };
         if let (Some(sample), Some(age)) = (&inner.0, age)
@@ -43,7 +52,10 @@ impl CpuGauge {
             let ticks = idle_ticks.saturating_sub(sample.idle_ticks);
             inner.1 = Some(ticks as f32 / TICKS_PER_SECOND / age.as_secs_f32());
         }
-        inner.0 = Some(Sample { at: now, idle_ticks });
+        inner.0 = Some(Sample {
+            at: now,
+            idle_ticks,
+        });
         inner.1.unwrap_or(UNKNOWN_IDLE)
     }
 }

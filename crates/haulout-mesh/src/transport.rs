@@ -81,14 +81,14 @@ pub(crate) fn transport(connections: usize) -> Arc<TransportConfig> {
 pub(crate) fn server_config(
     identity: &Identity,
     handshakes: usize,
-    connections: usize,
 ) -> Result<ServerConfig, StartError> {
     let crypto = tls::server(identity).map_err(StartError::Identity)?;
     let crypto = QuicServerConfig::try_from(crypto)
         .map_err(|error| StartError::Identity(rustls::Error::General(error.to_string())))?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config
-        .transport_config(transport(connections))
+        // The dialler's keep-alive keeps both ends awake; it knows the number of peers as well as we do.
+        .transport_config(transport(0))
         .max_incoming(handshakes)
         // What a client may send before it is accepted: a hello, not more.
         .incoming_buffer_size(64 << 10)
