@@ -79,10 +79,7 @@ impl HoldingsFeed {
         let _ = SystemRandom::new().fill(&mut random);
         let ledger = Ledger::new(u64::from_be_bytes(random));
         let (version, _) = watch::channel(ledger.version());
-        Arc::new(Self {
-            ledger: Mutex::new(ledger),
-            version,
-        })
+        Arc::new(Self { ledger: Mutex::new(ledger), version })
     }
 
     /// Takes a batch of keys that went and keys that came, as [`Ledger::change`]; peers are told within a tenth of a second.

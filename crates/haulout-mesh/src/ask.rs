@@ -59,16 +59,9 @@ impl Booking {
     fn answered(&mut self, bytes: u64) {
         self.ended = true;
         let took = self.started.elapsed();
-        let answer = Answer {
-            first_byte: self.first_byte.unwrap_or(took),
-            took,
-            bytes,
-        };
+        let answer = Answer { first_byte: self.first_byte.unwrap_or(took), took, bytes };
         let now = self.shared.now();
-        self.shared
-            .lock_peers()
-            .table
-            .answered(&self.link.peer, answer, now);
+        self.shared.lock_peers().table.answered(&self.link.peer, answer, now);
     }
 }
 
@@ -118,9 +111,7 @@ pub(crate) async fn short(
             let mut recv = begin(&link, &request, &mut booking).await?;
             let len = recv.read_u32().await.map_err(|error| lost(&error))?;
             let len = checked_len("answer", len, max).map_err(|error| protocol(&error))?;
-            let body = read_body(&mut recv, len)
-                .await
-                .map_err(|error| lost(&error))?;
+            let body = read_body(&mut recv, len).await.map_err(|error| lost(&error))?;
             Ok(body.freeze())
         };
         let result = in_time(&link, deadline, quiet_since, work).await;
@@ -156,9 +147,7 @@ async fn begin(
     booking: &mut Booking,
 ) -> Result<RecvStream, RequestError> {
     let (mut send, mut recv) = link.conn.open_bi().await.map_err(|error| lost(&error))?;
-    send.write_chunk(Bytes::from(request.encode()))
-        .await
-        .map_err(|error| lost(&error))?;
+    send.write_chunk(Bytes::from(request.encode())).await.map_err(|error| lost(&error))?;
     let _ = send.finish();
     let status = recv.read_u8().await.map_err(|error| lost(&error))?;
     booking.heard();
@@ -167,9 +156,9 @@ async fn begin(
         Status::No => Err(RequestError::No),
         Status::Busy => Err(RequestError::Busy),
         Status::Unsupported => Err(RequestError::Unsupported),
-        Status::BadRequest => Err(RequestError::Protocol(
-            "peer calls the request malformed".to_owned(),
-        )),
+        Status::BadRequest => {
+            Err(RequestError::Protocol("peer calls the request malformed".to_owned()))
+        }
     }
 }
 
@@ -216,10 +205,7 @@ impl NarStream {
         let piece = narframe::decode(frame.encoding, frame.data, frame.raw_len)
             .map_err(|error| StreamError::Protocol(error.to_string()))?;
         self.remaining = self.remaining.saturating_sub(piece.len() as u64);
-        self.link
-            .stats
-            .taken
-            .fetch_add(piece.len() as u64, Ordering::Relaxed);
+        self.link.stats.taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
         Ok(Some(piece))
     }
 
@@ -240,9 +226,7 @@ pub(crate) async fn range(
     deadline: Duration,
 ) -> Result<NarStream, RequestError> {
     if !range_fits(&key, start, len) {
-        return Err(RequestError::BadQuestion(
-            "the range is empty or not within the NAR",
-        ));
+        return Err(RequestError::BadQuestion("the range is empty or not within the NAR"));
     }
     let link = link_to(shared, peer)?;
     let (task_shared, task_link) = (Arc::clone(shared), Arc::clone(&link));
@@ -250,32 +234,20 @@ pub(crate) async fn range(
         let mut booking = Booking::new(&task_shared, &task_link);
         let quiet_since = task_link.conn.stats().udp_rx.datagrams;
         let request = Request::NarRange { key, start, len };
-        let result = in_time(
-            &task_link,
-            deadline,
-            quiet_since,
-            begin(&task_link, &request, &mut booking),
-        )
-        .await;
+        let result =
+            in_time(&task_link, deadline, quiet_since, begin(&task_link, &request, &mut booking))
+                .await;
         if matches!(result, Err(RequestError::No)) {
             booking.answered(0);
         }
         let recv = result?;
         let (send, frames) = mpsc::channel(FRAMES_AHEAD);
-        let reading = Reading {
-            recv,
-            booking,
-            stall: task_shared.config.stall_timeout,
-        };
+        let reading = Reading { recv, booking, stall: task_shared.config.stall_timeout };
         tokio::spawn(reading.run(start, len, send));
         Ok(frames)
     })
     .await?;
-    Ok(NarStream {
-        frames,
-        remaining: len,
-        link,
-    })
+    Ok(NarStream { frames, remaining: len, link })
 }
 
 /// The mesh's end of a [`NarStream`].
@@ -329,11 +301,7 @@ async fn read_frame(
         .map_err(|error| StreamError::Protocol(error.to_string()))?;
     let mut data = BytesMut::with_capacity(len);
     fill(recv, &mut data, len, stall).await?;
-    Ok(Arrived {
-        encoding,
-        data: data.freeze(),
-        raw_len,
-    })
+    Ok(Arrived { encoding, data: data.freeze(), raw_len })
 }
 
 /// Reads until `buffer` holds `len` bytes; gives up when nothing arrived for `stall`.

@@ -73,9 +73,7 @@ impl Default for InterfaceRules {
 
 /// Whether `name` matches `pattern` (an exact name, or a prefix followed by `*`).
 fn matches(pattern: &str, name: &str) -> bool {
-    pattern
-        .strip_suffix('*')
-        .map_or(pattern == name, |prefix| name.starts_with(prefix))
+    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
 }
 
 impl InterfaceRules {
@@ -189,31 +187,17 @@ mod tests {
     #[test]
     fn virtual_interfaces_are_off_unless_allowed() {
         let rules = InterfaceRules::default();
-        for name in [
-            "docker0",
-            "veth12ab",
-            "virbr0",
-            "br-9f",
-            "tun0",
-            "wg0",
-            "tailscale0",
-        ] {
+        for name in ["docker0", "veth12ab", "virbr0", "br-9f", "tun0", "wg0", "tailscale0"] {
             assert!(!rules.permits(name, false), "{name}");
         }
         for name in ["eth0", "enp3s0", "wlan0", "br0"] {
             assert!(rules.permits(name, false), "{name}");
         }
         assert!(!rules.permits("lo", true));
-        let rules = InterfaceRules {
-            allow: vec!["veth*".into()],
-            ..InterfaceRules::default()
-        };
+        let rules = InterfaceRules { allow: vec!["veth*".into()], ..InterfaceRules::default() };
         assert!(rules.permits("veth1", false));
         assert!(!rules.permits("eth0", false));
-        let rules = InterfaceRules {
-            loopback: true,
-            ..InterfaceRules::default()
-        };
+        let rules = InterfaceRules { loopback: true, ..InterfaceRules::default() };
         assert!(rules.permits("lo", true));
     }
 }

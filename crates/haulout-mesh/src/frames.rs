@@ -146,19 +146,15 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], FrameError> {
-        let (head, rest) = self
-            .rest
-            .split_at_checked(len)
-            .ok_or(FrameError::Truncated(self.what))?;
+        let (head, rest) =
+            self.rest.split_at_checked(len).ok_or(FrameError::Truncated(self.what))?;
         self.rest = rest;
         Ok(head)
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
-        let (head, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(FrameError::Truncated(self.what))?;
+        let (head, rest) =
+            self.rest.split_first_chunk::<N>().ok_or(FrameError::Truncated(self.what))?;
         self.rest = rest;
         Ok(*head)
     }
@@ -180,11 +176,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) const fn end(&self) -> Result<(), FrameError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(FrameError::Trailing(self.what))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(FrameError::Trailing(self.what)) }
     }
 }
 
@@ -193,14 +185,11 @@ impl<'a> Reader<'a> {
 /// # Errors
 /// [`FrameError::TooLarge`].
 pub fn checked_len(what: &'static str, given: u32, max: usize) -> Result<usize, FrameError> {
-    usize::try_from(given)
-        .ok()
-        .filter(|len| *len <= max)
-        .ok_or(FrameError::TooLarge {
-            what,
-            given: u64::from(given),
-            max: max as u64,
-        })
+    usize::try_from(given).ok().filter(|len| *len <= max).ok_or_else(|| FrameError::TooLarge {
+        what,
+        given: u64::from(given),
+        max: max as u64,
+    })
 }
 
 impl Hello {
@@ -229,11 +218,7 @@ impl Hello {
         }
         let minor = reader.u16()?;
         let flags = reader.u8()?;
-        let proof = if flags & FLAG_PROOF == 0 {
-            None
-        } else {
-            Some(reader.array()?)
-        };
+        let proof = if flags & FLAG_PROOF == 0 { None } else { Some(reader.array()?) };
         Ok(Self { minor, proof })
     }
 }
@@ -288,11 +273,7 @@ impl Request {
     /// [`FrameError::TooLarge`].
     pub fn body_len(header: [u8; REQUEST_HEADER_LEN]) -> Result<usize, FrameError> {
         let [_, high, low] = header;
-        checked_len(
-            "request",
-            u32::from(u16::from_be_bytes([high, low])),
-            REQUEST_BODY_MAX,
-        )
+        checked_len("request", u32::from(u16::from_be_bytes([high, low])), REQUEST_BODY_MAX)
     }
 
     /// Reads the body of a request of type `kind`. Bytes after the known fields belong to later minor versions.
@@ -308,10 +289,7 @@ impl Request {
                 if max == 0 {
                     return Err(FrameError::Bad("count of path infos"));
                 }
-                Self::PathInfos {
-                    hash,
-                    max: max.min(PATH_INFOS_MAX),
-                }
+                Self::PathInfos { hash, max: max.min(PATH_INFOS_MAX) }
             }
             TYPE_NAR_TREE => Self::NarTree(take_key(&mut reader)?),
             TYPE_NAR_RANGE => {
@@ -329,10 +307,7 @@ impl Request {
 
 /// Whether a range is not empty and lies within the NAR.
 pub(crate) fn range_fits(key: &NarKey, start: u64, len: u64) -> bool {
-    len > 0
-        && start
-            .checked_add(len)
-            .is_some_and(|end| end <= key.nar_size)
+    len > 0 && start.checked_add(len).is_some_and(|end| end <= key.nar_size)
 }
 
 /// Body of the answer to [`Request::PathInfos`]; stops before [`PATH_INFOS_BYTES_MAX`] and [`PATH_INFOS_MAX`].
@@ -378,11 +353,7 @@ pub fn decode_path_infos(
         return Err(FrameError::Bad("count of path infos"));
     }
     if count > max {
-        return Err(too_large(
-            "count of path infos",
-            usize::from(count),
-            usize::from(max),
-        ));
+        return Err(too_large("count of path infos", usize::from(count), usize::from(max)));
     }
     let mut infos = Vec::with_capacity(usize::from(count));
     for _ in 0..count {
@@ -390,10 +361,7 @@ pub fn decode_path_infos(
         infos.push(info::decode(reader.take(len)?)?);
     }
     reader.end()?;
-    if infos
-        .first()
-        .is_some_and(|first| first.path.hash_part() != *asked)
-    {
+    if infos.first().is_some_and(|first| first.path.hash_part() != *asked) {
         return Err(FrameError::Bad("path info: not the one that was asked for"));
     }
     Ok(infos)
@@ -425,24 +393,15 @@ pub fn decode_nar_tree(body: &[u8], nar_size: u64) -> Result<NarTree, FrameError
     if count as u64 != group_count(nar_size) {
         return Err(FrameError::Bad("tree: not the NAR's number of groups"));
     }
-    let groups: Vec<[u8; 32]> = reader
-        .take(count.saturating_mul(32))?
-        .as_chunks::<32>()
-        .0
-        .to_vec();
+    let groups: Vec<[u8; 32]> = reader.take(count.saturating_mul(32))?.as_chunks::<32>().0.to_vec();
     reader.end()?;
     let tree = NarTree { root, groups };
-    tree.check(nar_size)
-        .map_err(|_| FrameError::Bad("tree: groups do not merge to the root"))?;
+    tree.check(nar_size).map_err(|_| FrameError::Bad("tree: groups do not merge to the root"))?;
     Ok(tree)
 }
 
 pub(crate) const fn too_large(what: &'static str, given: usize, max: usize) -> FrameError {
-    FrameError::TooLarge {
-        what,
-        given: given as u64,
-        max: max as u64,
-    }
+    FrameError::TooLarge { what, given: given as u64, max: max as u64 }
 }
 
 #[cfg(test)]

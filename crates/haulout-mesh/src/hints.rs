@@ -23,8 +23,7 @@ impl Hints {
         match message {
             Message::Snapshot(snapshot) => {
                 let count = snapshot.entries().len();
-                self.peers
-                    .insert(*peer, (snapshot.version(), snapshot.entries().to_vec()));
+                self.peers.insert(*peer, (snapshot.version(), snapshot.entries().to_vec()));
                 Ok(count)
             }
             Message::Delta(delta) => {

@@ -20,9 +20,8 @@ const PKCS8_PREFIX: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 /// DER before the 32 key bytes in an Ed25519 SubjectPublicKeyInfo (RFC 8410 §4).
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// Why an identity could not be loaded or made.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +68,7 @@ pub struct Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -82,15 +79,9 @@ impl Identity {
     /// [`IdentityError::Crypto`] if the library refuses it (it takes any 32 bytes).
     pub fn from_seed(seed: [u8; 32]) -> Result<Self, IdentityError> {
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| IdentityError::Crypto)?;
-        let public: [u8; 32] = pair
-            .public_key()
-            .as_ref()
-            .try_into()
-            .map_err(|_| IdentityError::Crypto)?;
-        Ok(Self {
-            seed: Arc::new(seed),
-            id: PeerId::from_bytes(public),
-        })
+        let public: [u8; 32] =
+            pair.public_key().as_ref().try_into().map_err(|_| IdentityError::Crypto)?;
+        Ok(Self { seed: Arc::new(seed), id: PeerId::from_bytes(public) })
     }
 
     /// A new random key, kept nowhere.
@@ -99,9 +90,7 @@ impl Identity {
     /// [`IdentityError::Crypto`] if the system has no random numbers.
     pub fn generate() -> Result<Self, IdentityError> {
         let mut seed = [0; 32];
-        SystemRandom::new()
-            .fill(&mut seed)
-            .map_err(|_| IdentityError::Crypto)?;
+        SystemRandom::new().fill(&mut seed).map_err(|_| IdentityError::Crypto)?;
         Self::from_seed(seed)
     }
 
@@ -121,42 +110,26 @@ impl Identity {
     }
 
     fn load(path: &Path) -> Result<Self, IdentityError> {
-        let failed = |source| IdentityError::Io {
-            what: "read",
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| IdentityError::Io { what: "read", path: path.to_owned(), source };
         let file = fs::File::open(path).map_err(failed)?;
         let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(IdentityError::Exposed {
-                path: path.to_owned(),
-                mode,
-            });
+            return Err(IdentityError::Exposed { path: path.to_owned(), mode });
         }
         let mut text = String::new();
         file.take(FILE_BYTES_MAX)
             .read_to_string(&mut text)
-            .map_err(|_| IdentityError::Malformed {
-                path: path.to_owned(),
-            })?;
-        let seed = parse_file(&text).ok_or_else(|| IdentityError::Malformed {
-            path: path.to_owned(),
-        })?;
+            .map_err(|_| IdentityError::Malformed { path: path.to_owned() })?;
+        let seed =
+            parse_file(&text).ok_or_else(|| IdentityError::Malformed { path: path.to_owned() })?;
         Self::from_seed(seed)
     }
 
     fn create(path: &Path) -> Result<Self, IdentityError> {
         let identity = Self::generate()?;
-        let failed = |source| IdentityError::Io {
-            what: "write",
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| IdentityError::Io { what: "write", path: path.to_owned(), source };
         let mut random = [0; 8];
-        SystemRandom::new()
-            .fill(&mut random)
-            .map_err(|_| IdentityError::Crypto)?;
+        SystemRandom::new().fill(&mut random).map_err(|_| IdentityError::Crypto)?;
         let temporary = path.with_extension(format!("{:016x}.tmp", u64::from_be_bytes(random)));
         let mut text = format!("{FILE_HEADER}\n");
         for byte in identity.seed.iter() {
@@ -168,10 +141,7 @@ impl Identity {
             .create_new(true)
             .mode(0o600)
             .open(&temporary)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())
-                    .and_then(|()| file.sync_all())
-            })
+            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
             // A link fails if the name exists, so a concurrent start cannot lose its key to ours.
             .and_then(|()| fs::hard_link(&temporary, path));
         let _ = fs::remove_file(&temporary);
@@ -207,10 +177,7 @@ pub(crate) fn peer_of_spki(der: &[u8]) -> Option<PeerId> {
 
 /// The seed in a key file.
 fn parse_file(text: &str) -> Option<[u8; 32]> {
-    let hex = text
-        .strip_prefix(FILE_HEADER)?
-        .strip_prefix('\n')?
-        .strip_suffix('\n')?;
+    let hex = text.strip_prefix(FILE_HEADER)?.strip_prefix('\n')?.strip_suffix('\n')?;
     if hex.len() != 64 || !hex.is_ascii() {
         return None;
     }
@@ -235,10 +202,7 @@ mod tests {
         let first = Identity::load_or_create(&path).unwrap();
         let again = Identity::load_or_create(&path).unwrap();
         assert_eq!(first.id(), again.id());
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(!format!("{first:?}").contains(&fs::read_to_string(&path).unwrap()[19..30]));
     }
@@ -249,16 +213,8 @@ mod tests {
         let path = dir.path().join("identity");
         Identity::load_or_create(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(
-            Identity::load_or_create(&path),
-            Err(IdentityError::Exposed { .. })
-        ));
-        for text in [
-            "",
-            "haulout-identity-1\n00\n",
-            "haulout-identity-1\n+0",
-            "x",
-        ] {
+        assert!(matches!(Identity::load_or_create(&path), Err(IdentityError::Exposed { .. })));
+        for text in ["", "haulout-identity-1\n00\n", "haulout-identity-1\n+0", "x"] {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             assert!(matches!(

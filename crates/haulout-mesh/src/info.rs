@@ -38,11 +38,8 @@ pub fn encode(info: &PathInfo) -> Result<Vec<u8>, FrameError> {
     out.extend(info.nar_hash.as_bytes());
     out.extend(info.nar_size.to_be_bytes());
     out.push(
-        if info.deriver.is_some() {
-            FLAG_DERIVER
-        } else {
-            0
-        } | if info.ca.is_some() { FLAG_CA } else { 0 },
+        if info.deriver.is_some() { FLAG_DERIVER } else { 0 }
+            | if info.ca.is_some() { FLAG_CA } else { 0 },
     );
     let mut references: Vec<&StorePath> = info.references.iter().collect();
     if !references.is_sorted_by(|a, b| a < b) {
@@ -60,11 +57,7 @@ pub fn encode(info: &PathInfo) -> Result<Vec<u8>, FrameError> {
         put_path(&mut out, deriver)?;
     }
     if info.signatures.len() > SIGNATURES_MAX {
-        return Err(too_large(
-            "signatures",
-            info.signatures.len(),
-            SIGNATURES_MAX,
-        ));
+        return Err(too_large("signatures", info.signatures.len(), SIGNATURES_MAX));
     }
     out.push(info.signatures.len() as u8);
     for signature in &info.signatures {
@@ -107,27 +100,11 @@ pub fn decode(bytes: &[u8]) -> Result<PathInfo, FrameError> {
         return Err(FrameError::Bad("path info flags"));
     }
     let references = take_references(&mut reader)?;
-    let deriver = if flags & FLAG_DERIVER == 0 {
-        None
-    } else {
-        Some(take_path(&mut reader)?)
-    };
+    let deriver = if flags & FLAG_DERIVER == 0 { None } else { Some(take_path(&mut reader)?) };
     let signatures = take_signatures(&mut reader)?;
-    let ca = if flags & FLAG_CA == 0 {
-        None
-    } else {
-        Some(take_ca(&mut reader)?)
-    };
+    let ca = if flags & FLAG_CA == 0 { None } else { Some(take_ca(&mut reader)?) };
     reader.end()?;
-    Ok(PathInfo {
-        path,
-        nar_hash,
-        nar_size,
-        references,
-        deriver,
-        signatures,
-        ca,
-    })
+    Ok(PathInfo { path, nar_hash, nar_size, references, deriver, signatures, ca })
 }
 
 fn take_text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, FrameError> {
@@ -137,9 +114,8 @@ fn take_text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, FrameError> {
 
 fn take_path(reader: &mut Reader<'_>) -> Result<StorePath, FrameError> {
     let hash = HashPart::from_bytes(reader.array()?);
-    let name: StorePathName = take_text(reader)?
-        .parse()
-        .map_err(|_| FrameError::Bad("store path name"))?;
+    let name: StorePathName =
+        take_text(reader)?.parse().map_err(|_| FrameError::Bad("store path name"))?;
     Ok(StorePath::new(hash, name))
 }
 
@@ -177,15 +153,9 @@ fn take_signatures(reader: &mut Reader<'_>) -> Result<Vec<Signature>, FrameError
 
 fn take_ca(reader: &mut Reader<'_>) -> Result<ContentAddress, FrameError> {
     let text = take_text(reader)?;
-    let ca: ContentAddress = text
-        .parse()
-        .map_err(|_| FrameError::Bad("content address"))?;
+    let ca: ContentAddress = text.parse().map_err(|_| FrameError::Bad("content address"))?;
     // One encoding only: the text must be the canonical one.
-    if ca.to_string() == text {
-        Ok(ca)
-    } else {
-        Err(FrameError::Bad("content address"))
-    }
+    if ca.to_string() == text { Ok(ca) } else { Err(FrameError::Bad("content address")) }
 }
 
 #[cfg(test)]
@@ -238,10 +208,7 @@ mod tests {
         let mut swapped = bytes.clone();
         swapped.copy_within(at + 22..at + 44, at);
         swapped[at + 22..at + 44].copy_from_slice(&bytes[at..at + 22]);
-        assert_eq!(
-            decode(&swapped),
-            Err(FrameError::Bad("order of references"))
-        );
+        assert_eq!(decode(&swapped), Err(FrameError::Bad("order of references")));
         let mut slash = bytes.clone();
         slash[21] = b'/';
         assert_eq!(decode(&slash), Err(FrameError::Bad("store path name")));

@@ -94,22 +94,13 @@ impl MeshSecret {
         }
         let mut stretched = [0; 32];
         let rounds = std::num::NonZeroU32::new(STRETCH_ROUNDS).unwrap_or(std::num::NonZeroU32::MIN);
-        pbkdf2::derive(
-            pbkdf2::PBKDF2_HMAC_SHA256,
-            rounds,
-            STRETCH_SALT,
-            secret,
-            &mut stretched,
-        );
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, STRETCH_SALT, secret, &mut stretched);
         let extracted = hkdf::Salt::new(HKDF_SHA256, STRETCH_SALT).extract(&stretched);
         let proof: [u8; 32] = expand(&extracted, b"haulout membership proof");
         let tag: [u8; 32] = expand(&extracted, b"haulout mesh tag");
         let mut short = [0; TAG_LEN];
         short.copy_from_slice(&tag[..TAG_LEN]);
-        Ok(Self {
-            proof: hmac::Key::new(hmac::HMAC_SHA256, &proof),
-            tag: short,
-        })
+        Ok(Self { proof: hmac::Key::new(hmac::HMAC_SHA256, &proof), tag: short })
     }
 
     /// The tag that is announced: equal for equal secrets, says nothing else.
@@ -143,12 +134,7 @@ impl MeshSecret {
         accepter: &PeerId,
         proof: &[u8; PROOF_LEN],
     ) -> bool {
-        hmac::verify(
-            &self.proof,
-            &message(role, exporter, dialler, accepter),
-            proof,
-        )
-        .is_ok()
+        hmac::verify(&self.proof, &message(role, exporter, dialler, accepter), proof).is_ok()
     }
 }
 
@@ -158,13 +144,7 @@ fn message(
     dialler: &PeerId,
     accepter: &PeerId,
 ) -> Vec<u8> {
-    [
-        role.label(),
-        exporter,
-        dialler.as_bytes(),
-        accepter.as_bytes(),
-    ]
-    .concat()
+    [role.label(), exporter, dialler.as_bytes(), accepter.as_bytes()].concat()
 }
 
 /// One 32-byte key for one purpose.
@@ -172,9 +152,7 @@ fn expand(key: &hkdf::Prk, purpose: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     let info = [purpose];
     // 32 bytes is HKDF-SHA256's own block length, so neither call can fail.
-    let filled = key
-        .expand(&info, HKDF_SHA256)
-        .and_then(|okm| okm.fill(&mut out));
+    let filled = key.expand(&info, HKDF_SHA256).and_then(|okm| okm.fill(&mut out));
     debug_assert!(filled.is_ok());
     out
 }
@@ -198,27 +176,15 @@ mod tests {
         let proof = ours.prove(Role::Dialler, &exporter, &a, &b);
         assert!(same.verify(Role::Dialler, &exporter, &a, &b, &proof));
         assert!(!other.verify(Role::Dialler, &exporter, &a, &b, &proof));
-        assert!(
-            !same.verify(Role::Accepter, &exporter, &a, &b, &proof),
-            "reflection"
-        );
-        assert!(
-            !same.verify(Role::Dialler, &[8; 32], &a, &b, &proof),
-            "relay"
-        );
+        assert!(!same.verify(Role::Accepter, &exporter, &a, &b, &proof), "reflection");
+        assert!(!same.verify(Role::Dialler, &[8; 32], &a, &b, &proof), "relay");
         assert!(!same.verify(Role::Dialler, &exporter, &b, &a, &proof));
     }
 
     #[test]
     fn weak_secrets_are_refused_and_nothing_is_printed() {
-        assert_eq!(
-            MeshSecret::derive(b"short").unwrap_err(),
-            SecretError::TooShort(5)
-        );
-        assert_eq!(
-            MeshSecret::derive(&[b'x'; 2000]).unwrap_err(),
-            SecretError::TooLong(2000)
-        );
+        assert_eq!(MeshSecret::derive(b"short").unwrap_err(), SecretError::TooShort(5));
+        assert_eq!(MeshSecret::derive(&[b'x'; 2000]).unwrap_err(), SecretError::TooLong(2000));
         let secret = MeshSecret::derive(b"correct horse battery").unwrap();
         assert_eq!(format!("{secret:?}"), "MeshSecret { .. }");
     }

@@ -107,14 +107,7 @@ impl Mesh {
         let addrs = started
             .await
             .unwrap_or_else(|_| Err(StartError::Thread(std::io::ErrorKind::BrokenPipe.into())))?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                shared,
-                addrs,
-                quit,
-                done,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { shared, addrs, quit, done }) })
     }
 
     /// This machine's own key.
@@ -154,18 +147,10 @@ impl Mesh {
         max: usize,
         deadline: Duration,
     ) -> Result<Vec<PathInfo>, RequestError> {
-        let max = u16::try_from(max)
-            .unwrap_or(u16::MAX)
-            .clamp(1, PATH_INFOS_MAX);
+        let max = u16::try_from(max).unwrap_or(u16::MAX).clamp(1, PATH_INFOS_MAX);
         let request = Request::PathInfos { hash: *hash, max };
-        let body = ask::short(
-            &self.inner.shared,
-            peer,
-            request,
-            PATH_INFOS_BYTES_MAX,
-            deadline,
-        )
-        .await?;
+        let body =
+            ask::short(&self.inner.shared, peer, request, PATH_INFOS_BYTES_MAX, deadline).await?;
         frames::decode_path_infos(&body, hash, max)
             .map_err(|error| RequestError::Protocol(error.to_string()))
     }
@@ -239,10 +224,7 @@ fn bind_all(listen: &[SocketAddr]) -> Result<Vec<transport::Bound>, StartError> 
         return Err(StartError::NoListenAddress);
     }
     if listen.len() > LISTEN_MAX {
-        return Err(StartError::TooManyListenAddresses {
-            given: listen.len(),
-            max: LISTEN_MAX,
-        });
+        return Err(StartError::TooManyListenAddresses { given: listen.len(), max: LISTEN_MAX });
     }
     let mut bound = Vec::with_capacity(listen.len());
     for addr in listen {
@@ -257,17 +239,11 @@ fn bind_all(listen: &[SocketAddr]) -> Result<Vec<transport::Bound>, StartError> 
                     Err(error)
                 }
             })
-            .map_err(|source| StartError::Bind {
-                addr: *addr,
-                source,
-            })?;
+            .map_err(|source| StartError::Bind { addr: *addr, source })?;
         bound.push(socket);
     }
-    if let Some(small) = bound
-        .iter()
-        .map(|socket| socket.receive_buffer)
-        .min()
-        .filter(|size| *size < SOCKET_BUFFER)
+    if let Some(small) =
+        bound.iter().map(|socket| socket.receive_buffer).min().filter(|size| *size < SOCKET_BUFFER)
     {
         tracing::warn!(
             granted = small,

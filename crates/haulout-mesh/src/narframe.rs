@@ -61,9 +61,7 @@ impl Frame {
             Encoding::Raw => 0,
             Encoding::Zstd => 1,
         };
-        let [a, b, c, d] = u32::try_from(self.data.len())
-            .unwrap_or(u32::MAX)
-            .to_be_bytes();
+        let [a, b, c, d] = u32::try_from(self.data.len()).unwrap_or(u32::MAX).to_be_bytes();
         [encoding, a, b, c, d]
     }
 }
@@ -212,22 +210,10 @@ pub fn produce(
             read => filled += read.min(rest.len()),
         }
     }
-    let compressed = if try_compress {
-        compress(&buffer)
-    } else {
-        None
-    };
+    let compressed = if try_compress { compress(&buffer) } else { None };
     Ok(match compressed {
-        Some(data) => Frame {
-            encoding: Encoding::Zstd,
-            data,
-            raw_len,
-        },
-        None => Frame {
-            encoding: Encoding::Raw,
-            data: Bytes::from(buffer),
-            raw_len,
-        },
+        Some(data) => Frame { encoding: Encoding::Zstd, data, raw_len },
+        None => Frame { encoding: Encoding::Raw, data: Bytes::from(buffer), raw_len },
     })
 }
 
@@ -258,11 +244,7 @@ impl FrameCache {
     /// An empty cache with these bounds.
     #[must_use]
     pub fn new(bytes_max: usize, ttl: Duration) -> Self {
-        Self {
-            bytes_max,
-            ttl,
-            inner: Mutex::default(),
-        }
+        Self { bytes_max, ttl, inner: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, CacheInner> {
@@ -278,11 +260,7 @@ impl FrameCache {
             return None;
         }
         cached.used = Instant::now();
-        Some(Frame {
-            encoding: Encoding::Zstd,
-            data: cached.data.clone(),
-            raw_len,
-        })
+        Some(Frame { encoding: Encoding::Zstd, data: cached.data.clone(), raw_len })
     }
 
     /// Keeps a compressed frame.
@@ -298,11 +276,8 @@ impl FrameCache {
                 return;
             }
         }
-        let cached = Cached {
-            data: frame.data.clone(),
-            raw_len: frame.raw_len,
-            used: Instant::now(),
-        };
+        let cached =
+            Cached { data: frame.data.clone(), raw_len: frame.raw_len, used: Instant::now() };
         inner.bytes += frame.data.len();
         if let Some(old) = inner.frames.insert((*nar, position), cached) {
             inner.bytes -= old.data.len();
@@ -372,7 +347,7 @@ mod tests {
             while at < end {
                 let len = raw_len(at, end) as u64;
                 assert!(len > 0 && len <= size);
-                assert!((at + len) % size == 0 || at + len == end);
+                assert!((at + len).is_multiple_of(size) || at + len == end);
                 at += len;
             }
             assert_eq!(at, end);
@@ -382,12 +357,8 @@ mod tests {
 
     #[test]
     fn a_frame_survives_both_encodings() {
-        let text: Vec<u8> = b"/nix/store/abc-hello "
-            .iter()
-            .copied()
-            .cycle()
-            .take(FRAME_SIZE)
-            .collect();
+        let text: Vec<u8> =
+            b"/nix/store/abc-hello ".iter().copied().cycle().take(FRAME_SIZE).collect();
         let reader = Memory(text.clone());
         for compressed in [false, true] {
             let frame = produce(&reader, 0, FRAME_SIZE, compressed).unwrap();
@@ -422,15 +393,10 @@ mod tests {
         let noise: Vec<u8> = (0..FRAME_SIZE as u64)
             .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8 ^ (at >> 3) as u8)
             .collect();
-        let hashed: Vec<u8> = noise
-            .chunks(32)
-            .flat_map(|chunk| *blake3::hash(chunk).as_bytes())
-            .collect();
+        let hashed: Vec<u8> =
+            noise.chunks(32).flat_map(|chunk| *blake3::hash(chunk).as_bytes()).collect();
         assert!(compress(&hashed).is_none());
-        let busy = Pressure {
-            send_blocked: true,
-            idle_cores: 1.0,
-        };
+        let busy = Pressure { send_blocked: true, idle_cores: 1.0 };
         let mut shrinkage = Shrinkage::default();
         let mut tries = 0;
         for _ in 0..200 {
@@ -444,20 +410,8 @@ mod tests {
         assert!(tries < 12, "{tries}");
         shrinkage.tried(true);
         assert!(worth_compressing(busy, shrinkage));
-        assert!(!worth_compressing(
-            Pressure {
-                send_blocked: false,
-                ..busy
-            },
-            shrinkage
-        ));
-        assert!(!worth_compressing(
-            Pressure {
-                idle_cores: 0.0,
-                ..busy
-            },
-            shrinkage
-        ));
+        assert!(!worth_compressing(Pressure { send_blocked: false, ..busy }, shrinkage));
+        assert!(!worth_compressing(Pressure { idle_cores: 0.0, ..busy }, shrinkage));
     }
 
     #[test]
@@ -472,17 +426,9 @@ mod tests {
             cache.put(&NarHash::from_bytes([1; 32]), at, &frame(at as u8));
         }
         assert!(cache.bytes() <= 64 << 10);
-        assert!(
-            cache
-                .get(&NarHash::from_bytes([1; 32]), 0, FRAME_SIZE)
-                .is_some()
-        );
+        assert!(cache.get(&NarHash::from_bytes([1; 32]), 0, FRAME_SIZE).is_some());
         assert!(cache.get(&NarHash::from_bytes([1; 32]), 0, 5).is_none());
-        assert!(
-            cache
-                .get(&NarHash::from_bytes([2; 32]), 0, FRAME_SIZE)
-                .is_none()
-        );
+        assert!(cache.get(&NarHash::from_bytes([2; 32]), 0, FRAME_SIZE).is_none());
         std::thread::sleep(Duration::from_millis(30));
         cache.expire();
         assert_eq!(cache.bytes(), 0);

@@ -32,17 +32,12 @@ impl CpuGauge {
             return UNKNOWN_IDLE;
         };
         let now = Instant::now();
-        let age = inner
-            .0
-            .as_ref()
-            .map(|sample| now.saturating_duration_since(sample.at));
+        let age = inner.0.as_ref().map(|sample| now.saturating_duration_since(sample.at));
         if age.is_some_and(|age| age < SAMPLE_MIN) {
             return inner.1.unwrap_or(UNKNOWN_IDLE);
         }
-        let Some(idle_ticks) = fs::read_to_string("/proc/stat")
-            .ok()
-            .as_deref()
-            .and_then(parse_idle)
+        let Some(idle_ticks) =
+            fs::read_to_string("/proc/stat").ok().as_deref().and_then(parse_idle)
         else {
             return UNKNOWN_IDLE;
         };
@@ -52,10 +47,7 @@ impl CpuGauge {
             let ticks = idle_ticks.saturating_sub(sample.idle_ticks);
             inner.1 = Some(ticks as f32 / TICKS_PER_SECOND / age.as_secs_f32());
         }
-        inner.0 = Some(Sample {
-            at: now,
-            idle_ticks,
-        });
+        inner.0 = Some(Sample { at: now, idle_ticks });
         inner.1.unwrap_or(UNKNOWN_IDLE)
     }
 }

@@ -87,11 +87,7 @@ impl Link {
     }
 
     pub(crate) fn asker(&self) -> Asker {
-        Asker {
-            peer: self.peer,
-            membership: self.membership,
-            addr: self.addr(),
-        }
+        Asker { peer: self.peer, membership: self.membership, addr: self.addr() }
     }
 
     pub(crate) fn close(&self, code: u32, reason: &str) {
@@ -229,10 +225,7 @@ impl Shared {
     ) -> Arc<Link> {
         let stats = {
             let mut peers = self.lock_peers();
-            let entry = peers
-                .entries
-                .entry(peer)
-                .or_insert_with(|| Entry::new(Instant::now()));
+            let entry = peers.entries.entry(peer).or_insert_with(|| Entry::new(Instant::now()));
             Arc::clone(&entry.stats)
         };
         let limits = &self.config.limits;
@@ -279,10 +272,7 @@ impl Shared {
         if !peers.table.connected(link.peer, now) {
             return Adopted::Refused(code::BANNED);
         }
-        let entry = peers
-            .entries
-            .entry(link.peer)
-            .or_insert_with(|| Entry::new(Instant::now()));
+        let entry = peers.entries.entry(link.peer).or_insert_with(|| Entry::new(Instant::now()));
         entry.failures = 0;
         entry.membership = link.membership;
         let old = entry.link.take().filter(|old| old.alive());
@@ -311,11 +301,7 @@ impl Shared {
         let Some(entry) = peers.entries.get_mut(&link.peer) else {
             return false;
         };
-        if !entry
-            .link
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, link))
-        {
+        if !entry.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
             return false;
         }
         entry.link = None;
@@ -393,17 +379,12 @@ impl Shared {
         let table_now = self.now();
         let mut peers = self.lock_peers();
         let Peers { entries, table } = &mut *peers;
-        let connected = entries
-            .values()
-            .filter(|entry| entry.link().is_some())
-            .count();
+        let connected = entries.values().filter(|entry| entry.link().is_some()).count();
         let mut room = self.config.limits.connections.saturating_sub(connected);
         let mut due = Vec::new();
         let mut next: Option<Instant> = None;
         for (peer, entry) in entries.iter_mut() {
-            let usable_link = entry
-                .link()
-                .is_some_and(|link| !link.silent.load(Ordering::Relaxed));
+            let usable_link = entry.link().is_some_and(|link| !link.silent.load(Ordering::Relaxed));
             if usable_link || !entry.wanted() || room == 0 {
                 continue;
             }
@@ -444,12 +425,7 @@ impl Shared {
 
     /// Every present connection.
     pub(crate) fn links(&self) -> Vec<Arc<Link>> {
-        self.lock_peers()
-            .entries
-            .values()
-            .filter_map(Entry::link)
-            .cloned()
-            .collect()
+        self.lock_peers().entries.values().filter_map(Entry::link).cloned().collect()
     }
 
     /// Tells the peer table how far the connected peers are.
@@ -473,19 +449,13 @@ impl Shared {
     /// Applies holdings that arrived on `link`; ignored unless it is the peer's present connection.
     pub(crate) fn take_holdings(&self, link: &Arc<Link>, message: Message) -> Result<(), Mismatch> {
         let peers = self.lock_peers();
-        let current = peers
-            .entries
-            .get(&link.peer)
-            .and_then(|entry| entry.link.as_ref());
+        let current = peers.entries.get(&link.peer).and_then(|entry| entry.link.as_ref());
         if !current.is_some_and(|current| Arc::ptr_eq(current, link)) {
             return Ok(());
         }
         let count = write(&self.hints).apply(&link.peer, message)?;
         drop(peers);
-        self.emit(MeshEvent::Holdings {
-            peer: link.peer,
-            count,
-        });
+        self.emit(MeshEvent::Holdings { peer: link.peer, count });
         Ok(())
     }
 
@@ -515,11 +485,7 @@ impl Shared {
         } else {
             tracing::debug!(peer = %peer.short(), %reason, "peer blamed");
         }
-        self.emit(MeshEvent::Blamed {
-            peer: *peer,
-            reason,
-            banned,
-        });
+        self.emit(MeshEvent::Blamed { peer: *peer, reason, banned });
     }
 
     pub(crate) fn emit(&self, event: MeshEvent) {
@@ -529,11 +495,7 @@ impl Shared {
 
     /// Peers to ask for a prefix, best first.
     pub(crate) fn who_has(&self, prefix: u32) -> Vec<PeerId> {
-        let holders = self
-            .hints
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .who_has(prefix);
+        let holders = self.hints.read().unwrap_or_else(PoisonError::into_inner).who_has(prefix);
         if holders.is_empty() {
             return Vec::new();
         }
@@ -561,12 +523,7 @@ impl Shared {
         let candidates: Vec<PeerId> = {
             let peers = self.lock_peers();
             let hints = self.hints.read().unwrap_or_else(PoisonError::into_inner);
-            peers
-                .entries
-                .keys()
-                .filter(|peer| hints.count(peer).is_none())
-                .copied()
-                .collect()
+            peers.entries.keys().filter(|peer| hints.count(peer).is_none()).copied().collect()
         };
         self.usable(candidates.into_iter())
     }
@@ -599,12 +556,7 @@ fn view(peer: &PeerId, entry: &Entry, table: &PeerTable, hints: &Hints, now: Now
         None => PeerState::Known,
     };
     let mut addrs: Vec<SocketAddr> = link.map(|link| link.addr()).into_iter().collect();
-    addrs.extend(
-        entry
-            .addrs
-            .iter()
-            .filter(|addr| link.is_none_or(|link| link.addr() != **addr)),
-    );
+    addrs.extend(entry.addrs.iter().filter(|addr| link.is_none_or(|link| link.addr() != **addr)));
     let wire = link.map(|link| link.conn.stats());
     PeerView {
         id: *peer,

@@ -50,15 +50,7 @@ pub(crate) async fn answer(
         }
         Ok(Request::NarTree(key)) => nar_tree(&shared, &link, &mut send, key).await,
         Ok(Request::NarRange { key, start, len }) => {
-            nar_range(
-                &shared,
-                &link,
-                &mut send,
-                key,
-                start,
-                start.saturating_add(len),
-            )
-            .await
+            nar_range(&shared, &link, &mut send, key, start, start.saturating_add(len)).await
         }
         Ok(Request::Unknown(_)) => status(&mut send, Status::Unsupported).await,
         Err(_) => status(&mut send, Status::BadRequest).await,
@@ -86,9 +78,7 @@ pub(crate) fn refuse(mut send: SendStream, recv: RecvStream) {
 
 async fn read_request(recv: &mut RecvStream) -> io::Result<Request> {
     let mut header = [0; REQUEST_HEADER_LEN];
-    recv.read_exact(&mut header)
-        .await
-        .map_err(io::Error::other)?;
+    recv.read_exact(&mut header).await.map_err(io::Error::other)?;
     let len = Request::body_len(header).map_err(io::Error::other)?;
     let mut body = vec![0; len];
     recv.read_exact(&mut body).await.map_err(io::Error::other)?;
@@ -106,9 +96,7 @@ async fn write(send: &mut SendStream, chunks: &mut [Bytes]) -> io::Result<bool> 
 }
 
 async fn status(send: &mut SendStream, status: Status) -> io::Result<()> {
-    write(send, &mut [Bytes::copy_from_slice(&[status.to_byte()])])
-        .await
-        .map(drop)
+    write(send, &mut [Bytes::copy_from_slice(&[status.to_byte()])]).await.map(drop)
 }
 
 async fn body(send: &mut SendStream, body: Option<Vec<u8>>) -> io::Result<()> {
@@ -130,18 +118,10 @@ async fn path_infos(
     let (serve, asker) = (Arc::clone(&shared.serve), link.asker());
     let answer = tokio::task::spawn_blocking(move || {
         let infos = serve.path_infos(&asker, &hash, usize::from(max));
-        let infos = infos
-            .get(..infos.len().min(usize::from(max)))
-            .unwrap_or_default();
+        let infos = infos.get(..infos.len().min(usize::from(max))).unwrap_or_default();
         // An answer about another path would only get us blamed.
-        let right = infos
-            .first()
-            .is_some_and(|first| first.path.hash_part() == hash);
-        if right {
-            frames::encode_path_infos(infos)
-        } else {
-            None
-        }
+        let right = infos.first().is_some_and(|first| first.path.hash_part() == hash);
+        if right { frames::encode_path_infos(infos) } else { None }
     });
     body(send, answer.await.unwrap_or_default()).await
 }
@@ -172,10 +152,7 @@ async fn permit(shared: &Shared, link: &Link) -> Option<Permit> {
     let both = async {
         let peer = Arc::clone(&link.frames).acquire_owned().await.ok()?;
         let all = Arc::clone(&shared.frames).acquire_owned().await.ok()?;
-        Some(Permit {
-            _peer: peer,
-            _all: all,
-        })
+        Some(Permit { _peer: peer, _all: all })
     };
     timeout(PERMIT_TIMEOUT, both).await.ok().flatten()
 }
@@ -272,15 +249,8 @@ impl Sending {
                 return Ok((frame, false));
             }
             // The gauge is asked only when its answer matters.
-            let idle_cores = if blocked {
-                shared.gauge.idle_cores()
-            } else {
-                0.0
-            };
-            let pressure = Pressure {
-                send_blocked: blocked,
-                idle_cores,
-            };
+            let idle_cores = if blocked { shared.gauge.idle_cores() } else { 0.0 };
+            let pressure = Pressure { send_blocked: blocked, idle_cores };
             let wanted = narframe::worth_compressing(pressure, shrinkage);
             let frame = narframe::produce(reader, position, raw_len, wanted)?;
             shared.cache.put(&nar, position, &frame);
@@ -310,11 +280,7 @@ impl Sending {
         while started.elapsed() < NOT_YET_MAX {
             sleep(pause).await;
             pause = (pause * 2).min(longest);
-            match self
-                .start(reader, position)
-                .await
-                .map_err(io::Error::other)?
-            {
+            match self.start(reader, position).await.map_err(io::Error::other)? {
                 Ok(made) => return Ok(self.learn(made)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),

@@ -159,11 +159,8 @@ async fn established(shared: &Arc<Shared>, conn: Connection, role: Role) -> Opti
         Ok(membership) => membership,
         Err(error) => {
             tracing::debug!(peer = %peer.short(), %error, "hello failed");
-            let close = if matches!(error, HelloError::Timeout) {
-                code::TIMEOUT
-            } else {
-                code::PROTOCOL
-            };
+            let close =
+                if matches!(error, HelloError::Timeout) { code::TIMEOUT } else { code::PROTOCOL };
             conn.close(VarInt::from_u32(close), b"hello failed");
             return None;
         }
@@ -174,11 +171,7 @@ async fn established(shared: &Arc<Shared>, conn: Connection, role: Role) -> Opti
         conn.close(VarInt::from_u32(code::STRANGER), b"not a member");
         return None;
     }
-    let dialler = if role == Role::Dialler {
-        shared.id
-    } else {
-        peer
-    };
+    let dialler = if role == Role::Dialler { shared.id } else { peer };
     let link = shared.new_link(conn, peer, membership, dialler);
     match shared.adopt(&link) {
         Adopted::Kept(old) => {
@@ -223,51 +216,26 @@ async fn hello(
     let mut exporter = [0; EXPORTER_LEN];
     conn.export_keying_material(&mut exporter, EXPORTER_LABEL, b"")
         .map_err(|_| HelloError::Exporter)?;
-    let (dialler, accepter) = if role == Role::Dialler {
-        (shared.id, peer)
-    } else {
-        (peer, shared.id)
-    };
+    let (dialler, accepter) =
+        if role == Role::Dialler { (shared.id, peer) } else { (peer, shared.id) };
     let secret = shared.config.secret.as_ref();
     let own = secret.map(|secret| secret.prove(role, &exporter, &dialler, &accepter));
     let judge = |theirs: &Hello| {
-        let proven = secret
-            .zip(theirs.proof.as_ref())
-            .is_some_and(|(secret, proof)| {
-                secret.verify(role.other(), &exporter, &dialler, &accepter, proof)
-            });
-        if proven {
-            Membership::Member
-        } else {
-            Membership::Stranger
-        }
+        let proven = secret.zip(theirs.proof.as_ref()).is_some_and(|(secret, proof)| {
+            secret.verify(role.other(), &exporter, &dialler, &accepter, proof)
+        });
+        if proven { Membership::Member } else { Membership::Stranger }
     };
     if role == Role::Dialler {
         let (mut send, mut recv) = conn.open_bi().await.map_err(io)?;
-        send.write_all(
-            &Hello {
-                minor: MINOR_VERSION,
-                proof: own,
-            }
-            .encode(),
-        )
-        .await
-        .map_err(io)?;
+        send.write_all(&Hello { minor: MINOR_VERSION, proof: own }.encode()).await.map_err(io)?;
         let _ = send.finish();
         Ok(judge(&read_hello(&mut recv).await?))
     } else {
         let (mut send, mut recv) = conn.accept_bi().await.map_err(io)?;
         let membership = judge(&read_hello(&mut recv).await?);
         let proof = own.filter(|_| membership == Membership::Member);
-        send.write_all(
-            &Hello {
-                minor: MINOR_VERSION,
-                proof,
-            }
-            .encode(),
-        )
-        .await
-        .map_err(io)?;
+        send.write_all(&Hello { minor: MINOR_VERSION, proof }.encode()).await.map_err(io)?;
         let _ = send.finish();
         Ok(membership)
     }
@@ -295,10 +263,7 @@ async fn run(shared: Arc<Shared>, link: Arc<Link>) {
     drop(tasks);
     if shared.lost(&link, &reason) {
         tracing::debug!(peer = %link.peer.short(), %reason, "connection ended");
-        shared.emit(MeshEvent::Lost {
-            peer: link.peer,
-            reason: reason.to_string(),
-        });
+        shared.emit(MeshEvent::Lost { peer: link.peer, reason: reason.to_string() });
     } else if closed_with(&reason).is_none() {
         tracing::trace!(peer = %link.peer.short(), %reason, "superseded connection ended");
     }
@@ -308,20 +273,11 @@ async fn accept_requests(shared: Arc<Shared>, link: Arc<Link>) {
     while let Ok((send, recv)) = link.conn.accept_bi().await {
         link.stats.asked_us.fetch_add(1, Ordering::Relaxed);
         if link.requests.take() {
-            tokio::spawn(serve::answer(
-                Arc::clone(&shared),
-                Arc::clone(&link),
-                send,
-                recv,
-            ));
+            tokio::spawn(serve::answer(Arc::clone(&shared), Arc::clone(&link), send, recv));
         } else if link.refusals.take() {
             serve::refuse(send, recv);
         } else {
-            shared.blame(
-                &link.peer,
-                Fault::ProtocolViolation,
-                Some("flood of requests"),
-            );
+            shared.blame(&link.peer, Fault::ProtocolViolation, Some("flood of requests"));
             return;
         }
     }
@@ -384,9 +340,7 @@ async fn read_holdings(
             Ok(Err(error)) => return Err(HoldingsEnd::Bad(error.to_string())),
             Err(_) => return Ok(()),
         };
-        shared
-            .take_holdings(link, message)
-            .map_err(|_| HoldingsEnd::Resync)?;
+        shared.take_holdings(link, message).map_err(|_| HoldingsEnd::Resync)?;
     }
 }
 

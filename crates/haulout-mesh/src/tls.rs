@@ -35,10 +35,7 @@ struct KeyVerifier {
 impl KeyVerifier {
     fn new(expected: Option<PeerId>) -> Self {
         let algorithms = provider::default_provider().signature_verification_algorithms;
-        Self {
-            expected,
-            algorithms,
-        }
+        Self { expected, algorithms }
     }
 
     fn check(&self, key: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), Error> {
@@ -82,8 +79,7 @@ impl ServerCertVerifier for KeyVerifier {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check(end_entity, intermediates)
-            .map(|()| ServerCertVerified::assertion())
+        self.check(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -124,8 +120,7 @@ impl ClientCertVerifier for KeyVerifier {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check(end_entity, intermediates)
-            .map(|()| ClientCertVerified::assertion())
+        self.check(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -162,10 +157,7 @@ fn crypto() -> Arc<CryptoProvider> {
 fn certified_key(identity: &Identity) -> Result<Arc<CertifiedKey>, Error> {
     let private = PrivatePkcs8KeyDer::from(identity.pkcs8());
     let key = provider::sign::any_eddsa_type(&private)?;
-    Ok(Arc::new(CertifiedKey::new(
-        vec![CertificateDer::from(spki(&identity.id()))],
-        key,
-    )))
+    Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki(&identity.id()))], key)))
 }
 
 /// Configuration of the accepting side: asks for the dialler's key and takes any Ed25519 one.

@@ -45,11 +45,8 @@ const INITIAL_RTT: Duration = Duration::from_millis(20);
 
 /// How often to touch a quiet connection when there are so many of them: at most 25 packets a second in all.
 pub(crate) fn keep_alive(connections: usize) -> Duration {
-    let spread = Duration::from_millis(
-        u64::try_from(connections)
-            .unwrap_or(u64::MAX)
-            .saturating_mul(40),
-    );
+    let spread =
+        Duration::from_millis(u64::try_from(connections).unwrap_or(u64::MAX).saturating_mul(40));
     spread.clamp(KEEP_ALIVE_MIN, IDLE_TIMEOUT / 3)
 }
 
@@ -140,10 +137,7 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<Bound> {
     socket.set_nonblocking(true)?;
     // Linux reports twice what was granted (its own bookkeeping included).
     let receive_buffer = socket.recv_buffer_size().unwrap_or(0) / 2;
-    Ok(Bound {
-        socket: socket.into(),
-        receive_buffer,
-    })
+    Ok(Bound { socket: socket.into(), receive_buffer })
 }
 
 #[cfg(test)]

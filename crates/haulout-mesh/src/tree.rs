@@ -67,26 +67,15 @@ impl NarTree {
     pub fn check(&self, nar_size: u64) -> Result<(), TreeError> {
         let expected = group_count(nar_size);
         if self.groups.len() as u64 != expected {
-            return Err(TreeError::Count {
-                given: self.groups.len(),
-                expected,
-                nar_size,
-            });
+            return Err(TreeError::Count { given: self.groups.len(), expected, nar_size });
         }
-        if merged_root(&self.groups, nar_size) == self.root {
-            Ok(())
-        } else {
-            Err(TreeError::Root)
-        }
+        if merged_root(&self.groups, nar_size) == self.root { Ok(()) } else { Err(TreeError::Root) }
     }
 
     /// Whether `data` is group number `index` of the NAR. `data` must be the whole group.
     #[must_use]
     pub fn group_holds(&self, index: u64, data: &[u8]) -> bool {
-        let Some(expected) = usize::try_from(index)
-            .ok()
-            .and_then(|at| self.groups.get(at))
-        else {
+        let Some(expected) = usize::try_from(index).ok().and_then(|at| self.groups.get(at)) else {
             return false;
         };
         let only = self.groups.len() == 1;
@@ -140,9 +129,7 @@ fn merged(groups: &[[u8; 32]], len: u64) -> hazmat::ChainingValue {
 /// Splits at the boundary BLAKE3 uses: the left half is the largest power of two of chunks below the whole.
 fn halves(groups: &[[u8; 32]], len: u64) -> (&[[u8; 32]], &[[u8; 32]], u64) {
     let left_len = hazmat::left_subtree_len(len);
-    let at = usize::try_from(left_len / GROUP_SIZE)
-        .unwrap_or(usize::MAX)
-        .min(groups.len());
+    let at = usize::try_from(left_len / GROUP_SIZE).unwrap_or(usize::MAX).min(groups.len());
     let (left, right) = groups.split_at(at);
     (left, right, left_len)
 }
@@ -166,12 +153,7 @@ impl NarTreeBuilder {
     /// An empty builder.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            hasher: blake3::Hasher::new(),
-            in_group: 0,
-            len: 0,
-            groups: Vec::new(),
-        }
+        Self { hasher: blake3::Hasher::new(), in_group: 0, len: 0, groups: Vec::new() }
     }
 
     /// Takes the next bytes.
@@ -206,10 +188,7 @@ impl NarTreeBuilder {
             self.hasher.finalize_non_root()
         };
         self.groups.push(last);
-        NarTree {
-            root: merged_root(&self.groups, self.len),
-            groups: self.groups,
-        }
+        NarTree { root: merged_root(&self.groups, self.len), groups: self.groups }
     }
 }
 
@@ -268,10 +247,7 @@ mod tests {
         let mut short = tree.clone();
         short.groups.pop();
         assert!(matches!(short.check(size), Err(TreeError::Count { .. })));
-        assert!(matches!(
-            tree.check(size + GROUP_SIZE),
-            Err(TreeError::Count { .. })
-        ));
+        assert!(matches!(tree.check(size + GROUP_SIZE), Err(TreeError::Count { .. })));
         assert!(!tree.group_holds(6, &data[..10]));
         assert!(!tree.group_holds(u64::MAX, &data[..10]));
         assert!(!tree.group_holds(0, &data));

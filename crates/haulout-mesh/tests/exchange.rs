@@ -18,59 +18,33 @@ async fn two_agents_exchange_infos_trees_and_ranges() {
     let a = start(config(1), &a_world).await;
     let b = start(with_peer(config(2), &a), &b_world).await;
     eventually("b knows what a has", || b.who_has(&big.hash()) == [a.id()]).await;
-    assert!(
-        b.who_has(&private.hash()).is_empty(),
-        "strangers are not told"
-    );
+    assert!(b.who_has(&private.hash()).is_empty(), "strangers are not told");
     eventually("a sees b", || {
-        a.peers()
-            .iter()
-            .any(|peer| peer.id == b.id() && peer.state == PeerState::Connected)
+        a.peers().iter().any(|peer| peer.id == b.id() && peer.state == PeerState::Connected)
     })
     .await;
 
-    let infos = b
-        .path_infos(&a.id(), &small.hash(), 10, SOON)
-        .await
-        .unwrap();
+    let infos = b.path_infos(&a.id(), &small.hash(), 10, SOON).await.unwrap();
     assert_eq!(infos[0], small.info);
     assert_eq!(infos.len(), 3);
     let tree = b.nar_tree(&a.id(), &big.key(), SOON).await.unwrap();
     assert_eq!(tree.root, blake3::hash(&big.nar));
 
-    for range in [
-        0..3_000_000,
-        0..1,
-        2_999_999..3_000_000,
-        100_000..1_000_001,
-        262_144..524_288,
-    ] {
-        let mut stream = b
-            .nar_range(&a.id(), &big.key(), range.clone(), SOON)
-            .await
-            .unwrap();
+    for range in [0..3_000_000, 0..1, 2_999_999..3_000_000, 100_000..1_000_001, 262_144..524_288] {
+        let mut stream = b.nar_range(&a.id(), &big.key(), range.clone(), SOON).await.unwrap();
         let got = read_all(&mut stream).await.unwrap();
-        assert!(
-            got == big.nar[range.start as usize..range.end as usize],
-            "{range:?}"
-        );
+        assert!(got == big.nar[range.start as usize..range.end as usize], "{range:?}");
         assert_eq!(stream.next().await, Ok(None));
     }
 
-    assert_eq!(
-        b.path_infos(&a.id(), &private.hash(), 1, SOON).await,
-        Err(RequestError::No)
-    );
+    assert_eq!(b.path_infos(&a.id(), &private.hash(), 1, SOON).await, Err(RequestError::No));
     assert!(matches!(
         b.nar_range(&a.id(), &private.key(), 0..10, SOON).await,
         Err(RequestError::No)
     ));
     let mut other_build = big.key();
     other_build.nar_size += 1;
-    assert!(matches!(
-        b.nar_range(&a.id(), &other_build, 0..10, SOON).await,
-        Err(RequestError::No)
-    ));
+    assert!(matches!(b.nar_range(&a.id(), &other_build, 0..10, SOON).await, Err(RequestError::No)));
     assert!(matches!(
         b.nar_range(&a.id(), &big.key(), 5..5, SOON).await,
         Err(RequestError::BadQuestion(_))
@@ -104,20 +78,12 @@ async fn holdings_follow_what_changes() {
     let b_world = World::new([]);
     let a = start(config(3), &a_world).await;
     let b = start(with_peer(config(4), &a), &b_world).await;
-    eventually("connected", || {
-        b.peers().iter().any(|peer| peer.holdings == Some(0))
-    })
-    .await;
-    let items: Vec<Item> = (0..50)
-        .map(|seed| Item::new(100 + seed, 100, true))
-        .collect();
+    eventually("connected", || b.peers().iter().any(|peer| peer.holdings == Some(0))).await;
+    let items: Vec<Item> = (0..50).map(|seed| Item::new(100 + seed, 100, true)).collect();
     for item in &items {
         a_world.add(item.clone());
     }
-    eventually("all there", || {
-        items.iter().all(|item| b.who_has(&item.hash()) == [a.id()])
-    })
-    .await;
+    eventually("all there", || items.iter().all(|item| b.who_has(&item.hash()) == [a.id()])).await;
     a_world.remove(&items[7].hash());
     eventually("one gone", || b.who_has(&items[7].hash()).is_empty()).await;
     assert_eq!(b.who_has(&items[8].hash()), [a.id()]);
@@ -142,30 +108,20 @@ async fn five_agents_serve_each_other_in_parallel() {
         meshes.push(start(config, world).await);
     }
     eventually("everybody knows everybody", || {
-        meshes.iter().all(|mesh| {
-            mesh.peers()
-                .iter()
-                .filter(|peer| peer.holdings == Some(4))
-                .count()
-                == 4
-        })
+        meshes
+            .iter()
+            .all(|mesh| mesh.peers().iter().filter(|peer| peer.holdings == Some(4)).count() == 4)
     })
     .await;
     let mut tasks = tokio::task::JoinSet::new();
     for (index, mesh) in meshes.iter().enumerate() {
-        for (other, world) in worlds
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != index)
-        {
+        for (other, world) in worlds.iter().enumerate().filter(|(other, _)| *other != index) {
             for item in world.items.lock().unwrap().values().cloned() {
                 let (mesh, peer) = (mesh.clone(), meshes[other].id());
                 tasks.spawn(async move {
                     assert_eq!(mesh.who_has(&item.hash()), [peer]);
-                    let mut stream = mesh
-                        .nar_range(&peer, &item.key(), 0..700_000, SOON)
-                        .await
-                        .unwrap();
+                    let mut stream =
+                        mesh.nar_range(&peer, &item.key(), 0..700_000, SOON).await.unwrap();
                     assert!(read_all(&mut stream).await.unwrap() == *item.nar);
                 });
             }
@@ -184,12 +140,8 @@ async fn a_peer_that_never_answers_costs_the_deadline_and_no_more() {
     *a_world.deaf_to.lock().unwrap() = Some(item.hash());
     let a = start(config(5), &a_world).await;
     let b = start(with_peer(config(6), &a), &World::new([])).await;
-    eventually("connected", || {
-        b.peers()
-            .iter()
-            .any(|peer| peer.state == PeerState::Connected)
-    })
-    .await;
+    eventually("connected", || b.peers().iter().any(|peer| peer.state == PeerState::Connected))
+        .await;
     let started = std::time::Instant::now();
     let deadline = Duration::from_millis(100);
     assert_eq!(

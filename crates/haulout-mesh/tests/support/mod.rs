@@ -1,9 +1,5 @@
 //! A small world for the tests: an agent's content in memory, and meshes on loopback.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test file uses a part of this"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
 
 use std::collections::HashMap;
 use std::io;
@@ -35,10 +31,8 @@ impl Item {
         let nar = text(seed, size);
         let mut hash = [0; 20];
         hash[..32.min(20)].copy_from_slice(&blake3::hash(&seed.to_be_bytes()).as_bytes()[..20]);
-        let path = StorePath::new(
-            HashPart::from_bytes(hash),
-            format!("item-{seed}").parse().unwrap(),
-        );
+        let path =
+            StorePath::new(HashPart::from_bytes(hash), format!("item-{seed}").parse().unwrap());
         let info = PathInfo {
             references: vec![path.clone()],
             path,
@@ -48,11 +42,7 @@ impl Item {
             signatures: vec![Signature::new("cache.example-1", [1; 64]).unwrap()],
             ca: None,
         };
-        Self {
-            info,
-            nar: Arc::new(nar),
-            public,
-        }
+        Self { info, nar: Arc::new(nar), public }
     }
 
     pub fn hash(&self) -> HashPart {
@@ -60,11 +50,7 @@ impl Item {
     }
 
     pub fn key(&self) -> NarKey {
-        NarKey {
-            path: self.hash(),
-            nar_hash: self.info.nar_hash,
-            nar_size: self.info.nar_size,
-        }
+        NarKey { path: self.hash(), nar_hash: self.info.nar_hash, nar_size: self.info.nar_size }
     }
 }
 
@@ -74,11 +60,8 @@ pub fn text(seed: u32, size: usize) -> Vec<u8> {
     let mut line = 0_u32;
     while out.len() < size {
         out.extend(
-            format!(
-                "{seed} {line} the quick brown fox {}\n",
-                line.wrapping_mul(2_654_435_761)
-            )
-            .bytes(),
+            format!("{seed} {line} the quick brown fox {}\n", line.wrapping_mul(2_654_435_761))
+                .bytes(),
         );
         line += 1;
     }
@@ -157,10 +140,7 @@ impl Serve for World {
         let mut infos = vec![item.info];
         let items = self.items.lock().unwrap();
         infos.extend(
-            items
-                .values()
-                .filter(|other| other.hash() != *hash)
-                .map(|item| item.info.clone()),
+            items.values().filter(|other| other.hash() != *hash).map(|item| item.info.clone()),
         );
         infos.truncate(max);
         infos
@@ -199,27 +179,19 @@ pub fn config(seed: u8) -> MeshConfig {
 }
 
 pub fn with_peer(mut config: MeshConfig, of: &Mesh) -> MeshConfig {
-    config.static_peers.push(StaticPeer {
-        addr: of.local_addrs()[0],
-        key: Some(of.id()),
-    });
+    config.static_peers.push(StaticPeer { addr: of.local_addrs()[0], key: Some(of.id()) });
     config
 }
 
 pub async fn start(config: MeshConfig, world: &Arc<World>) -> Mesh {
-    Mesh::start(config, Arc::clone(world) as Arc<dyn Serve>)
-        .await
-        .unwrap()
+    Mesh::start(config, Arc::clone(world) as Arc<dyn Serve>).await.unwrap()
 }
 
 /// Waits until `condition` holds.
 pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(
-            started.elapsed() < Duration::from_secs(15),
-            "not in time: {what}"
-        );
+        assert!(started.elapsed() < Duration::from_secs(15), "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
