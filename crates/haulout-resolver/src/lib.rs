@@ -2,16 +2,27 @@
 //!
 //! | module | the question it answers |
 //! | --- | --- |
+//! | `local` | what is in the own store, and who may have it |
 //! | [`trust`] | what does this machine believe |
 //! | `lookup` | hash part → verified path info |
 //! | [`transfer`] | path info → verified NAR bytes, from several peers |
 //! | [`peers`] | what is needed of the mesh |
+//! | `resolver` | all of it together; the [`haulout_gateway::Substituter`] |
 
 mod bounded;
+mod local;
 mod lookup;
 pub mod peers;
 mod reasons;
+mod report;
+mod resolver;
 pub mod stats;
+mod substituter;
+#[cfg(test)]
+mod testing;
 pub mod transfer;
 mod trees;
 pub mod trust;
+
+pub use local::{LocalStore, SharePolicy};
+pub use resolver::{Resolver, ResolverConfig, Serving, StartError};

@@ -119,7 +119,10 @@ fn heard(
 /// Notes why an info is not believed, and blames its sender if it lied.
 pub(super) fn refuse(inner: &Inner, found: &Found, refusal: Refusal) {
     let Some(peer) = found.from else { return };
-    inner.reasons.note(&found.info.path.hash_part(), format!("info from peer {} refused: {refusal}", peer.short()));
+    inner.reasons.note(
+        &found.info.path.hash_part(),
+        format!("info from peer {} refused: {refusal}", peer.short()),
+    );
     let fault = match refusal {
         // An honest peer that trusts other keys than we do.
         Refusal::Untrusted => return,

@@ -6,8 +6,6 @@
 
 mod answers;
 mod ask;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,19 +22,20 @@ use crate::reasons::Reasons;
 use crate::stats::Stats;
 use crate::trust::Trust;
 
+use answers::Misses;
+pub(crate) use answers::weight;
 use answers::{Answers, Known};
-pub(crate) use answers::Misses;
 
 /// The longest a "no" takes while some peer claims to have the path.
-pub const ASK_CAP: Duration = Duration::from_millis(300);
+pub(crate) const ASK_CAP: Duration = Duration::from_millis(300);
 /// The longest a "no" takes while peers without declared holdings are asked.
-pub const UNDECLARED_CAP: Duration = Duration::from_millis(20);
+pub(crate) const UNDECLARED_CAP: Duration = Duration::from_millis(20);
 /// How long "the peers that claimed it said no" is believed.
-pub const MISS_MEMORY: Duration = Duration::from_secs(2);
+pub(crate) const MISS_MEMORY: Duration = Duration::from_secs(2);
 /// Peers asked about one path at most.
-pub const ASKED_MAX: usize = 6;
+pub(crate) const ASKED_MAX: usize = 6;
 /// Path infos asked for at once: the path and what its closure needs next.
-pub const AHEAD_MAX: usize = 256;
+pub(crate) const AHEAD_MAX: usize = 256;
 
 /// A verified path info and who told us.
 #[derive(Clone, Debug)]
@@ -158,7 +157,8 @@ const FLIGHTS_SWEEP: usize = 1024;
 
 impl Inner {
     fn deliverable(&self, hash: &HashPart, from: Option<PeerId>) -> bool {
-        !self.peers.who_has(hash).is_empty() || from.is_some_and(|peer| self.peers.undeclared().contains(&peer))
+        !self.peers.who_has(hash).is_empty()
+            || from.is_some_and(|peer| self.peers.undeclared().contains(&peer))
     }
 
     /// An answer from memory that can be delivered now.

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use haulout_mesh::{Mesh, NarKey, NarStream, NarTree, RequestError, StreamError};
+use haulout_mesh::{Mesh, NarKey, NarStream, NarTree, PeerView, RequestError, StreamError};
 use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::{Fault, PeerId};
 
@@ -26,7 +26,9 @@ impl From<RequestError> for PeerError {
             RequestError::No | RequestError::Unsupported | RequestError::BadQuestion(_) => Self::No,
             RequestError::Busy => Self::Busy,
             RequestError::Deadline(_) => Self::Silent,
-            RequestError::NotConnected | RequestError::Lost(_) | RequestError::ShutDown => Self::Lost,
+            RequestError::NotConnected | RequestError::Lost(_) | RequestError::ShutDown => {
+                Self::Lost
+            }
             RequestError::Protocol(_) => Self::Protocol,
         }
     }
@@ -43,7 +45,9 @@ impl From<StreamError> for PeerError {
 }
 
 impl Chunks for NarStream {
-    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, PeerError>> + Send + '_>> {
+    fn next(
+        &mut self,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, PeerError>> + Send + '_>> {
         Box::pin(async { Ok(Self::next(self).await?) })
     }
 }
@@ -73,7 +77,12 @@ impl Peers for Mesh {
         Box::pin(async move { Ok(Self::nar_tree(&mesh, &peer, &key, TREE_DEADLINE).await?) })
     }
 
-    fn nar_range(&self, peer: PeerId, key: NarKey, range: Range<u64>) -> Answer<Result<Box<dyn Chunks>, PeerError>> {
+    fn nar_range(
+        &self,
+        peer: PeerId,
+        key: NarKey,
+        range: Range<u64>,
+    ) -> Answer<Result<Box<dyn Chunks>, PeerError>> {
         let mesh = self.clone();
         Box::pin(async move {
             let stream = Self::nar_range(&mesh, &peer, &key, range, NAR_DEADLINE).await?;
@@ -87,5 +96,9 @@ impl Peers for Mesh {
 
     fn hedge_delay(&self) -> Duration {
         HEDGE_DELAY
+    }
+
+    fn views(&self) -> Vec<PeerView> {
+        self.peers()
     }
 }

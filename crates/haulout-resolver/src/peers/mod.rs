@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use haulout_mesh::{NarKey, NarTree};
+use haulout_mesh::{NarKey, NarTree, PeerView};
 use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::{Fault, PeerId};
 
@@ -52,7 +52,9 @@ impl PeerError {
 /// nothing checked.
 pub trait Chunks: Send {
     /// The next bytes; `None` when the peer says that the range is complete.
-    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, PeerError>> + Send + '_>>;
+    fn next(
+        &mut self,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, PeerError>> + Send + '_>>;
 }
 
 /// The other agents, as the resolver sees them.
@@ -80,7 +82,12 @@ pub trait Peers: Send + Sync + 'static {
     fn nar_tree(&self, peer: PeerId, key: NarKey) -> Answer<Result<NarTree, PeerError>>;
 
     /// Asks one peer for a range of a NAR.
-    fn nar_range(&self, peer: PeerId, key: NarKey, range: Range<u64>) -> Answer<Result<Box<dyn Chunks>, PeerError>>;
+    fn nar_range(
+        &self,
+        peer: PeerId,
+        key: NarKey,
+        range: Range<u64>,
+    ) -> Answer<Result<Box<dyn Chunks>, PeerError>>;
 
     /// Reports what a peer did wrong.
     fn blame(&self, peer: PeerId, fault: Fault);
@@ -88,4 +95,52 @@ pub trait Peers: Send + Sync + 'static {
     /// How long to wait for one peer before asking a second one the same
     /// small question.
     fn hedge_delay(&self) -> Duration;
+
+    /// Everybody known, for status pages.
+    fn views(&self) -> Vec<PeerView> {
+        Vec::new()
+    }
+}
+
+/// Nobody: the agent with its mesh switched off.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoPeers;
+
+impl Peers for NoPeers {
+    fn who_has(&self, _: &HashPart) -> Vec<PeerId> {
+        Vec::new()
+    }
+
+    fn undeclared(&self) -> Vec<PeerId> {
+        Vec::new()
+    }
+
+    fn path_infos(
+        &self,
+        _: PeerId,
+        _: HashPart,
+        _: usize,
+        _: Duration,
+    ) -> Answer<Result<Vec<PathInfo>, PeerError>> {
+        Box::pin(async { Err(PeerError::Lost) })
+    }
+
+    fn nar_tree(&self, _: PeerId, _: NarKey) -> Answer<Result<NarTree, PeerError>> {
+        Box::pin(async { Err(PeerError::Lost) })
+    }
+
+    fn nar_range(
+        &self,
+        _: PeerId,
+        _: NarKey,
+        _: Range<u64>,
+    ) -> Answer<Result<Box<dyn Chunks>, PeerError>> {
+        Box::pin(async { Err(PeerError::Lost) })
+    }
+
+    fn blame(&self, _: PeerId, _: Fault) {}
+
+    fn hedge_delay(&self) -> Duration {
+        Duration::from_secs(1)
+    }
 }

@@ -45,7 +45,9 @@ impl Lease {
 impl Budget {
     /// A budget of `total` bytes.
     pub fn new(total: u64) -> Self {
-        let units = usize::try_from(total / UNIT).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
+        let units = usize::try_from(total / UNIT)
+            .unwrap_or(Semaphore::MAX_PERMITS)
+            .min(Semaphore::MAX_PERMITS);
         Self { free: Arc::new(Semaphore::new(units)), total }
     }
 

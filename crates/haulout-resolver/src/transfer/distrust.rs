@@ -13,10 +13,10 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 /// How long a peer is not asked for a NAR it lied about.
-pub const DISTRUST: Duration = Duration::from_secs(600);
+pub(crate) const DISTRUST: Duration = Duration::from_secs(600);
 /// How long the rest of a NAR that was cut for its hash is refused. Nix
 /// retries within seconds.
-pub const TAINT: Duration = Duration::from_secs(120);
+pub(crate) const TAINT: Duration = Duration::from_secs(120);
 /// Entries remembered of each kind.
 const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
@@ -27,7 +27,10 @@ pub(crate) struct Distrust {
 
 impl Distrust {
     pub(crate) fn new() -> Self {
-        Self { liars: Mutex::new(LruCache::new(ENTRIES_MAX)), tainted: Mutex::new(LruCache::new(ENTRIES_MAX)) }
+        Self {
+            liars: Mutex::new(LruCache::new(ENTRIES_MAX)),
+            tainted: Mutex::new(LruCache::new(ENTRIES_MAX)),
+        }
     }
 
     pub(crate) fn add(&self, peer: PeerId, nar: NarHash) {

@@ -14,12 +14,12 @@ use crate::peers::{Chunks, PeerError, Peers};
 
 /// How long a peer may take to begin, and then to go on. A good peer on a LAN
 /// needs milliseconds; Nix would wait five minutes for us.
-pub const STALL: Duration = Duration::from_secs(1);
+pub(crate) const STALL: Duration = Duration::from_secs(1);
 /// A peer we waited this long for in total must have kept [`PACE_MIN`].
-pub const PACE_AFTER: Duration = Duration::from_secs(4);
+pub(crate) const PACE_AFTER: Duration = Duration::from_secs(4);
 /// The slowest pace accepted from a source, in bytes per second waited: less
 /// than any upstream gives.
-pub const PACE_MIN: u64 = 32 << 10;
+pub(crate) const PACE_MIN: u64 = 32 << 10;
 
 /// Why a source cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,7 +12,7 @@ use haulout_mesh::NarTree;
 use smallvec::SmallVec;
 
 /// Bytes per group: one chaining value each.
-pub const GROUP: u64 = 64 << 10;
+pub(crate) const GROUP: u64 = 64 << 10;
 const GROUP_LEN: usize = GROUP as usize;
 
 /// Why a source's bytes were refused.

@@ -15,15 +15,17 @@ mod roster;
 mod single;
 mod sink;
 mod small;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use haulout_mesh::{NarKey, NarTree};
-use haulout_nix::PathInfo;
+use haulout_nix::{PathInfo, StorePath};
 use haulout_swarm::{Fault, PeerId};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use budget::{BUDGET_BYTES, Budget, WINDOW_MAX, WINDOW_MIN};
 pub use ring::CutReason;
@@ -62,8 +64,25 @@ pub(crate) struct Shared {
     pub(crate) distrust: Distrust,
     pub(crate) stats: Arc<Stats>,
     pub(crate) reasons: Arc<Reasons>,
-    flights: Mutex<HashMap<NarKey, Weak<Ring>>>,
+    flights: Mutex<HashMap<NarKey, Flight>>,
     received: Received,
+}
+
+/// A running transfer, as others see it.
+struct Flight {
+    ring: Weak<Ring>,
+    path: StorePath,
+    begun: Instant,
+    sources: Arc<Mutex<BTreeSet<PeerId>>>,
+}
+
+/// One running transfer, for status pages.
+pub(crate) struct Progress {
+    pub(crate) path: StorePath,
+    pub(crate) sources: Vec<PeerId>,
+    pub(crate) done: u64,
+    pub(crate) size: u64,
+    pub(crate) running: Duration,
 }
 
 impl Shared {
@@ -100,12 +119,21 @@ impl Transfers {
 
     /// The verified NAR from byte `from` on. `None`: it cannot be had. The
     /// answer comes when the first bytes are at hand.
-    pub(crate) async fn open(&self, info: &PathInfo, hint: Option<PeerId>, from: u64) -> Option<Reader> {
-        let key = NarKey { path: info.path.hash_part(), nar_hash: info.nar_hash, nar_size: info.nar_size };
+    pub(crate) async fn open(
+        &self,
+        info: &PathInfo,
+        hint: Option<PeerId>,
+        from: u64,
+    ) -> Option<Reader> {
+        let key = NarKey {
+            path: info.path.hash_part(),
+            nar_hash: info.nar_hash,
+            nar_size: info.nar_size,
+        };
         if from > key.nar_size || (from > 0 && self.shared.distrust.is_tainted(key.nar_hash)) {
             return None;
         }
-        let (mut reader, joined) = self.reader(key, hint, from);
+        let (mut reader, joined) = self.reader(key, &info.path, hint, from);
         if reader.ready().await {
             if joined {
                 self.shared.stats.nar_shared.one();
@@ -121,14 +149,41 @@ impl Transfers {
         if from > 0 && self.shared.distrust.is_tainted(key.nar_hash) {
             return None;
         }
-        let (mut reader, _) = self.reader(key, hint, from);
+        let (mut reader, _) = self.reader(key, &info.path, hint, from);
         if reader.ready().await { Some(reader) } else { None }
     }
 
+    /// What is running now.
+    pub(crate) fn progress(&self) -> Vec<Progress> {
+        let flights = self.shared.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = |(key, flight): (&NarKey, &Flight)| {
+            Some(Progress {
+                path: flight.path.clone(),
+                sources: flight
+                    .sources
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .iter()
+                    .copied()
+                    .collect(),
+                done: flight.ring.upgrade()?.head(),
+                size: key.nar_size,
+                running: flight.begun.elapsed(),
+            })
+        };
+        flights.iter().filter_map(one).collect()
+    }
+
     /// Joins the running transfer or starts one; says which.
-    fn reader(&self, key: NarKey, hint: Option<PeerId>, from: u64) -> (Reader, bool) {
+    fn reader(
+        &self,
+        key: NarKey,
+        path: &StorePath,
+        hint: Option<PeerId>,
+        from: u64,
+    ) -> (Reader, bool) {
         let mut flights = self.shared.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = flights.get(&key).and_then(Weak::upgrade);
+        let running = flights.get(&key).and_then(|flight| flight.ring.upgrade());
         if let Some(reader) = running.and_then(|ring| ring.join(from, JOIN_AHEAD)) {
             return (reader, true);
         }
@@ -137,9 +192,16 @@ impl Transfers {
         let proven = if from == 0 { None } else { self.shared.trees.proven(&key.nar_hash) };
         let start = if proven.is_some() { from - from % gate::GROUP } else { 0 };
         let (ring, reader) = Ring::with_reader(start, WINDOW_MIN, from);
-        flights.insert(key, Arc::downgrade(&ring));
+        let sources = Arc::new(Mutex::default());
+        let flight = Flight {
+            ring: Arc::downgrade(&ring),
+            path: path.clone(),
+            begun: Instant::now(),
+            sources: Arc::clone(&sources),
+        };
+        flights.insert(key, flight);
         drop(flights);
-        let job = Job { shared: Arc::clone(&self.shared), key, hint, start, proven };
+        let job = Job { shared: Arc::clone(&self.shared), key, hint, start, proven, sources };
         tokio::spawn(job.run(ring));
         (reader, false)
     }
@@ -152,6 +214,7 @@ struct Job {
     hint: Option<PeerId>,
     start: u64,
     proven: Option<Arc<NarTree>>,
+    sources: Arc<Mutex<BTreeSet<PeerId>>>,
 }
 
 impl Job {
@@ -174,7 +237,10 @@ impl Job {
         // afresh.
         {
             let mut flights = self.shared.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            if flights.get(&self.key).is_some_and(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(&ring))) {
+            if flights
+                .get(&self.key)
+                .is_some_and(|other| std::ptr::eq(other.ring.as_ptr(), Arc::as_ptr(&ring)))
+            {
                 flights.remove(&self.key);
             }
         }
@@ -186,12 +252,18 @@ impl Job {
 
     async fn fetch(&self, ring: Arc<Ring>) -> Result<(), CutReason> {
         let shared = &self.shared;
-        let mut roster = Roster::new(Arc::clone(shared), self.key, self.hint);
+        let mut roster =
+            Roster::new(Arc::clone(shared), self.key, self.hint, Arc::clone(&self.sources));
         let small = self.key.nar_size <= small::SMALL_MAX;
         // A hedged small NAR is there twice for a moment.
-        let (want, least) = if small { (2 * self.key.nar_size, 2 * self.key.nar_size) } else { (WINDOW_MAX, WINDOW_MIN) };
-        let lease = shared.budget.reserve(want, least, MEMORY_PATIENCE).await.ok_or(CutReason::NoSource)?;
-        ring.set_capacity(lease.bytes());
+        let (want, least) = if small {
+            (2 * self.key.nar_size, 2 * self.key.nar_size)
+        } else {
+            (WINDOW_MAX, WINDOW_MIN)
+        };
+        let lease =
+            shared.budget.reserve(want, least, MEMORY_PATIENCE).await.ok_or(CutReason::NoSource)?;
+        ring.hold(lease);
         if small {
             return small::run(shared, self.key, &mut roster, &ring).await;
         }

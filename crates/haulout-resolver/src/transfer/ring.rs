@@ -12,6 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::budget::Lease;
+
 /// How long one slow reader may hold up a faster one.
 pub(crate) const SLOW_READER: Duration = Duration::from_secs(1);
 
@@ -49,6 +51,7 @@ struct Inner {
     cut_below: Option<(u64, CutReason)>,
     /// Bytes the ring may hold.
     capacity: u64,
+    lease: Option<Lease>,
 }
 
 /// A bounded stream with one writer and any number of readers.
@@ -75,6 +78,7 @@ impl Ring {
                 floor: start,
                 cut_below: None,
                 capacity,
+                lease: None,
             }),
             news: Notify::new(),
             moved: Notify::new(),
@@ -116,9 +120,12 @@ impl Ring {
         }
     }
 
-    /// Sets how many bytes may be held.
-    pub(crate) fn set_capacity(&self, bytes: u64) {
-        self.lock().capacity = bytes;
+    /// Gives the ring its memory, for as long as anybody reads from it.
+    pub(crate) fn hold(&self, lease: Lease) {
+        let mut inner = self.lock();
+        inner.capacity = lease.bytes();
+        inner.lease = Some(lease);
+        drop(inner);
         self.moved.notify_waiters();
     }
 

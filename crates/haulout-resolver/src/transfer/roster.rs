@@ -1,7 +1,7 @@
 //! Who may still deliver this NAR.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use haulout_mesh::NarKey;
@@ -16,7 +16,7 @@ use super::feed::FeedError;
 const FAILURES_MAX: u8 = 3;
 /// How long a transfer waits for a source to appear or come back before it
 /// gives up: long enough for a link that flaps, short against Nix's patience.
-pub const NO_SOURCE_WAIT: Duration = Duration::from_secs(3);
+pub(crate) const NO_SOURCE_WAIT: Duration = Duration::from_secs(3);
 /// How often a waiting transfer looks again, from memory.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -26,11 +26,23 @@ pub(crate) struct Roster {
     key: NarKey,
     hint: Option<PeerId>,
     failures: HashMap<PeerId, u8>,
+    /// Those in use, for status pages.
+    in_use: Arc<Mutex<BTreeSet<PeerId>>>,
 }
 
 impl Roster {
-    pub(crate) fn new(shared: Arc<Shared>, key: NarKey, hint: Option<PeerId>) -> Self {
-        Self { shared, key, hint, failures: HashMap::new() }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        key: NarKey,
+        hint: Option<PeerId>,
+        in_use: Arc<Mutex<BTreeSet<PeerId>>>,
+    ) -> Self {
+        Self { shared, key, hint, failures: HashMap::new(), in_use }
+    }
+
+    /// Notes that a source is being used.
+    pub(crate) fn using(&self, peer: PeerId) {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).insert(peer);
     }
 
     /// All sources worth asking now, the best first.
@@ -73,6 +85,7 @@ impl Roster {
 
     /// Notes that a source failed, and reports it if it is to blame.
     pub(crate) fn failed(&mut self, peer: PeerId, error: &FeedError) {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
         let shared = &self.shared;
         shared.reasons.note(&self.key.path, format!("NAR from peer {}: {error}", peer.short()));
         if let Some(fault) = error.fault() {

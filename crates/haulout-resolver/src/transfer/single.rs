@@ -28,6 +28,7 @@ pub(crate) async fn run(
         if sink.at() > 0 {
             shared.stats.replaced.one();
         }
+        roster.using(peer);
         let before = sink.at();
         let result = continue_from(shared, key, peer, &mut sink).await;
         if sink.at() > before && !suppliers.contains(&peer) {
@@ -51,7 +52,12 @@ pub(crate) async fn run(
     }
 }
 
-async fn continue_from(shared: &Shared, key: NarKey, peer: PeerId, sink: &mut Sink) -> Result<(), FeedError> {
+async fn continue_from(
+    shared: &Shared,
+    key: NarKey,
+    peer: PeerId,
+    sink: &mut Sink,
+) -> Result<(), FeedError> {
     debug_assert!(sink.at().is_multiple_of(GROUP));
     let mut feed = Feed::open(&*shared.peers, peer, key, sink.at()..key.nar_size, None).await?;
     while let Some(good) = feed.next().await? {

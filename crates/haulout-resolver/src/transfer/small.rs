@@ -18,12 +18,17 @@ use crate::peers::PeerError;
 
 /// NARs up to this size are held whole before they are delivered, in bytes.
 /// At 1 Gbit/s that is 9 ms.
-pub const SMALL_MAX: u64 = 1 << 20;
+pub(crate) const SMALL_MAX: u64 = 1 << 20;
 /// Peers one small NAR is asked from at most.
 const TRIES_MAX: usize = 8;
 
 /// Fetches, checks and delivers a small NAR.
-pub(crate) async fn run(shared: &Shared, key: NarKey, roster: &mut Roster, ring: &Ring) -> Result<(), CutReason> {
+pub(crate) async fn run(
+    shared: &Shared,
+    key: NarKey,
+    roster: &mut Roster,
+    ring: &Ring,
+) -> Result<(), CutReason> {
     let mut tries = 0;
     let mut running = FuturesUnordered::new();
     let mut asked: Vec<PeerId> = Vec::new();
@@ -32,9 +37,12 @@ pub(crate) async fn run(shared: &Shared, key: NarKey, roster: &mut Roster, ring:
     loop {
         if running.is_empty() {
             let best = roster.best().await;
-            let Some(best) = best.filter(|_| tries < TRIES_MAX) else { return Err(CutReason::NoSource) };
+            let Some(best) = best.filter(|_| tries < TRIES_MAX) else {
+                return Err(CutReason::NoSource);
+            };
             tries += 1;
             asked.push(best);
+            roster.using(best);
             running.push(fetch(shared, best, key));
             hedge_at = Instant::now() + hedge;
         }
@@ -64,6 +72,7 @@ pub(crate) async fn run(shared: &Shared, key: NarKey, roster: &mut Roster, ring:
                     tries += 1;
                     shared.stats.hedged.one();
                     asked.push(other);
+                    roster.using(other);
                     running.push(fetch(shared, other, key));
                 }
             }
@@ -80,7 +89,11 @@ enum Failure {
     Feed(FeedError),
 }
 
-async fn fetch(shared: &Shared, peer: PeerId, key: NarKey) -> (PeerId, Result<Vec<Bytes>, Failure>) {
+async fn fetch(
+    shared: &Shared,
+    peer: PeerId,
+    key: NarKey,
+) -> (PeerId, Result<Vec<Bytes>, Failure>) {
     let result = match collect(shared, peer, key).await {
         Ok(chunks) => {
             let mut hash = WholeHash::new();
@@ -105,7 +118,9 @@ async fn collect(shared: &Shared, peer: PeerId, key: NarKey) -> Result<Vec<Bytes
     let mut total = 0;
     loop {
         let answer = timeout(STALL, stream.next()).await;
-        let Some(bytes) = answer.unwrap_or(Err(PeerError::Silent)).map_err(FeedError::Peer)? else { break };
+        let Some(bytes) = answer.unwrap_or(Err(PeerError::Silent)).map_err(FeedError::Peer)? else {
+            break;
+        };
         total += bytes.len() as u64;
         if total > key.nar_size {
             return Err(FeedError::Gate(GateError::TooMany));

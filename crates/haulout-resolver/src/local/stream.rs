@@ -1,0 +1,78 @@
+//! A NAR of the own store, streamed to the local Nix.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use haulout_mesh::NarKey;
+use haulout_nix::nar::Layout;
+use ring::digest::{Context, SHA256};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::LocalStore;
+use crate::transfer::CutReason;
+
+/// Bytes read at a time.
+const READ: usize = 256 << 10;
+/// Pieces that may wait for a slow client.
+const AHEAD: usize = 3;
+
+impl LocalStore {
+    /// The NAR from `from` on, read by one blocking thread. Read whole, its
+    /// hash is checked and the last piece held back until it holds; `None` if
+    /// the path is not here or its files are not the ones described.
+    pub(crate) async fn stream(
+        self: &Arc<Self>,
+        key: NarKey,
+        from: u64,
+    ) -> Option<Receiver<Result<Bytes, CutReason>>> {
+        let store = Arc::clone(self);
+        let layout = tokio::task::spawn_blocking(move || store.layout(&key)).await.ok()?.ok()?;
+        let (out, pieces) = channel(AHEAD);
+        let store = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            if let Err(why) = store.read_all(&layout, key, from, &out) {
+                store.layouts.forget(&key.path);
+                // Without a reader there is nobody to tell.
+                let _ = out.blocking_send(Err(why));
+            }
+            layout.release();
+        });
+        Some(pieces)
+    }
+
+    fn read_all(
+        &self,
+        layout: &Layout,
+        key: NarKey,
+        from: u64,
+        out: &Sender<Result<Bytes, CutReason>>,
+    ) -> Result<(), CutReason> {
+        let mut hash = (from == 0).then(|| Context::new(&SHA256));
+        let mut at = from;
+        while at < key.nar_size {
+            let left = usize::try_from(key.nar_size - at).unwrap_or(READ);
+            let mut buffer = vec![0; left.min(READ)];
+            let read = layout.read_at(at, &mut buffer).map_err(|_| CutReason::Changed)?;
+            if read == 0 {
+                return Err(CutReason::Changed);
+            }
+            buffer.truncate(read);
+            at += read as u64;
+            if let Some(hash) = &mut hash {
+                hash.update(&buffer);
+            }
+            if at == key.nar_size
+                && let Some(hash) = hash.take()
+                && hash.finish().as_ref() != key.nar_hash.as_bytes()
+            {
+                return Err(CutReason::WrongHash);
+            }
+            self.stats.bytes_store.add(read as u64);
+            if out.blocking_send(Ok(buffer.into())).is_err() {
+                // The client went away.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}

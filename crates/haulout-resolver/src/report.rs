@@ -1,0 +1,193 @@
+//! What the resolver tells people: status, peers, why.
+
+use std::collections::BTreeMap;
+
+use haulout_gateway::api::{
+    AgentState, AgentStatus, CandidateReport, PeerReport, PeersReport, SignatureReport,
+    SourceCounts, StoreReport, TransferReport, Verdict, WhyReport,
+};
+use haulout_mesh::{Membership, PeerState, PeerView};
+use haulout_nix::{HashPart, PathInfo};
+
+use crate::resolver::{Inner, Origin, Resolver};
+use crate::trust::{Proof, Trust};
+
+/// Fills in what the resolver knows.
+pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
+    let (total, shared) = inner.local.counts();
+    let real = inner.store.real_store.display().to_string();
+    let dir = inner.store.store_dir.as_str().to_owned();
+    about.state =
+        if about.state == AgentState::Stopping { about.state } else { AgentState::Serving };
+    about.store = StoreReport {
+        real_dir: (real != dir).then_some(real),
+        dir,
+        paths_total: Some(total as u64),
+        paths_shared: Some(shared as u64),
+    };
+    let stats = &inner.stats;
+    about.counters.nars_by_source =
+        SourceCounts { store: stats.nar_store.get(), cache: 0, peers: stats.nar_peers.get() };
+    about.counters.nar_bytes_by_source = SourceCounts {
+        store: stats.bytes_store.get(),
+        cache: 0,
+        peers: stats.bytes_delivered.get(),
+    };
+    about.counters.bytes_from_peers = stats.bytes_in.get();
+    about.counters.bytes_to_peers = stats.bytes_out.get();
+    let failures = [
+        ("nar-failed", stats.nar_failed.get()),
+        ("lie", stats.lies.get()),
+        ("tree-conflict", stats.conflicts.get()),
+        ("source-replaced", stats.replaced.get()),
+    ];
+    about.counters.failures = failures
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, n)| (kind.to_owned(), n))
+        .collect();
+    about.transfers =
+        inner.transfers.progress().into_iter().map(|one| transfer(inner, one)).collect();
+    about
+}
+
+fn transfer(inner: &Inner, one: crate::transfer::Progress) -> TransferReport {
+    TransferReport {
+        path: inner.store.store_dir.display(&one.path),
+        incoming: true,
+        peers: one.sources.iter().map(haulout_swarm::PeerId::short).collect(),
+        done_bytes: one.done,
+        total_bytes: one.size,
+        seconds: one.running.as_secs_f64(),
+    }
+}
+
+/// Everybody known.
+pub(crate) fn peers(inner: &Inner) -> PeersReport {
+    PeersReport { peers: inner.peers.views().iter().map(peer).collect() }
+}
+
+fn state(view: &PeerView) -> &'static str {
+    match view.state {
+        PeerState::Known => "seen",
+        PeerState::Dialling => "connecting",
+        PeerState::Connected => "connected",
+        PeerState::Silent => "silent",
+        PeerState::Banned => "banned",
+    }
+}
+
+fn peer(view: &PeerView) -> PeerReport {
+    let membership = match view.membership {
+        Membership::Member => "member",
+        Membership::Stranger => "stranger",
+    };
+    PeerReport {
+        peer: view.id.to_string(),
+        addr: view.addrs.first().copied(),
+        state: state(view).to_owned(),
+        membership: membership.to_owned(),
+        found_by: view.discovered.then(|| "mdns".to_owned()),
+        rtt_ms: view.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        throughput: None,
+        holdings: view.holdings.map(|count| count as u64),
+        bytes_from: view.bytes_taken,
+        bytes_to: view.bytes_given,
+        faults: if view.faults == 0 {
+            BTreeMap::new()
+        } else {
+            [("all".to_owned(), view.faults)].into()
+        },
+        last_fault: view.reasons.last().cloned(),
+        banned_seconds: view.banned_for.map(|left| left.as_secs()),
+        last_seen_seconds: None,
+    }
+}
+
+/// Why a path is or is not offered to Nix. Asks the same way Nix's question
+/// would.
+pub(crate) async fn why(resolver: &Resolver, hash: HashPart) -> WhyReport {
+    let inner = &resolver.inner;
+    let mut report = WhyReport { path: hash.to_string(), ..WhyReport::default() };
+    let local = std::sync::Arc::clone(&inner.local);
+    let own =
+        tokio::task::spawn_blocking(move || (local.info(&hash), local.shared_with(&hash))).await;
+    let (own, shared_with) = own.unwrap_or_default();
+    report.in_own_store = own.is_some();
+    report.shared_with = shared_with.into_iter().map(str::to_owned).collect();
+    report.candidates = candidates(inner, &hash);
+    let found = resolver.origin(hash, None).await;
+    let trust = inner.trust.load_full();
+    let info = found.as_ref().map(|origin| std::sync::Arc::clone(origin.info())).or(own);
+    if let Some(info) = &info {
+        describe(&trust, info, &mut report);
+    }
+    match &found {
+        Some(origin) => {
+            report.verdict = Verdict::Available;
+            report.summary = summary(&trust, origin);
+        }
+        None if report.in_own_store => {
+            "in the own store, but nothing this machine trusts vouches for it"
+                .clone_into(&mut report.summary);
+        }
+        None if report.candidates.is_empty() => {
+            "no peer announces it".clone_into(&mut report.summary);
+        }
+        None => {
+            "peers announce it, but none gave an answer this machine believes"
+                .clone_into(&mut report.summary);
+        }
+    }
+    report.reasons = inner.reasons.of(&hash);
+    report
+}
+
+fn summary(trust: &Trust, origin: &Origin) -> String {
+    let proof = match trust.judge(origin.info()) {
+        Ok(Proof::Signed(key)) => format!("signed by {key}"),
+        Ok(Proof::ContentAddressed) => "content-addressed".to_owned(),
+        Err(refusal) => refusal.to_string(),
+    };
+    match origin {
+        Origin::Store(_) => format!("in the own store, {proof}"),
+        Origin::Peers(found) => match found.from {
+            Some(peer) => format!("peer {} described it, {proof}", peer.short()),
+            None => format!("remembered, {proof}"),
+        },
+    }
+}
+
+fn describe(trust: &Trust, info: &PathInfo, report: &mut WhyReport) {
+    report.path = trust.store_dir.display(&info.path);
+    report.content_address_holds = info.ca.map(|_| info.content_address_holds(&trust.store_dir));
+    let fingerprint = info.fingerprint(&trust.store_dir);
+    report.signatures = info
+        .signatures
+        .iter()
+        .map(|signature| SignatureReport {
+            key: signature.name().to_owned(),
+            trusted: trust.keys.has_name(signature.name()),
+            valid: trust.keys.verify(fingerprint.as_bytes(), signature).is_some(),
+        })
+        .collect();
+}
+
+fn candidates(inner: &Inner, hash: &HashPart) -> Vec<CandidateReport> {
+    let views = inner.peers.views();
+    let declared = inner.peers.who_has(hash);
+    let undeclared = inner.peers.undeclared();
+    let all =
+        declared.iter().map(|peer| (peer, true)).chain(undeclared.iter().map(|peer| (peer, false)));
+    all.map(|(peer, has_prefix)| {
+        let view = views.iter().find(|view| view.id == *peer);
+        CandidateReport {
+            peer: peer.to_string(),
+            has_prefix,
+            rtt_ms: view.and_then(|view| view.rtt).map(|rtt| rtt.as_secs_f64() * 1e3),
+            state: view.map_or("connected", state).to_owned(),
+            last_refusal: view.and_then(|view| view.reasons.last().cloned()),
+        }
+    })
+    .collect()
+}

@@ -1,0 +1,302 @@
+//! The resolver: one place through which every question goes.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use haulout_gateway::api::AgentStatus;
+use haulout_gateway::{Cut, NarBody};
+use haulout_mesh::NarKey;
+use haulout_nix::db::{DbError, StoreLocation};
+use haulout_nix::{HashPart, KeySet, NarHash, PathInfo};
+
+use crate::local::{LocalStore, Poke, SharePolicy, follow};
+use crate::lookup::Lookup;
+use crate::peers::Peers;
+use crate::reasons::Reasons;
+use crate::stats::Stats;
+use crate::transfer::{BUDGET_BYTES, Budget, CutReason, Reader, Transfers};
+use crate::trees::Trees;
+use crate::trust::Trust;
+
+/// What the resolver needs to know.
+#[derive(Clone, Debug)]
+pub struct ResolverConfig {
+    /// The machine's own store.
+    pub store: StoreLocation,
+    /// The keys this machine's Nix trusts.
+    pub trusted_keys: KeySet,
+    /// What is shared with whom.
+    pub share: SharePolicy,
+    /// Memory of all transfers together, in bytes.
+    pub budget_bytes: u64,
+}
+
+impl ResolverConfig {
+    /// The defaults for a store and its trusted keys: share what is signed
+    /// by one of them.
+    pub fn new(store: StoreLocation, trusted_keys: KeySet) -> Self {
+        let share = SharePolicy { keys: trusted_keys.clone(), ..SharePolicy::default() };
+        Self { store, trusted_keys, share, budget_bytes: BUDGET_BYTES }
+    }
+}
+
+/// Why the resolver could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store database cannot be used.
+    #[error("cannot use the Nix store's database")]
+    Store(#[from] DbError),
+    /// No thread could be started to follow it.
+    #[error("cannot start the thread that follows the store")]
+    Thread(#[from] io::Error),
+}
+
+/// What this machine gives: the half of the resolver that the mesh needs to
+/// start, made before it.
+#[derive(Clone)]
+pub struct Serving {
+    pub(crate) local: Arc<LocalStore>,
+    pub(crate) trees: Arc<Trees>,
+    pub(crate) stats: Arc<Stats>,
+    poke: Poke,
+}
+
+impl Serving {
+    /// Reads the store and begins to follow it. Blocking: 50,000 paths take
+    /// some hundred milliseconds.
+    ///
+    /// # Errors
+    /// See [`StartError`]. A store that does not exist is empty.
+    pub fn open(config: &ResolverConfig) -> Result<Self, StartError> {
+        let (trees, stats) = (Arc::new(Trees::new()), Arc::new(Stats::default()));
+        let local = LocalStore::open(
+            &config.store,
+            config.share.clone(),
+            Arc::clone(&trees),
+            Arc::clone(&stats),
+        )?;
+        let local = Arc::new(local);
+        let poke = follow(&local)?;
+        Ok(Self { local, trees, stats, poke })
+    }
+
+    /// What to give [`haulout_mesh::Mesh::start`].
+    pub fn serve(&self) -> Arc<dyn haulout_mesh::Serve> {
+        Arc::clone(&self.local) as Arc<dyn haulout_mesh::Serve>
+    }
+
+    /// The machine's own store.
+    pub fn store(&self) -> &Arc<LocalStore> {
+        &self.local
+    }
+}
+
+/// Turns questions of the local Nix into verified answers. Cheap to clone.
+#[derive(Clone)]
+pub struct Resolver {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: StoreLocation,
+    pub(crate) local: Arc<LocalStore>,
+    pub(crate) trust: Arc<ArcSwap<Trust>>,
+    pub(crate) lookup: Lookup,
+    pub(crate) transfers: Transfers,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) trees: Arc<Trees>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) reasons: Arc<Reasons>,
+    pub(crate) about: Mutex<AgentStatus>,
+    poke: Poke,
+}
+
+/// Where an answer came from.
+pub(crate) enum Origin {
+    Store(Arc<PathInfo>),
+    Peers(crate::lookup::Found),
+}
+
+impl Origin {
+    pub(crate) fn info(&self) -> &Arc<PathInfo> {
+        match self {
+            Self::Store(info) => info,
+            Self::Peers(found) => &found.info,
+        }
+    }
+}
+
+impl Resolver {
+    /// Starts to resolve, with `peers` (normally the mesh that `serving` was
+    /// given to).
+    pub fn start(config: &ResolverConfig, serving: Serving, peers: Arc<dyn Peers>) -> Self {
+        let Serving { local, trees, stats, poke } = serving;
+        let trust =
+            Trust { store_dir: config.store.store_dir.clone(), keys: config.trusted_keys.clone() };
+        let trust = Arc::new(ArcSwap::from_pointee(trust));
+        let reasons = Arc::new(Reasons::new());
+        let lookup = Lookup::new(
+            Arc::clone(&peers),
+            Arc::clone(&trust),
+            Arc::clone(&stats),
+            Arc::clone(&reasons),
+        );
+        let soon = poke.clone();
+        let transfers = Transfers::new(
+            Arc::clone(&peers),
+            Budget::new(config.budget_bytes),
+            Arc::clone(&trees),
+            Arc::clone(&stats),
+            Arc::clone(&reasons),
+            // Nix is about to register the path: peers should learn of it.
+            Box::new(move |_| soon.soon()),
+        );
+        let inner = Inner {
+            store: config.store.clone(),
+            local,
+            trust,
+            lookup,
+            transfers,
+            peers,
+            trees,
+            stats,
+            reasons,
+            about: Mutex::default(),
+            poke,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Trusts these keys from now on; what was verified with others is
+    /// forgotten.
+    pub fn set_trusted_keys(&self, keys: KeySet) {
+        let store_dir = self.inner.trust.load().store_dir.clone();
+        self.inner.trust.store(Arc::new(Trust { store_dir, keys }));
+        self.inner.lookup.forget_all();
+    }
+
+    /// Shares by this rule from now on (blocking for some milliseconds).
+    pub fn set_share_policy(&self, policy: SharePolicy) {
+        self.inner.local.set_policy(policy);
+    }
+
+    /// What the agent says about itself beyond what the resolver knows
+    /// (version, key, listening addresses, warnings ...): the base of every
+    /// status answer.
+    pub fn set_about(&self, about: AgentStatus) {
+        *self.inner.about.lock().unwrap_or_else(PoisonError::into_inner) = about;
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        &self.inner.stats
+    }
+
+    /// Looks at the store soon instead of at the next regular time.
+    pub fn store_changed(&self) {
+        self.inner.poke.soon();
+    }
+
+    /// The verified info of a path; `None`: nobody here has it.
+    pub async fn path_info(&self, hash: HashPart) -> Option<Arc<PathInfo>> {
+        self.origin(hash, None).await.map(|origin| Arc::clone(origin.info()))
+    }
+
+    /// Where a path can be had. With `want`, only that very NAR will do.
+    pub(crate) async fn origin(&self, hash: HashPart, want: Option<NarHash>) -> Option<Origin> {
+        let inner = &self.inner;
+        if let Some(info) = self.own(hash).await
+            && want.is_none_or(|want| want == info.nar_hash)
+        {
+            inner.stats.info_store.one();
+            return Some(Origin::Store(info));
+        }
+        let found = inner.lookup.path_info(hash, want).await;
+        if found.is_none() {
+            inner.stats.info_miss.one();
+        }
+        found.map(Origin::Peers)
+    }
+
+    /// A path of the own store that this machine's Nix would believe.
+    async fn own(&self, hash: HashPart) -> Option<Arc<PathInfo>> {
+        let local = &self.inner.local;
+        if !local.contains(&hash) {
+            return None;
+        }
+        let info = match local.info_in_memory(&hash) {
+            Some(info) => info,
+            None => {
+                let local = Arc::clone(local);
+                tokio::task::spawn_blocking(move || local.info(&hash)).await.ok()??
+            }
+        };
+        self.inner.trust.load().judge(&info).is_ok().then_some(info)
+    }
+
+    /// The NAR of a path from byte `from` on, verified; `None`: it cannot be
+    /// had. Answers when the first bytes are at hand.
+    pub async fn nar(&self, path: HashPart, nar_hash: NarHash, from: u64) -> Option<NarBody> {
+        let origin = self.origin(path, Some(nar_hash)).await?;
+        let info = Arc::clone(origin.info());
+        let size = info.nar_size;
+        if from >= size {
+            return (from == size).then(|| NarBody::new(size, stream::empty()));
+        }
+        if let Origin::Store(info) = &origin {
+            let key = NarKey { path, nar_hash, nar_size: info.nar_size };
+            if let Some(mut pieces) = self.inner.local.stream(key, from).await {
+                self.inner.stats.nar_store.one();
+                let stream =
+                    stream::poll_fn(move |cx| pieces.poll_recv(cx)).map(|piece| piece.map_err(cut));
+                return Some(NarBody::new(size, stream));
+            }
+        }
+        let hint = match &origin {
+            Origin::Peers(found) => found.from,
+            Origin::Store(_) => None,
+        };
+        let reader = self.inner.transfers.open(&info, hint, from).await?;
+        Some(NarBody { size, stream: self.body(info, hint, reader) })
+    }
+
+    /// The stream a response reads. One that is left behind by faster readers
+    /// goes on with a transfer of its own, unseen by the client.
+    fn body(
+        &self,
+        info: Arc<PathInfo>,
+        hint: Option<haulout_swarm::PeerId>,
+        reader: Reader,
+    ) -> BoxStream<'static, Result<Bytes, Cut>> {
+        let resolver = self.clone();
+        let state = Some((resolver, info, hint, reader));
+        stream::unfold(state, |state| async move {
+            let (resolver, info, hint, mut reader) = state?;
+            loop {
+                let stats = &resolver.inner.stats;
+                match reader.next().await {
+                    Ok(None) => return None,
+                    Ok(Some(bytes)) => {
+                        stats.bytes_delivered.add(bytes.len() as u64);
+                        return Some((Ok(bytes), Some((resolver, info, hint, reader))));
+                    }
+                    Err(CutReason::Detached) => {
+                        match resolver.inner.transfers.open(&info, hint, reader.position()).await {
+                            Some(own) => reader = own,
+                            None => return Some((Err(cut(CutReason::NoSource)), None)),
+                        }
+                    }
+                    Err(why) => return Some((Err(cut(why)), None)),
+                }
+            }
+        })
+        .boxed()
+    }
+}
+
+fn cut(why: CutReason) -> Cut {
+    Cut::new(why.to_string())
+}
