@@ -131,12 +131,7 @@ pub fn rank(
                 if last_resort.is_none() {
                     best = best.min(expected);
                 }
-                ranking.candidates.push(Candidate {
-                    peer,
-                    expected,
-                    chance: 0.0,
-                    last_resort,
-                });
+                ranking.candidates.push(Candidate { peer, expected, chance: 0.0, last_resort });
             }
             _ => ranking.skipped.push(Skipped { peer, state }),
         }
@@ -148,15 +143,8 @@ pub fn rank(
 /// How long the peer will need for an answer of `bytes`: delay, then the bytes at its idle bandwidth, which it
 /// shares with what is under way already.
 fn expected(peer: &Peer, bytes: u64) -> Duration {
-    let delay = peer
-        .rtt()
-        .or_else(|| peer.first_byte().percentile(50))
-        .unwrap_or(DELAY_ASSUMED);
-    let dial = if peer.is_connected() {
-        Duration::ZERO
-    } else {
-        DIAL_COST
-    };
+    let delay = peer.rtt().or_else(|| peer.first_byte().percentile(50)).unwrap_or(DELAY_ASSUMED);
+    let dial = if peer.is_connected() { Duration::ZERO } else { DIAL_COST };
     // A peer that claims to be fully busy still moves something.
     let idle = f64::from(peer.idle_percent().max(5)) / 100.0;
     let bandwidth =
@@ -173,24 +161,14 @@ fn draw(candidates: &mut [Candidate], best: Duration, random: u64) {
         relative.clamp(WEIGHT_FLOOR, 1.0)
     };
     let usable = |candidate: &Candidate| candidate.last_resort.is_none();
-    let total: f64 = candidates
-        .iter()
-        .filter(|c| usable(c))
-        .map(|c| weight(c.expected))
-        .sum();
+    let total: f64 = candidates.iter().filter(|c| usable(c)).map(|c| weight(c.expected)).sum();
     for candidate in candidates.iter_mut().filter(|c| usable(c)) {
         candidate.chance = weight(candidate.expected) / total;
     }
     let mut keyed: Vec<(bool, f64, Candidate)> = candidates
         .iter()
         .enumerate()
-        .map(|(index, c)| {
-            (
-                !usable(c),
-                -unit(random, index as u64).ln() / weight(c.expected),
-                *c,
-            )
-        })
+        .map(|(index, c)| (!usable(c), -unit(random, index as u64).ln() / weight(c.expected), *c))
         .collect();
     keyed.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
     for (place, (.., candidate)) in candidates.iter_mut().zip(keyed) {
@@ -204,8 +182,5 @@ pub fn hedge_delay(first_bytes: &Histogram) -> Duration {
     if first_bytes.samples() < HEDGE_SAMPLES_MIN {
         return HEDGE_DEFAULT;
     }
-    first_bytes
-        .percentile(HEDGE_PERCENTILE)
-        .unwrap_or(HEDGE_DEFAULT)
-        .clamp(HEDGE_MIN, HEDGE_MAX)
+    first_bytes.percentile(HEDGE_PERCENTILE).unwrap_or(HEDGE_DEFAULT).clamp(HEDGE_MIN, HEDGE_MAX)
 }

@@ -31,21 +31,21 @@ use slots::Slots;
 pub const PAIRS_MAX: usize = 64_000_000;
 
 /// Most holders named in one answer. Nobody fetches from more than ten peers; the rest is spare.
-pub const HOLDERS_MAX: usize = 32;
+pub const HOLDERS_MAX: usize = 16;
 
 /// Most entries of one peer in one bucket in one message. Prefixes are bits of a hash: even [`ENTRIES_MAX`] honest ones
 /// put 15 into a bucket on average, and 128 practically never. Crowding would make each insertion slow.
 pub const CROWD_MAX: usize = 128;
 
 /// Buckets swept along with each change while there is something to sweep, so that memory comes back without a call
-/// of its own: 32 changes make a full round of well under a millisecond each.
-const SWEEP_PER_CHANGE: usize = 2_048;
+/// of its own. Eight changes make a round, so the spare slots never run out: sixteen changes at most free a slot.
+const SWEEP_PER_CHANGE: usize = 8_192;
 
 /// One for each value of a prefix's top 16 bits, so that the rest fits 16 bits.
 const BUCKETS: usize = 1 << 16;
 
 /// The holders of one prefix, at most [`HOLDERS_MAX`].
-pub type Holders = SmallVec<[PeerId; 4]>;
+pub type Holders = SmallVec<[PeerId; HOLDERS_MAX]>;
 
 /// Why holdings were not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -190,17 +190,13 @@ impl Directory {
         if self.slots.all_taken() {
             self.sweep_all();
         }
-        let slot = self
-            .slots
-            .take(peer, snapshot.version())
-            .ok_or(DirectoryError::Full)?;
+        let slot = self.slots.take(peer, snapshot.version()).ok_or(DirectoryError::Full)?;
         self.widen(slot);
         for &prefix in snapshot.entries() {
             let (bucket, rest) = split(prefix);
             self.buckets[bucket].insert(rest, slot, self.words);
         }
-        self.slots
-            .grow(&peer, snapshot.entries().len() as isize, snapshot.version());
+        self.slots.grow(&peer, snapshot.entries().len() as isize, snapshot.version());
         self.pairs += snapshot.entries().len();
         Ok(displaced)
     }
@@ -216,10 +212,7 @@ impl Directory {
         };
         let (slot, have, entries) = (column.slot, column.version, column.entries);
         if have != delta.base() {
-            return Err(DirectoryError::WrongBase {
-                have,
-                wanted: delta.base(),
-            });
+            return Err(DirectoryError::WrongBase { have, wanted: delta.base() });
         }
         if crowded(delta.added()) {
             self.remove_peer(&peer);
@@ -320,7 +313,5 @@ const fn split(prefix: u32) -> (usize, u16) {
 
 /// Whether some bucket gets more than an honest peer can put there.
 fn crowded(sorted: &[u32]) -> bool {
-    sorted
-        .windows(CROWD_MAX + 1)
-        .any(|window| window[0] >> 16 == window[CROWD_MAX] >> 16)
+    sorted.windows(CROWD_MAX + 1).any(|window| window[0] >> 16 == window[CROWD_MAX] >> 16)
 }

@@ -14,10 +14,7 @@ impl Ewma {
     /// Takes a sample; what is not a finite number is ignored.
     pub fn add(&mut self, sample: f64) {
         if sample.is_finite() {
-            self.0 = Some(
-                self.0
-                    .map_or(sample, |mean| mean + EWMA_WEIGHT * (sample - mean)),
-            );
+            self.0 = Some(self.0.map_or(sample, |mean| mean + EWMA_WEIGHT * (sample - mean)));
         }
     }
 
@@ -48,10 +45,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            counts: [0; BUCKETS],
-            total: 0,
-        }
+        Self { counts: [0; BUCKETS], total: 0 }
     }
 }
 
@@ -78,9 +72,7 @@ impl Histogram {
         if self.total == 0 {
             return None;
         }
-        let wanted = (u64::from(self.total) * u64::from(percent.min(100)))
-            .div_ceil(100)
-            .max(1);
+        let wanted = (u64::from(self.total) * u64::from(percent.min(100))).div_ceil(100).max(1);
         let mut seen = 0u64;
         let bucket = self.counts.iter().position(|count| {
             seen += u64::from(*count);
@@ -104,10 +96,7 @@ impl Histogram {
         let Some(step) = (bucket as u32).checked_sub(1) else {
             return Duration::from_micros(1 << LOWEST_OCTAVE);
         };
-        let (octave, quarter) = (
-            LOWEST_OCTAVE + step / PER_OCTAVE,
-            u64::from(step % PER_OCTAVE),
-        );
+        let (octave, quarter) = (LOWEST_OCTAVE + step / PER_OCTAVE, u64::from(step % PER_OCTAVE));
         Duration::from_micros((5 + quarter) << (octave - 2))
     }
 }

@@ -47,11 +47,7 @@ pub struct SingleFlight<K> {
 
 impl<K: Ord> Default for SingleFlight<K> {
     fn default() -> Self {
-        Self {
-            flights: BTreeMap::new(),
-            next_ticket: 0,
-            refused: 0,
-        }
+        Self { flights: BTreeMap::new(), next_ticket: 0, refused: 0 }
     }
 }
 
@@ -118,9 +114,7 @@ impl<K: Ord> SingleFlight<K> {
     /// Who leads the flight for `key`.
     #[must_use]
     pub fn leader(&self, key: &K) -> Option<Ticket> {
-        self.flights
-            .get(key)
-            .and_then(|queue| queue.front().copied())
+        self.flights.get(key).and_then(|queue| queue.front().copied())
     }
 
     /// Keys in flight.

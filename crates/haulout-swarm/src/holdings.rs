@@ -165,12 +165,7 @@ impl Delta {
         if base >= version || total == 0 || !disjoint(&removed, &added) {
             return Err(HoldingsError::Delta);
         }
-        Ok(Self {
-            base,
-            version,
-            removed,
-            added,
-        })
+        Ok(Self { base, version, removed, added })
     }
 
     /// The version that this changes.
@@ -270,21 +265,14 @@ struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
     fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], HoldingsError> {
-        let (head, rest) = self
-            .0
-            .split_first_chunk::<N>()
-            .ok_or(HoldingsError::Truncated)?;
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(HoldingsError::Truncated)?;
         self.0 = rest;
         Ok(head)
     }
 
     fn kind(&mut self, wanted: u8) -> Result<(), HoldingsError> {
         let [kind] = *self.array::<1>()?;
-        if kind == wanted {
-            Ok(())
-        } else {
-            Err(HoldingsError::Kind(kind))
-        }
+        if kind == wanted { Ok(()) } else { Err(HoldingsError::Kind(kind)) }
     }
 
     fn u32(&mut self) -> Result<u32, HoldingsError> {
@@ -302,11 +290,7 @@ impl<'a> Input<'a> {
     }
 
     fn end(&self) -> Result<(), HoldingsError> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(HoldingsError::Trailing(self.0.len()))
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(HoldingsError::Trailing(self.0.len())) }
     }
 }
 

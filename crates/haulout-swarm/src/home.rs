@@ -20,10 +20,8 @@ use crate::random::mix;
 #[must_use]
 pub fn ranking(key: &[u8], peers: impl IntoIterator<Item = PeerId>) -> Vec<PeerId> {
     let key = fold(key);
-    let mut ranked: Vec<(Reverse<u64>, PeerId)> = peers
-        .into_iter()
-        .map(|peer| (Reverse(weight(key, &peer)), peer))
-        .collect();
+    let mut ranked: Vec<(Reverse<u64>, PeerId)> =
+        peers.into_iter().map(|peer| (Reverse(weight(key, &peer)), peer)).collect();
     ranked.sort_unstable();
     ranked.dedup();
     ranked.into_iter().map(|(_, peer)| peer).collect()
@@ -33,9 +31,7 @@ pub fn ranking(key: &[u8], peers: impl IntoIterator<Item = PeerId>) -> Vec<PeerI
 #[must_use]
 pub fn home(key: &[u8], peers: impl IntoIterator<Item = PeerId>) -> Option<PeerId> {
     let key = fold(key);
-    peers
-        .into_iter()
-        .min_by_key(|peer| (Reverse(weight(key, peer)), *peer))
+    peers.into_iter().min_by_key(|peer| (Reverse(weight(key, peer)), *peer))
 }
 
 /// How many of `peers` come before `peer` for this key: 0 means it is the home. `peer` itself need not be listed.
@@ -43,10 +39,7 @@ pub fn home(key: &[u8], peers: impl IntoIterator<Item = PeerId>) -> Option<PeerI
 pub fn rank(key: &[u8], peer: PeerId, peers: impl IntoIterator<Item = PeerId>) -> usize {
     let key = fold(key);
     let own = (Reverse(weight(key, &peer)), peer);
-    peers
-        .into_iter()
-        .filter(|other| (Reverse(weight(key, other)), *other) < own)
-        .count()
+    peers.into_iter().filter(|other| (Reverse(weight(key, other)), *other) < own).count()
 }
 
 fn weight(folded_key: u64, peer: &PeerId) -> u64 {
@@ -72,10 +65,8 @@ mod tests {
 
     #[test]
     fn the_order_is_part_of_the_protocol() {
-        let order: Vec<u8> = ranking(b"key", peers(5))
-            .iter()
-            .map(|peer| peer.as_bytes()[0])
-            .collect();
+        let order: Vec<u8> =
+            ranking(b"key", peers(5)).iter().map(|peer| peer.as_bytes()[0]).collect();
         assert_eq!(order, PINNED);
     }
 
@@ -90,10 +81,7 @@ mod tests {
             let first = home(&key.to_be_bytes(), peers.iter().copied()).unwrap();
             counts[usize::from(first.as_bytes()[0])] += 1;
         }
-        assert!(
-            counts.iter().all(|count| (850..1150).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
     }
 
     proptest! {

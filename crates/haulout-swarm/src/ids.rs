@@ -31,10 +31,7 @@ impl PeerId {
     /// The first eight hexadecimal digits: for tables and log lines, not unique against an attacker.
     #[must_use]
     pub fn short(&self) -> String {
-        self.0[..4]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        self.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

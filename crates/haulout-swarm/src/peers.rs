@@ -181,8 +181,7 @@ impl PeerTable {
 
     /// Books a fault and says what follows from it.
     pub fn blame(&mut self, peer: &PeerId, fault: Fault, now: Now) -> Verdict {
-        self.admit(*peer, now)
-            .map_or(Verdict::Noted, |record| record.blame(fault, now))
+        self.admit(*peer, now).map_or(Verdict::Noted, |record| record.blame(fault, now))
     }
 
     /// What the peer is now; `None` if it is unknown.
@@ -194,18 +193,13 @@ impl PeerTable {
     /// Whether the peer may be asked first: known, not banned, not silent, not backing off.
     #[must_use]
     pub fn is_usable(&self, peer: &PeerId, now: Now) -> bool {
-        self.peers
-            .get(peer)
-            .is_some_and(|record| record.is_usable(now))
+        self.peers.get(peer).is_some_and(|record| record.is_usable(now))
     }
 
     /// The earliest end of any ban or back-off still running: when to look again.
     #[must_use]
     pub fn wake_at(&self, now: Now) -> Option<Now> {
-        self.peers
-            .values()
-            .filter_map(|record| record.excluded_until(now))
-            .min()
+        self.peers.values().filter_map(|record| record.excluded_until(now)).min()
     }
 
     fn admit(&mut self, peer: PeerId, now: Now) -> Option<&mut Peer> {

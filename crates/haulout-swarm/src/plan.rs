@@ -185,6 +185,12 @@ impl Source {
         self.in_flight
     }
 
+    /// When it last delivered something, or was first asked after being idle.
+    #[must_use]
+    pub const fn progress_at(&self) -> Now {
+        self.progress_at
+    }
+
     /// Whether it stopped delivering.
     #[must_use]
     pub const fn is_stalled(&self) -> bool {
@@ -214,20 +220,13 @@ impl<S: Copy + Ord> NarPlan<S> {
     pub fn new(size: u64, from: u64, config: PlanConfig) -> Self {
         // No more than a terabyte each, so that sums cannot overflow.
         let most = 1 << 40;
-        let segment_bytes = config
-            .segment_bytes
-            .clamp(1, most)
-            .next_multiple_of(FRAME_BYTES);
+        let segment_bytes = config.segment_bytes.clamp(1, most).next_multiple_of(FRAME_BYTES);
         let window_bytes = config.window_bytes.clamp(2 * segment_bytes, 4 * most);
         let start = from.min(size);
         Self {
             size,
             start,
-            config: PlanConfig {
-                segment_bytes,
-                window_bytes,
-                ..config
-            },
+            config: PlanConfig { segment_bytes, window_bytes, ..config },
             first: start / segment_bytes,
             pieces: VecDeque::new(),
             consumed: start,
@@ -272,12 +271,8 @@ impl<S: Copy + Ord> NarPlan<S> {
     /// A source is gone or must not be used any more. Returns its requests, to be stopped and not reported.
     pub fn remove_source(&mut self, source: &S) -> Vec<RequestId> {
         self.sources.remove(source);
-        let ids: Vec<RequestId> = self
-            .requests
-            .iter()
-            .filter(|(_, r)| r.source == *source)
-            .map(|(id, _)| *id)
-            .collect();
+        let ids: Vec<RequestId> =
+            self.requests.iter().filter(|(_, r)| r.source == *source).map(|(id, _)| *id).collect();
         for id in &ids {
             self.forget(*id);
         }
@@ -298,9 +293,7 @@ impl<S: Copy + Ord> NarPlan<S> {
     /// Everything before this offset is there: may be given to the consumer.
     #[must_use]
     pub fn ready(&self) -> u64 {
-        self.pieces
-            .front()
-            .map_or_else(|| self.piece_start(self.first), |piece| piece.verified)
+        self.pieces.front().map_or_else(|| self.piece_start(self.first), |piece| piece.verified)
     }
 
     /// The consumer has taken everything before `offset`; the window moves.
@@ -324,18 +317,12 @@ impl<S: Copy + Ord> NarPlan<S> {
 
     /// Bytes up to `upto` of the NAR have arrived on this request and have been verified (as far as they can be).
     pub fn progress(&mut self, id: RequestId, upto: u64, now: Now) -> Progress<S> {
-        let nothing = Progress {
-            fresh: upto..upto,
-            cancel: SmallVec::new(),
-            finished: true,
-        };
+        let nothing = Progress { fresh: upto..upto, cancel: SmallVec::new(), finished: true };
         let Some(request) = self.requests.get_mut(&id) else {
             return nothing;
         };
-        let Some(piece) = request
-            .piece
-            .checked_sub(self.first)
-            .and_then(|n| self.pieces.get_mut(n as usize))
+        let Some(piece) =
+            request.piece.checked_sub(self.first).and_then(|n| self.pieces.get_mut(n as usize))
         else {
             return nothing;
         };
@@ -346,26 +333,21 @@ impl<S: Copy + Ord> NarPlan<S> {
         let fresh = piece.verified..upto.max(piece.verified);
         piece.verified = fresh.end;
         self.wasted += arrived.saturating_sub(fresh.end - fresh.start);
-        if let Some(source) = self
-            .sources
-            .get_mut(&request.source)
-            .filter(|_| arrived > 0)
-        {
+        if let Some(source) = self.sources.get_mut(&request.source).filter(|_| arrived > 0) {
             source.progress_at = now;
             source.stalled = false;
             source.failures = 0;
             source.bytes += fresh.end - fresh.start;
         }
         let finished = piece.verified == piece.end;
-        let cancel = if finished {
-            self.finish(id, now)
-        } else {
-            SmallVec::new()
-        };
-        Progress {
-            fresh,
-            cancel,
-            finished,
+        let cancel = if finished { self.finish(id, now) } else { SmallVec::new() };
+        Progress { fresh, cancel, finished }
+    }
+
+    /// Bytes came from this source that do not make a whole verified group yet: it is slow, not stalled.
+    pub fn heard(&mut self, source: &S, now: Now) {
+        if let Some(source) = self.sources.get_mut(source) {
+            source.progress_at = now;
         }
     }
 
@@ -404,10 +386,7 @@ impl<S: Copy + Ord> NarPlan<S> {
                 request.released = true;
                 requests.push(*id);
             }
-            found.push(Stalled {
-                source: *name,
-                requests,
-            });
+            found.push(Stalled { source: *name, requests });
         }
         found
     }
@@ -427,9 +406,7 @@ impl<S: Copy + Ord> NarPlan<S> {
 
     /// First byte of a piece.
     fn piece_start(&self, index: u64) -> u64 {
-        index
-            .saturating_mul(self.config.segment_bytes)
-            .clamp(self.start, self.size)
+        index.saturating_mul(self.config.segment_bytes).clamp(self.start, self.size)
     }
 
     /// A piece is complete: book its requests, and move on.
@@ -447,9 +424,7 @@ impl<S: Copy + Ord> NarPlan<S> {
                 let since = request.asked.max(source.finished_at);
                 let seconds = now.since(since).as_secs_f64();
                 if seconds > 0.0 {
-                    source
-                        .bytes_per_second
-                        .add((request.upto - request.from) as f64 / seconds);
+                    source.bytes_per_second.add((request.upto - request.from) as f64 / seconds);
                 }
                 source.finished_at = now;
             }
@@ -457,11 +432,7 @@ impl<S: Copy + Ord> NarPlan<S> {
                 cancel.push((request.source, id));
             }
         }
-        while self
-            .pieces
-            .front()
-            .is_some_and(|piece| piece.verified == piece.end)
-        {
+        while self.pieces.front().is_some_and(|piece| piece.verified == piece.end) {
             self.pieces.pop_front();
             self.first += 1;
         }
@@ -474,10 +445,8 @@ impl<S: Copy + Ord> NarPlan<S> {
         if let Some(source) = self.sources.get_mut(&request.source) {
             source.in_flight -= 1;
         }
-        if let Some(piece) = request
-            .piece
-            .checked_sub(self.first)
-            .and_then(|n| self.pieces.get_mut(n as usize))
+        if let Some(piece) =
+            request.piece.checked_sub(self.first).and_then(|n| self.pieces.get_mut(n as usize))
         {
             piece.requests.retain(|other| *other != id);
         }

@@ -21,11 +21,7 @@ fn table(millis: &[u64]) -> PeerTable {
         let took = Duration::from_millis(*millis);
         table.connected(peer(n as u8), at(0));
         table.asked(&peer(n as u8), at(0));
-        let answer = Answer {
-            first_byte: Duration::from_millis(1),
-            took,
-            bytes: 1 << 20,
-        };
+        let answer = Answer { first_byte: Duration::from_millis(1), took, bytes: 1 << 20 };
         table.answered(&peer(n as u8), answer, at(1));
     }
     table
@@ -82,10 +78,7 @@ fn liars_and_the_silent_are_skipped_the_unlucky_come_last() {
         ]
     );
     let lines: Vec<String> = ranking.candidates.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        lines[0],
-        "03030303: expected 1.0 ms, chance to be first 100 %"
-    );
+    assert_eq!(lines[0], "03030303: expected 1.0 ms, chance to be first 100 %");
     assert_eq!(
         lines[1],
         "02020202: only if no other is left, left alone for a while: cut off in mid-answer"

@@ -141,10 +141,8 @@ impl Bucket {
     /// Positions of the pairs of one entry.
     fn run(&self, rest: u16) -> std::ops::Range<usize> {
         let start = lower_bound(&self.pairs, pair(rest, 0));
-        let len = self.pairs[start..]
-            .iter()
-            .take_while(|pair| **pair >> 16 == u32::from(rest))
-            .count();
+        let len =
+            self.pairs[start..].iter().take_while(|pair| **pair >> 16 == u32::from(rest)).count();
         start..start + len
     }
 
@@ -192,10 +190,7 @@ impl Bucket {
         for word in 0..words {
             let mut bits = self.sets[at + 1 + word];
             while bits != 0 {
-                run.push(pair(
-                    rest,
-                    (word * 64) as u16 + bits.trailing_zeros() as u16,
-                ));
+                run.push(pair(rest, (word * 64) as u16 + bits.trailing_zeros() as u16));
                 bits &= bits - 1;
             }
         }

@@ -67,14 +67,7 @@ impl Slots {
             self.peers.resize(slot + 1, None);
         }
         self.peers[slot] = Some(peer);
-        self.columns.insert(
-            peer,
-            Column {
-                slot: slot as u16,
-                version,
-                entries: 0,
-            },
-        );
+        self.columns.insert(peer, Column { slot: slot as u16, version, entries: 0 });
         Some(slot as u16)
     }
 

@@ -32,11 +32,7 @@ struct Model(BTreeMap<PeerId, (Version, BTreeSet<u32>)>);
 
 impl Model {
     fn who_has(&self, prefix: u32) -> BTreeSet<PeerId> {
-        self.0
-            .iter()
-            .filter(|(_, (_, set))| set.contains(&prefix))
-            .map(|(peer, _)| *peer)
-            .collect()
+        self.0.iter().filter(|(_, (_, set))| set.contains(&prefix)).map(|(peer, _)| *peer).collect()
     }
 }
 
@@ -77,16 +73,11 @@ fn several_hundred_peers_agree_with_the_obvious_directory() {
         let all = (0..100).map(|i| mix(i) as u32);
         let crowd = (0..40).map(|i| 0x1234_0000 | (n * 7 + i * 13) & 0xff);
         let entries: BTreeSet<u32> = own.chain(few).chain(all).chain(crowd).collect();
-        directory
-            .apply_snapshot(peer(n), &snapshot(1, entries.iter().copied()))
-            .unwrap();
+        directory.apply_snapshot(peer(n), &snapshot(1, entries.iter().copied())).unwrap();
         model.0.insert(peer(n), (1, entries));
     }
-    let everything: BTreeSet<u32> = model
-        .0
-        .values()
-        .flat_map(|(_, set)| set.iter().copied())
-        .collect();
+    let everything: BTreeSet<u32> =
+        model.0.values().flat_map(|(_, set)| set.iter().copied()).collect();
     assert_same(&directory, &model, everything.iter().copied().chain(0..100));
     for n in (0..400).filter(|n| n % 10 != 0) {
         directory.remove_peer(&peer(n));
@@ -103,9 +94,7 @@ fn memory_comes_back_when_peers_leave() {
     let empty = directory.memory_bytes();
     for n in 0..100u32 {
         let entries = (0..5000).map(|i| mix(u64::from(n % 10 * 10_000 + i)) as u32);
-        directory
-            .apply_snapshot(peer(n), &snapshot(1, entries))
-            .unwrap();
+        directory.apply_snapshot(peer(n), &snapshot(1, entries)).unwrap();
     }
     let full = directory.memory_bytes();
     for n in 0..100 {
@@ -129,9 +118,7 @@ fn replacing_snapshots_for_ever_needs_no_more_memory() {
         for n in 0..4 {
             let entries =
                 (0..2000).map(|i| mix(u64::from(round) << 40 | u64::from(n) << 20 | i) as u32);
-            directory
-                .apply_snapshot(peer(n), &snapshot(u64::from(round), entries))
-                .unwrap();
+            directory.apply_snapshot(peer(n), &snapshot(u64::from(round), entries)).unwrap();
         }
         if round == 60 {
             peak_early = directory.memory_bytes();
@@ -146,33 +133,20 @@ fn a_peer_that_fills_the_directory_loses_only_its_own_column() {
     let mut directory = Directory::with_pairs_max(10_000);
     for n in 0..8 {
         let entries = (0..1000).map(|i| mix(u64::from(n) << 32 | i) as u32);
-        directory
-            .apply_snapshot(peer(n), &snapshot(1, entries))
-            .unwrap();
+        directory.apply_snapshot(peer(n), &snapshot(1, entries)).unwrap();
     }
     let huge = snapshot(1, (0..9000).map(|n| n * 4096));
-    assert_eq!(
-        directory.apply_snapshot(peer(99), &huge),
-        Err(DirectoryError::Full)
-    );
+    assert_eq!(directory.apply_snapshot(peer(99), &huge), Err(DirectoryError::Full));
     assert_eq!(directory.peers(), 8);
     // It comes in while there is room, and must go when others need it.
-    directory
-        .apply_snapshot(peer(98), &snapshot(1, (0..2000).map(|n| n * 4096)))
-        .unwrap();
+    directory.apply_snapshot(peer(98), &snapshot(1, (0..2000).map(|n| n * 4096))).unwrap();
     let modest = (0..1500).map(|i| mix(1 << 50 | i) as u32);
-    assert_eq!(
-        directory.apply_snapshot(peer(9), &snapshot(1, modest)),
-        Ok(vec![peer(98)])
-    );
+    assert_eq!(directory.apply_snapshot(peer(9), &snapshot(1, modest)), Ok(vec![peer(98)]));
     assert_eq!(directory.version(&peer(98)), None);
     assert!((0..8).all(|n| directory.entries(&peer(n)) == 1000));
     // Growing by deltas does not help either.
     let delta = Delta::new(1, 2, vec![], (0..5000).map(|n| n * 4096).collect()).unwrap();
-    assert_eq!(
-        directory.apply_delta(peer(9), &delta),
-        Err(DirectoryError::Full)
-    );
+    assert_eq!(directory.apply_delta(peer(9), &delta), Err(DirectoryError::Full));
     assert_eq!(directory.version(&peer(9)), None);
 }
 
@@ -180,25 +154,15 @@ fn a_peer_that_fills_the_directory_loses_only_its_own_column() {
 fn more_peers_than_slots_are_refused() {
     let mut directory = Directory::new();
     for n in 0..PEERS_MAX as u32 {
-        directory
-            .apply_snapshot(peer(n), &snapshot(1, [n, 5]))
-            .unwrap();
+        directory.apply_snapshot(peer(n), &snapshot(1, [n, 5])).unwrap();
     }
-    assert_eq!(
-        directory.apply_snapshot(peer(9999), &snapshot(1, [5])),
-        Err(DirectoryError::Full)
-    );
+    assert_eq!(directory.apply_snapshot(peer(9999), &snapshot(1, [5])), Err(DirectoryError::Full));
     assert_eq!(directory.holders_count(5), PEERS_MAX);
     // All of them renew at once: more new columns than there are spare slots.
     for n in 0..PEERS_MAX as u32 {
-        directory
-            .apply_snapshot(peer(n), &snapshot(2, [n, 6]))
-            .unwrap();
+        directory.apply_snapshot(peer(n), &snapshot(2, [n, 6])).unwrap();
     }
-    assert_eq!(
-        (directory.holders_count(5), directory.holders_count(6)),
-        (1, PEERS_MAX)
-    );
+    assert_eq!((directory.holders_count(5), directory.holders_count(6)), (1, PEERS_MAX));
     assert_eq!(directory.who_has(6, 0).len(), HOLDERS_MAX);
 }
 
@@ -206,13 +170,8 @@ fn more_peers_than_slots_are_refused() {
 fn deltas_must_fit() {
     let mut directory = Directory::new();
     let delta = Delta::new(1, 2, vec![5], vec![6]).unwrap();
-    assert_eq!(
-        directory.apply_delta(peer(1), &delta),
-        Err(DirectoryError::NoSnapshot)
-    );
-    directory
-        .apply_snapshot(peer(1), &snapshot(1, [5]))
-        .unwrap();
+    assert_eq!(directory.apply_delta(peer(1), &delta), Err(DirectoryError::NoSnapshot));
+    directory.apply_snapshot(peer(1), &snapshot(1, [5])).unwrap();
     directory.apply_delta(peer(1), &delta).unwrap();
     assert_eq!(set(&directory, 6), BTreeSet::from([peer(1)]));
     assert_eq!(set(&directory, 5), BTreeSet::new());
@@ -228,23 +187,15 @@ fn crowding_one_bucket_is_refused() {
     let mut directory = Directory::new();
     let most = CROWD_MAX as u32;
     for n in 0..60 {
-        directory
-            .apply_snapshot(peer(n), &snapshot(1, 0x7777_0000..0x7777_0000 + most))
-            .unwrap();
+        directory.apply_snapshot(peer(n), &snapshot(1, 0x7777_0000..0x7777_0000 + most)).unwrap();
     }
     assert_eq!(directory.holders_count(0x7777_0010), 60);
     assert_eq!(directory.holders_count(0x7778_0010), 0);
     let crowd = snapshot(2, 0x7777_0000..=0x7777_0000 + most);
-    assert_eq!(
-        directory.apply_snapshot(peer(1), &crowd),
-        Err(DirectoryError::Crowded)
-    );
+    assert_eq!(directory.apply_snapshot(peer(1), &crowd), Err(DirectoryError::Crowded));
     assert_eq!(directory.version(&peer(1)), None);
     let delta = Delta::new(1, 2, vec![], (0..=most).collect()).unwrap();
-    assert_eq!(
-        directory.apply_delta(peer(2), &delta),
-        Err(DirectoryError::Crowded)
-    );
+    assert_eq!(directory.apply_delta(peer(2), &delta), Err(DirectoryError::Crowded));
     assert_eq!(directory.version(&peer(2)), None);
 }
 
@@ -259,10 +210,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     // Few prefixes in few buckets and few peers: pairs, promotions and demotions all happen.
     let prefix = || {
-        prop::collection::vec(
-            (0u32..4, 0u32..12).prop_map(|(high, low)| high << 16 | low),
-            0..20,
-        )
+        prop::collection::vec((0u32..4, 0u32..12).prop_map(|(high, low)| high << 16 | low), 0..20)
     };
     let who = 0u32..90;
     prop_oneof![

@@ -131,11 +131,7 @@ impl Ledger {
             let Some(&(dropped, ..)) = self.changes.front() else {
                 return;
             };
-            while self
-                .changes
-                .front()
-                .is_some_and(|(version, ..)| *version == dropped)
-            {
+            while self.changes.front().is_some_and(|(version, ..)| *version == dropped) {
                 self.changes.pop_front();
             }
             self.oldest = dropped;
@@ -149,10 +145,7 @@ impl Ledger {
     /// Everything, for a new peer.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            version: self.version,
-            entries: self.counts.keys().copied().collect(),
-        }
+        Snapshot { version: self.version, entries: self.counts.keys().copied().collect() }
     }
 
     /// What a peer needs that has been told `known`.
@@ -178,9 +171,7 @@ impl Ledger {
 
     /// The first change of a prefix tells whether the peer knows it, the last one whether it exists now.
     fn net_changes(&self, base: Version) -> (Vec<u32>, Vec<u32>) {
-        let from = self
-            .changes
-            .partition_point(|(version, ..)| *version <= base);
+        let from = self.changes.partition_point(|(version, ..)| *version <= base);
         let mut net: BTreeMap<u32, (bool, bool)> = BTreeMap::new();
         for &(_, prefix, added) in self.changes.range(from..) {
             net.entry(prefix).or_insert((added, added)).1 = added;

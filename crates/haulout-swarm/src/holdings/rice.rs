@@ -28,11 +28,7 @@ pub(super) const fn bytes_max(count: u32) -> usize {
 /// Appends the encoding of `sorted` (strictly ascending) to `out`.
 pub(super) fn encode(sorted: &[u32], out: &mut Vec<u8>) {
     let k = parameter(sorted.len() as u32);
-    let mut bits = BitWriter {
-        out,
-        pending: 0,
-        used: 0,
-    };
+    let mut bits = BitWriter { out, pending: 0, used: 0 };
     let mut lowest_next = 0u64;
     for &entry in sorted {
         let gap = u64::from(entry) - lowest_next;
@@ -112,11 +108,7 @@ impl BitReader<'_> {
     /// The next 57 to 64 bits at the top of a word, zeros beyond the end.
     fn window(&self) -> u64 {
         let at = self.position / 8;
-        let word = match self
-            .bytes
-            .get(at..at + 8)
-            .and_then(|s| <[u8; 8]>::try_from(s).ok())
-        {
+        let word = match self.bytes.get(at..at + 8).and_then(|s| <[u8; 8]>::try_from(s).ok()) {
             Some(eight) => u64::from_be_bytes(eight),
             None => {
                 let mut eight = [0u8; 8];

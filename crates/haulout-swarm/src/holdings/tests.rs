@@ -53,11 +53,7 @@ fn the_worst_sets_stay_within_the_byte_limit() {
     for entries in [low, split, spread] {
         let snapshot = Snapshot::new(1, entries).unwrap();
         let bytes = snapshot.encode();
-        assert!(
-            bytes.len() <= SNAPSHOT_BYTES_MAX,
-            "{} > {SNAPSHOT_BYTES_MAX}",
-            bytes.len()
-        );
+        assert!(bytes.len() <= SNAPSHOT_BYTES_MAX, "{} > {SNAPSHOT_BYTES_MAX}", bytes.len());
         assert_eq!(Snapshot::decode(&bytes).unwrap(), snapshot);
     }
     const { assert!(SNAPSHOT_BYTES_MAX < 2_300_000) };
@@ -71,10 +67,7 @@ fn a_promise_of_many_entries_allocates_nothing() {
     bytes.extend_from_slice(&[0; 100]);
     assert_eq!(Snapshot::decode(&bytes), Err(HoldingsError::Truncated));
     bytes[9..13].copy_from_slice(&u32::MAX.to_be_bytes());
-    assert_eq!(
-        Snapshot::decode(&bytes),
-        Err(HoldingsError::TooMany(u64::from(u32::MAX)))
-    );
+    assert_eq!(Snapshot::decode(&bytes), Err(HoldingsError::TooMany(u64::from(u32::MAX))));
 }
 
 #[test]
@@ -83,17 +76,11 @@ fn hostile_forms_are_refused() {
     let mut longer = good.clone();
     longer.push(0);
     assert_eq!(Snapshot::decode(&longer), Err(HoldingsError::Trailing(1)));
-    assert_eq!(
-        Snapshot::decode(&good[..good.len() - 1]),
-        Err(HoldingsError::Truncated)
-    );
+    assert_eq!(Snapshot::decode(&good[..good.len() - 1]), Err(HoldingsError::Truncated));
     let mut padded = good.clone();
     *padded.last_mut().unwrap() |= 1;
     assert_eq!(Snapshot::decode(&padded), Err(HoldingsError::Padding));
-    assert_eq!(
-        Delta::decode(&good),
-        Err(HoldingsError::Kind(KIND_SNAPSHOT))
-    );
+    assert_eq!(Delta::decode(&good), Err(HoldingsError::Kind(KIND_SNAPSHOT)));
     assert_eq!(Message::decode(&[]), Err(HoldingsError::Truncated));
     assert_eq!(Message::decode(&[9]), Err(HoldingsError::Kind(9)));
     let mut endless = good[..13].to_vec();
@@ -105,15 +92,9 @@ fn hostile_forms_are_refused() {
 fn a_delta_must_make_sense() {
     assert_eq!(Delta::new(2, 2, vec![1], vec![]), Err(HoldingsError::Delta));
     assert_eq!(Delta::new(1, 2, vec![], vec![]), Err(HoldingsError::Delta));
-    assert_eq!(
-        Delta::new(1, 2, vec![3, 4], vec![4]),
-        Err(HoldingsError::Delta)
-    );
+    assert_eq!(Delta::new(1, 2, vec![3, 4], vec![4]), Err(HoldingsError::Delta));
     let many = (0..=DELTA_ENTRIES_MAX as u32).collect();
-    assert!(matches!(
-        Delta::new(1, 2, many, vec![]),
-        Err(HoldingsError::TooMany(_))
-    ));
+    assert!(matches!(Delta::new(1, 2, many, vec![]), Err(HoldingsError::TooMany(_))));
 }
 
 #[test]
@@ -135,14 +116,8 @@ fn who_is_too_far_behind_gets_a_snapshot() {
         ledger.change(batch * 1000..(batch + 1) * 1000, []);
     }
     assert!(matches!(ledger.since(Some(old)), Update::Snapshot(_)));
-    assert!(matches!(
-        ledger.since(Some(ledger.version() - 1)),
-        Update::Delta(_)
-    ));
-    assert!(matches!(
-        ledger.since(Some(ledger.version() + 1)),
-        Update::Snapshot(_)
-    ));
+    assert!(matches!(ledger.since(Some(ledger.version() - 1)), Update::Delta(_)));
+    assert!(matches!(ledger.since(Some(ledger.version() + 1)), Update::Snapshot(_)));
     assert_eq!(ledger.since(Some(ledger.version())), Update::Nothing);
 }
 

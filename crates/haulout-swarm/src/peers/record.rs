@@ -167,9 +167,7 @@ impl Peer {
     /// Smoothed round-trip time.
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
-        self.rtt_seconds
-            .get()
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        self.rtt_seconds.get().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }
 
     /// Smoothed bandwidth of large answers, bytes per second.
@@ -201,8 +199,7 @@ impl Peer {
     pub fn strikes(&self, now: Now) -> u32 {
         let Some(ban) = self.ban else { return 0 };
         let forgiven = now.since(ban.until).as_secs() / STRIKE_FORGIVEN_AFTER.as_secs();
-        self.strikes
-            .saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
+        self.strikes.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
     }
 
     /// What the peer is now.
@@ -217,11 +214,7 @@ impl Peer {
         if let Some(Measure { until, fault }) = self.back_off.filter(|pause| now < pause.until) {
             return State::BackingOff { until, fault };
         }
-        if self.connected {
-            State::Connected
-        } else {
-            State::Discovered
-        }
+        if self.connected { State::Connected } else { State::Discovered }
     }
 
     /// Whether the peer may be asked first.
@@ -286,8 +279,7 @@ impl Peer {
         self.heard(now);
         self.first_byte.add(answer.first_byte);
         if answer.bytes >= THROUGHPUT_SAMPLE_BYTES_MIN && !answer.took.is_zero() {
-            self.bytes_per_second
-                .add(answer.bytes as f64 / answer.took.as_secs_f64());
+            self.bytes_per_second.add(answer.bytes as f64 / answer.took.as_secs_f64());
         }
         if answer.bytes > 0 {
             self.false_hints_in_a_row = 0;

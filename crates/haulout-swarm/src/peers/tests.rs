@@ -13,11 +13,7 @@ fn at(millis: u64) -> Now {
 }
 
 fn answer(bytes: u64) -> Answer {
-    Answer {
-        first_byte: Duration::from_millis(2),
-        took: Duration::from_millis(10),
-        bytes,
-    }
+    Answer { first_byte: Duration::from_millis(2), took: Duration::from_millis(10), bytes }
 }
 
 #[test]
@@ -47,9 +43,7 @@ fn a_second_request_does_not_hide_silence() {
     }
     assert_eq!(
         table.state(&peer(1), at(1000)),
-        Some(State::Silent {
-            for_now: Duration::from_millis(1000)
-        })
+        Some(State::Silent { for_now: Duration::from_millis(1000) })
     );
 }
 
@@ -65,14 +59,8 @@ fn lies_ban_at_once_longer_each_time_and_are_forgiven() {
         };
         assert!(!table.is_usable(&peer(1), now));
         // A second lie during the ban changes nothing.
-        assert_eq!(
-            table.blame(&peer(1), Fault::ForgedSignature, now),
-            Verdict::Banned { until }
-        );
-        assert!(
-            !table.connected(peer(1), now),
-            "connecting again does not lift a ban"
-        );
+        assert_eq!(table.blame(&peer(1), Fault::ForgedSignature, now), Verdict::Banned { until });
+        assert!(!table.connected(peer(1), now), "connecting again does not lift a ban");
         spans.push(until.since(now).as_secs());
         now = until;
         assert!(table.is_usable(&peer(1), now));
@@ -83,9 +71,7 @@ fn lies_ban_at_once_longer_each_time_and_are_forgiven() {
     assert_eq!(table.get(&peer(1)).unwrap().strikes(now), 0);
     assert_eq!(
         table.blame(&peer(1), Fault::WrongContent, now),
-        Verdict::Banned {
-            until: now + BAN_MIN
-        }
+        Verdict::Banned { until: now + BAN_MIN }
     );
 }
 
@@ -94,27 +80,16 @@ fn bad_luck_only_backs_off_and_success_clears_it() {
     let mut table = PeerTable::new();
     table.connected(peer(1), at(0));
     let until = at(0) + BACK_OFF_MIN;
-    assert_eq!(
-        table.blame(&peer(1), Fault::Timeout, at(0)),
-        Verdict::BackedOff { until }
-    );
-    assert_eq!(
-        table.blame(&peer(1), Fault::Cut, at(10)),
-        Verdict::BackedOff { until }
-    );
+    assert_eq!(table.blame(&peer(1), Fault::Timeout, at(0)), Verdict::BackedOff { until });
+    assert_eq!(table.blame(&peer(1), Fault::Cut, at(10)), Verdict::BackedOff { until });
     assert_eq!(
         table.blame(&peer(1), Fault::Cut, until),
-        Verdict::BackedOff {
-            until: until + BACK_OFF_MIN * 2
-        }
+        Verdict::BackedOff { until: until + BACK_OFF_MIN * 2 }
     );
     assert_eq!(table.wake_at(until), Some(until + BACK_OFF_MIN * 2));
     table.answered(&peer(1), answer(1), until);
     assert!(table.is_usable(&peer(1), until));
-    assert_eq!(
-        table.get(&peer(1)).unwrap().counters().faults[Fault::Cut.index()],
-        2
-    );
+    assert_eq!(table.get(&peer(1)).unwrap().counters().faults[Fault::Cut.index()], 2);
 }
 
 #[test]
@@ -122,15 +97,9 @@ fn false_hints_are_forgiven_until_there_are_many() {
     let mut table = PeerTable::new();
     table.connected(peer(1), at(0));
     for _ in 1..FALSE_HINTS_IN_A_ROW_MAX {
-        assert_eq!(
-            table.blame(&peer(1), Fault::FalseHint, at(0)),
-            Verdict::Noted
-        );
+        assert_eq!(table.blame(&peer(1), Fault::FalseHint, at(0)), Verdict::Noted);
     }
-    assert!(matches!(
-        table.blame(&peer(1), Fault::FalseHint, at(0)),
-        Verdict::BackedOff { .. }
-    ));
+    assert!(matches!(table.blame(&peer(1), Fault::FalseHint, at(0)), Verdict::BackedOff { .. }));
 }
 
 #[test]
@@ -172,10 +141,7 @@ fn small_answers_say_nothing_about_bandwidth() {
     table.answered(&peer(1), answer(100), at(1));
     assert_eq!(table.get(&peer(1)).unwrap().throughput(), None);
     table.answered(&peer(1), answer(1 << 20), at(1));
-    assert_eq!(
-        table.get(&peer(1)).unwrap().throughput(),
-        Some((1u64 << 20) as f64 / 0.01)
-    );
+    assert_eq!(table.get(&peer(1)).unwrap().throughput(), Some((1u64 << 20) as f64 / 0.01));
 }
 
 proptest! {

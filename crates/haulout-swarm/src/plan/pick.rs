@@ -57,11 +57,7 @@ impl<S: Copy + Ord> NarPlan<S> {
             if start >= self.size || end > limit {
                 return;
             }
-            self.pieces.push_back(Piece {
-                end,
-                verified: start,
-                requests: SmallVec::new(),
-            });
+            self.pieces.push_back(Piece { end, verified: start, requests: SmallVec::new() });
         }
     }
 
@@ -95,11 +91,7 @@ impl<S: Copy + Ord> NarPlan<S> {
         }
         let indices = self.first..self.first + self.pieces.len() as u64;
         let mut busy: SmallVec<[u64; 16]> = SmallVec::new();
-        for request in self
-            .requests
-            .values()
-            .filter(|r| !r.released && r.source != source)
-        {
+        for request in self.requests.values().filter(|r| !r.released && r.source != source) {
             busy.push(request.piece / RUN_SEGMENTS);
         }
         let mut pending = indices.filter(|index| self.is_pending(*index));
@@ -115,17 +107,8 @@ impl<S: Copy + Ord> NarPlan<S> {
     /// A piece that somebody else is late with.
     fn pick_copy(&self, source: S, now: Now) -> Option<u64> {
         let last = self.size.div_ceil(self.config.segment_bytes);
-        let gain = if last - self.first <= ENDGAME_SEGMENTS {
-            1.0
-        } else {
-            COPY_GAIN
-        };
-        let asker = self
-            .sources
-            .get(&source)?
-            .bytes_per_second
-            .get()
-            .unwrap_or(THROUGHPUT_ASSUMED);
+        let gain = if last - self.first <= ENDGAME_SEGMENTS { 1.0 } else { COPY_GAIN };
+        let asker = self.sources.get(&source)?.bytes_per_second.get().unwrap_or(THROUGHPUT_ASSUMED);
         let late = |piece: &Piece| {
             let others = self.active(piece).count();
             let mine = piece
@@ -141,10 +124,7 @@ impl<S: Copy + Ord> NarPlan<S> {
                     .active(piece)
                     .all(|r| self.seconds_left(r, remaining, now) > gain * remaining / asker)
         };
-        (self.first..)
-            .zip(&self.pieces)
-            .find(|(_, piece)| late(piece))
-            .map(|(index, _)| index)
+        (self.first..).zip(&self.pieces).find(|(_, piece)| late(piece)).map(|(index, _)| index)
     }
 
     /// How long a request will need for the `remaining` bytes, by what it did so far. Zero while it is too young to tell.
@@ -167,9 +147,7 @@ impl<S: Copy + Ord> NarPlan<S> {
     }
 
     fn issue(&mut self, source: S, index: u64, now: Now) -> Next {
-        let piece = index
-            .checked_sub(self.first)
-            .and_then(|n| self.pieces.get_mut(n as usize));
+        let piece = index.checked_sub(self.first).and_then(|n| self.pieces.get_mut(n as usize));
         let (Some(piece), Some(state)) = (piece, self.sources.get_mut(&source)) else {
             return Next::Wait;
         };
@@ -177,11 +155,7 @@ impl<S: Copy + Ord> NarPlan<S> {
         self.next_id += 1;
         let from = piece.verified;
         piece.requests.push(id);
-        let segment = Segment {
-            id,
-            offset: from,
-            len: piece.end - from,
-        };
+        let segment = Segment { id, offset: from, len: piece.end - from };
         if state.in_flight == 0 {
             state.progress_at = now;
         }
@@ -189,14 +163,7 @@ impl<S: Copy + Ord> NarPlan<S> {
         state.last_piece = Some(index);
         self.requests.insert(
             id,
-            Request {
-                source,
-                piece: index,
-                from,
-                upto: from,
-                asked: now,
-                released: false,
-            },
+            Request { source, piece: index, from, upto: from, asked: now, released: false },
         );
         Next::Fetch(segment)
     }

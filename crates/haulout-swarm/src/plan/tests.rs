@@ -35,11 +35,7 @@ fn a_small_nar_comes_whole_from_one_source() {
     let mut plan = plan(5000, 3);
     let segment = fetch(&mut plan, 1, at(0));
     assert_eq!((segment.offset, segment.len), (0, 5000));
-    assert_eq!(
-        plan.next(0, at(1)),
-        Next::Wait,
-        "no copy of a young request"
-    );
+    assert_eq!(plan.next(0, at(1)), Next::Wait, "no copy of a young request");
     assert_eq!(plan.done(segment.id, at(2)).fresh, 0..5000);
     assert_eq!(plan.status(), Status::Complete);
     assert_eq!(plan.wasted_bytes(), 0);
@@ -64,10 +60,7 @@ fn a_resumed_nar_starts_in_mid_segment_and_aligns() {
     let first = fetch(&mut plan, 1, at(0));
     assert_eq!((first.offset, first.len), (MIB + 7, MIB - 7));
     assert_eq!(fetch(&mut plan, 1, at(0)).offset, 2 * MIB);
-    assert_eq!(
-        NarPlan::<u8>::new(10, 99, PlanConfig::default()).status(),
-        Status::Complete
-    );
+    assert_eq!(NarPlan::<u8>::new(10, 99, PlanConfig::default()).status(), Status::Complete);
 }
 
 #[test]
@@ -115,20 +108,14 @@ fn a_stalled_source_is_replaced_and_may_come_back() {
     assert_eq!(plan.wake_at(at(290)), Some(at(300)));
     let stalled = plan.stalled(at(300));
     assert_eq!(stalled.len(), 1);
-    assert_eq!(
-        (stalled[0].source, stalled[0].requests.as_slice()),
-        (0, &[slow.id][..])
-    );
+    assert_eq!((stalled[0].source, stalled[0].requests.as_slice()), (0, &[slow.id][..]));
     assert!(plan.stalled(at(301)).is_empty(), "named once");
     assert_eq!(plan.next(0, at(301)), Next::Wait);
     let copy = fetch(&mut plan, 1, at(301));
     assert_eq!(copy.offset, 0);
     // The lost one speaks after all and is first.
     let progress = plan.done(slow.id, at(302));
-    assert_eq!(
-        (progress.fresh, progress.cancel.as_slice()),
-        (0..MIB, &[(1, copy.id)][..])
-    );
+    assert_eq!((progress.fresh, progress.cancel.as_slice()), (0..MIB, &[(1, copy.id)][..]));
     assert!(matches!(plan.next(0, at(302)), Next::Fetch(_)));
 }
 
@@ -155,14 +142,8 @@ fn the_last_segments_are_copied_from_a_slow_source() {
     assert_eq!(plan.progress(slow.id, 2000, at(61)).fresh, 1000..2000);
     assert_eq!(plan.progress(copy.id, 5000, at(62)).fresh, 2000..5000);
     let end = plan.done(copy.id, at(70));
-    assert_eq!(
-        (end.fresh, end.cancel.as_slice()),
-        (5000..MIB, &[(0, slow.id)][..])
-    );
-    assert_eq!(
-        (plan.status(), plan.wasted_bytes()),
-        (Status::Complete, 1000)
-    );
+    assert_eq!((end.fresh, end.cancel.as_slice()), (5000..MIB, &[(0, slow.id)][..]));
+    assert_eq!((plan.status(), plan.wasted_bytes()), (Status::Complete, 1000));
 }
 
 #[test]
@@ -172,11 +153,8 @@ fn faster_sources_get_deeper_pipelines() {
         let segment = fetch(&mut plan, source, at(1000));
         plan.done(segment.id, at(1000 + millis));
     }
-    let mut depth = |source| {
-        (0..9)
-            .filter(|_| matches!(plan.next(source, at(2000)), Next::Fetch(_)))
-            .count()
-    };
+    let mut depth =
+        |source| (0..9).filter(|_| matches!(plan.next(source, at(2000)), Next::Fetch(_))).count();
     assert_eq!((depth(0), depth(1)), (4, 1));
 }
 
