@@ -14,12 +14,14 @@
 mod pick;
 #[cfg(test)]
 mod tests;
+mod types;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use smallvec::SmallVec;
+
+pub use types::{Next, PlanConfig, Progress, RequestId, Segment, Stalled, Status};
 
 use crate::estimate::Ewma;
 use crate::{Now, PeerId};
@@ -53,91 +55,6 @@ pub const COPIES_MAX: usize = 2;
 
 /// Failures in a row, without a byte in between, after which a source leaves the plan.
 pub const SOURCE_FAILURES_MAX: u32 = 3;
-
-/// The knobs of one plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlanConfig {
-    /// Bytes per segment; rounded up to whole frames. Larger: fewer requests; smaller: finer sharing.
-    pub segment_bytes: u64,
-    /// Bytes handed out ahead of the consumer, at least two segments. This is the memory of the transfer.
-    pub window_bytes: u64,
-    /// No byte for so long: the source counts as stalled.
-    pub stall_after: Duration,
-    /// A segment younger than this is never copied: see [`crate::choose::hedge_delay`].
-    pub hedge_after: Duration,
-}
-
-impl Default for PlanConfig {
-    fn default() -> Self {
-        Self {
-            segment_bytes: SEGMENT_BYTES,
-            window_bytes: WINDOW_BYTES,
-            stall_after: crate::peers::SILENCE,
-            hedge_after: crate::choose::HEDGE_DEFAULT,
-        }
-    }
-}
-
-/// Names one request within a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(u64);
-
-/// A byte range to ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
-    /// To report about it.
-    pub id: RequestId,
-    /// First byte of the NAR.
-    pub offset: u64,
-    /// Bytes, at least 1.
-    pub len: u64,
-}
-
-/// What a source is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// Ask it for this, then call [`NarPlan::next`] again.
-    Fetch(Segment),
-    /// Nothing now. Ask again after any report, and at [`NarPlan::wake_at`].
-    Wait,
-    /// The NAR is complete.
-    Complete,
-    /// It is not (or no longer) a source.
-    NotASource,
-}
-
-/// Where a plan stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// Somebody can be asked.
-    Active,
-    /// All sources are stalled: look for others, or wait.
-    AllStalled,
-    /// There is no source any more: find one or give up.
-    NobodyLeft,
-    /// All bytes are there.
-    Complete,
-}
-
-/// What a report of progress means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress<S> {
-    /// Keep these bytes; whatever else arrived is a copy of what is there already. May be empty.
-    pub fresh: Range<u64>,
-    /// Requests that are of no use any more: stop them, and do not report them.
-    pub cancel: SmallVec<[(S, RequestId); 2]>,
-    /// Whether the request is finished.
-    pub finished: bool,
-}
-
-/// A source from which nothing came for too long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stalled<S> {
-    /// Whom.
-    pub source: S,
-    /// What was asked. May be left running (a late byte counts) or stopped and reported as failed.
-    pub requests: SmallVec<[RequestId; 4]>,
-}
 
 /// A segment inside the window.
 #[derive(Debug, Clone)]
@@ -210,6 +127,7 @@ pub struct NarPlan<S = PeerId> {
     consumed: u64,
     requests: BTreeMap<RequestId, Request<S>>,
     sources: BTreeMap<S, Source>,
+    refused: BTreeSet<S>,
     next_id: u64,
     wasted: u64,
 }
@@ -232,6 +150,7 @@ impl<S: Copy + Ord> NarPlan<S> {
             consumed: start,
             requests: BTreeMap::new(),
             sources: BTreeMap::new(),
+            refused: BTreeSet::new(),
             next_id: 0,
             wasted: 0,
         }
@@ -244,14 +163,14 @@ impl<S: Copy + Ord> NarPlan<S> {
     }
 
     /// A source that has the NAR, or one that was stalled and is to be tried again. False if there are
-    /// [`SOURCES_MAX`] already.
+    /// [`SOURCES_MAX`] already or it was refused.
     pub fn add_source(&mut self, source: S, now: Now) -> bool {
         if let Some(known) = self.sources.get_mut(&source) {
             known.stalled = false;
             known.progress_at = now;
             return true;
         }
-        if self.sources.len() >= SOURCES_MAX {
+        if self.sources.len() >= SOURCES_MAX || self.refused.contains(&source) {
             return false;
         }
         let fresh = Source {
@@ -277,6 +196,16 @@ impl<S: Copy + Ord> NarPlan<S> {
             self.forget(*id);
         }
         ids
+    }
+
+    /// A source said that it does not have this NAR, or lied about it: it is removed and cannot be added again, so
+    /// that a stale announcement costs one round trip and not one after the other. Returns its requests, as
+    /// [`NarPlan::remove_source`] does.
+    pub fn refuse_source(&mut self, source: &S) -> Vec<RequestId> {
+        if self.refused.len() < crate::peers::PEERS_MAX {
+            self.refused.insert(*source);
+        }
+        self.remove_source(source)
     }
 
     /// The sources in the plan.

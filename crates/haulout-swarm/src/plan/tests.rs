@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use std::ops::Range;
+
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -168,6 +170,16 @@ fn a_source_that_only_fails_leaves_the_plan() {
     let segment = fetch(&mut plan, 0, at(0));
     assert_eq!(plan.failed(segment.id), Some(0));
     assert_eq!(plan.status(), Status::NobodyLeft);
+}
+
+#[test]
+fn who_said_no_is_not_asked_again() {
+    let mut plan = plan(8 * MIB, 2);
+    let segment = fetch(&mut plan, 0, at(0));
+    assert_eq!(plan.refuse_source(&0), [segment.id]);
+    assert!(!plan.add_source(0, at(1)));
+    assert_eq!(plan.next(0, at(1)), Next::NotASource);
+    assert_eq!(fetch(&mut plan, 1, at(1)).offset, 0);
 }
 
 #[test]

@@ -115,6 +115,11 @@ impl Agent {
                 self.table.heard(&id, now);
                 self.table.blame(&id, Fault::FalseHint, now);
                 self.drop_source(world, fetch, id);
+                // Found by seed 1705: a peer with a stale announcement was asked again and again, and always took the
+                // segment that an honest peer would have brought.
+                if let Some(fetch) = self.fetches.get_mut(&fetch) {
+                    fetch.plan.refuse_source(&id);
+                }
             }
             Event::Want(nar) => self.want(world, nar),
             Event::Quit(nar) => self.quit(world, nar),
