@@ -42,24 +42,20 @@ struct Inner {
 }
 
 impl Cache {
-    /// Open the cache in `dir`, creating it when the directory is new or empty. Blocks: every file is looked at and the
-    /// index is checked.
+    /// Open the cache in `dir`, creating it when the directory is new or empty. Blocks: every file
+    /// is looked at and the index is checked.
     ///
-    /// A damaged index is set aside and a new one begun, with a warning in [`CacheStats::warnings`]; the NARs survive
-    /// that. An index the disk refuses leaves the cache paused.
+    /// A damaged index is set aside and a new one begun, with a warning in
+    /// [`CacheStats::warnings`]; the NARs survive that. An index the disk refuses leaves the cache
+    /// paused.
     ///
     /// # Errors
     /// When the directory is no cache, of another version, in use, or unusable.
     pub fn open(dir: &Path, config: CacheConfig, now: UnixTime) -> Result<Self, OpenError> {
-        let layout = Layout {
-            root: dir.to_owned(),
-        };
+        let layout = Layout { root: dir.to_owned() };
         layout.prepare()?;
         let lock = lock(&layout)?;
-        let io = |source| OpenError::Io {
-            dir: dir.to_owned(),
-            source,
-        };
+        let io = |source| OpenError::Io { dir: dir.to_owned(), source };
         empty(&layout.temporary()).map_err(io)?;
 
         let disk = Disk(config.faults.clone());
@@ -90,16 +86,15 @@ impl Cache {
 
     /// The verified info of a path, if it was stored.
     pub fn narinfo(&self, hash: &HashPart) -> Option<CachedInfo> {
-        let unwritten = self
-            .lock()
-            .unwritten(|batch| batch.narinfos.get(hash).cloned());
+        let unwritten = self.lock().unwritten(|batch| batch.narinfos.get(hash).cloned());
         match unwritten {
             Some(value) => self.decode(&value?),
             None => self.decode(&self.ask_index(|index| index.narinfo(hash))?),
         }
     }
 
-    /// Remember a verified info; `verified_by` says why it was believed. Also ends a miss for the path.
+    /// Remember a verified info; `verified_by` says why it was believed. Also ends a miss for the
+    /// path.
     pub fn put_narinfo(&self, info: &PathInfo, verified_by: &str, now: UnixTime) {
         let Some(value) = format::encode_info(info, verified_by, now, &self.0.config.store_dir)
         else {
@@ -118,24 +113,15 @@ impl Cache {
         self.lock().pending.narinfos.insert(*hash, None);
     }
 
-    /// Call `found` with every info stored, in no order. `found` must not use the cache: the index is being read.
+    /// Call `found` with every info stored, in no order. `found` must not use the cache: the index
+    /// is being read.
     pub fn each_narinfo(&self, mut found: impl FnMut(CachedInfo)) {
         let mut all: std::collections::HashMap<HashPart, Option<Arc<[u8]>>> =
             std::collections::HashMap::new();
         {
             let state = self.lock();
-            for batch in state
-                .flushing
-                .as_deref()
-                .into_iter()
-                .chain([&state.pending])
-            {
-                all.extend(
-                    batch
-                        .narinfos
-                        .iter()
-                        .map(|(hash, value)| (*hash, value.clone())),
-                );
+            for batch in state.flushing.as_deref().into_iter().chain([&state.pending]) {
+                all.extend(batch.narinfos.iter().map(|(hash, value)| (*hash, value.clone())));
             }
         }
         let unwritten = all;
@@ -149,22 +135,14 @@ impl Cache {
             })?;
             Ok(Some(()))
         });
-        unwritten
-            .values()
-            .flatten()
-            .filter_map(|value| self.decode(value))
-            .for_each(found);
+        unwritten.values().flatten().filter_map(|value| self.decode(value)).for_each(found);
     }
 
     /// Until when "nobody has this path" may be believed; `None` when nothing is known.
     pub fn miss(&self, hash: &HashPart, now: UnixTime) -> Option<UnixTime> {
         let unwritten = self.lock().unwritten(|batch| {
             let known = batch.misses.get(hash).copied();
-            if known.is_none() && batch.forget_misses {
-                Some(None)
-            } else {
-                known
-            }
+            if known.is_none() && batch.forget_misses { Some(None) } else { known }
         });
         let until = match unwritten {
             Some(until) => until?,
@@ -191,16 +169,15 @@ impl Cache {
 
     /// The BLAKE3 tree of a NAR, if it was stored.
     pub fn tree(&self, hash: &NarHash) -> Option<StoredTree> {
-        let unwritten = self
-            .lock()
-            .unwritten(|batch| batch.trees.get(hash).cloned());
+        let unwritten = self.lock().unwritten(|batch| batch.trees.get(hash).cloned());
         match unwritten {
             Some(value) => format::decode_tree(&value?),
             None => format::decode_tree(&self.ask_index(|index| index.tree(hash))?),
         }
     }
 
-    /// Remember a tree (of a NAR worth it: computing a small one again costs less than looking it up).
+    /// Remember a tree (of a NAR worth it: computing a small one again costs less than looking it
+    /// up).
     pub fn put_tree(&self, hash: &NarHash, tree: &StoredTree, now: UnixTime) {
         if tree.groups.len() > TREE_GROUPS_MAX {
             return;
@@ -217,7 +194,8 @@ impl Cache {
         self.lock().nars.get(hash).map(|held| held.row.size)
     }
 
-    /// Open a NAR and note its use (blocking, one `open`). Look at [`CachedNar::is_checked`] before serving it.
+    /// Open a NAR and note its use (blocking, one `open`). Look at [`CachedNar::is_checked`] before
+    /// serving it.
     pub fn nar(&self, hash: &NarHash, now: UnixTime) -> Option<CachedNar> {
         let held = self.lock().touch(hash, now)?;
         let opened =
@@ -237,8 +215,8 @@ impl Cache {
         }
     }
 
-    /// Begin to add a NAR of `size` bytes. `None` when it is here, being written, too large, or caching is paused. Makes
-    /// room, so it may block on removing files.
+    /// Begin to add a NAR of `size` bytes. `None` when it is here, being written, too large, or
+    /// caching is paused. Makes room, so it may block on removing files.
     pub fn begin_nar(&self, hash: &NarHash, size: u64, now: UnixTime) -> Option<NarWriter> {
         let (victims, number) = {
             let mut state = self.lock();
@@ -276,14 +254,11 @@ impl Cache {
         }
     }
 
-    /// Write what has gathered (blocking, one transaction, one fsync). Call it every few seconds and before exit; without
-    /// changes it does nothing. `false` when they could not be written and stay in memory.
+    /// Write what has gathered (blocking, one transaction, one fsync). Call it every few seconds
+    /// and before exit; without changes it does nothing. `false` when they could not be written and
+    /// stay in memory.
     pub fn tick(&self, now: UnixTime) -> bool {
-        let _one_at_a_time = self
-            .0
-            .writing_index
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.0.writing_index.lock().unwrap_or_else(PoisonError::into_inner);
         let (batch, victims) = {
             let mut state = self.lock();
             if state.is_paused(now) {
@@ -352,8 +327,8 @@ impl Cache {
         format::decode_info(value, &self.0.config.store_dir)
     }
 
-    /// Ask the index something. Trouble means "nothing known"; the index is closed then and opened again by a later
-    /// [`Cache::tick`], because redb refuses to go on after an I/O error.
+    /// Ask the index something. Trouble means "nothing known"; the index is closed then and opened
+    /// again by a later [`Cache::tick`], because redb refuses to go on after an I/O error.
     fn ask_index<T>(&self, ask: impl FnOnce(&Index) -> Result<Option<T>, IndexError>) -> Option<T> {
         let error = {
             let index = self.0.index.read().unwrap_or_else(PoisonError::into_inner);
@@ -365,12 +340,7 @@ impl Cache {
             }
         };
         tracing::warn!(%error, "cache index closed");
-        let broken = self
-            .0
-            .index
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let broken = self.0.index.write().unwrap_or_else(PoisonError::into_inner).take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
         None
     }
@@ -400,23 +370,14 @@ impl Cache {
 
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cache")
-            .field("dir", &self.0.layout.root)
-            .finish_non_exhaustive()
+        f.debug_struct("Cache").field("dir", &self.0.layout.root).finish_non_exhaustive()
     }
 }
 
 fn lock(layout: &Layout) -> Result<File, OpenError> {
     let dir = layout.root.clone();
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(dir.join("LOCK"));
-    let file = file.map_err(|source| OpenError::Io {
-        dir: dir.clone(),
-        source,
-    })?;
+    let file = File::options().write(true).create(true).truncate(false).open(dir.join("LOCK"));
+    let file = file.map_err(|source| OpenError::Io { dir: dir.clone(), source })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir }),
@@ -452,8 +413,9 @@ fn open_index(layout: &Layout, disk: &Disk, state: &mut State, now: UnixTime) ->
     }
 }
 
-/// Bring the books in line with the files: a file the index does not know is adopted (its name says what it must hash
-/// to, and it will be hashed before it is served), one of another size is removed, a row without a file goes.
+/// Bring the books in line with the files: a file the index does not know is adopted (its name says
+/// what it must hash to, and it will be hashed before it is served), one of another size is
+/// removed, a row without a file goes.
 fn reconcile(
     layout: &Layout,
     believed: &std::collections::HashMap<NarHash, NarRow>,
@@ -469,32 +431,17 @@ fn reconcile(
         let Ok(meta) = entry.metadata() else { continue };
         let row = match believed.get(&hash) {
             Some(row) => *row,
-            None => NarRow {
-                size: meta.len(),
-                last_use: now,
-                holders: 0,
-            },
+            None => NarRow { size: meta.len(), last_use: now, holders: 0 },
         };
         if !meta.is_file() || meta.len() != row.size || state.nars.len() >= NARS_MAX {
             let _ = fs::remove_file(entry.path());
             continue;
         }
-        state.insert(
-            hash,
-            Held {
-                row,
-                checked: false,
-            },
-        );
+        state.insert(hash, Held { row, checked: false });
     }
     // Only the differences need writing.
-    state
-        .pending
-        .nars
-        .retain(|hash, row| believed.get(hash) != row.as_ref());
-    let gone = believed
-        .keys()
-        .filter(|hash| !state.nars.contains_key(*hash));
+    state.pending.nars.retain(|hash, row| believed.get(hash) != row.as_ref());
+    let gone = believed.keys().filter(|hash| !state.nars.contains_key(*hash));
     state.pending.nars.extend(gone.map(|hash| (*hash, None)));
     Ok(())
 }

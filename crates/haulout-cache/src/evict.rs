@@ -19,8 +19,8 @@ pub(crate) struct Candidate {
 
 /// The NARs to remove so that at least `excess` bytes become free, the least missed first.
 ///
-/// Each one's time since its last use is multiplied by one more than the number of others who hold it: what nobody
-/// else on the network has may stay sixteen times as long as what everybody has.
+/// Each one's time since its last use is multiplied by one more than the number of others who hold
+/// it: what nobody else on the network has may stay sixteen times as long as what everybody has.
 pub(crate) fn victims(mut all: Vec<Candidate>, excess: u64, now: UnixTime) -> Vec<NarHash> {
     all.sort_by_key(|one| (std::cmp::Reverse(expendability(one, now)), one.hash));
     let mut freed = 0_u64;
@@ -53,10 +53,7 @@ mod tests {
     }
 
     fn order(all: Vec<Candidate>, excess: u64) -> Vec<u8> {
-        victims(all, excess, UnixTime(1000))
-            .iter()
-            .map(|hash| hash.as_bytes()[0])
-            .collect()
+        victims(all, excess, UnixTime(1000)).iter().map(|hash| hash.as_bytes()[0]).collect()
     }
 
     #[test]

@@ -38,10 +38,6 @@ impl Disk {
 
 impl std::fmt::Debug for Disk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "Disk(with faults)"
-        } else {
-            "Disk"
-        })
+        f.write_str(if self.0.is_some() { "Disk(with faults)" } else { "Disk" })
     }
 }

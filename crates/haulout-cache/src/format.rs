@@ -1,4 +1,5 @@
-//! What stands in the directory: names, the version, and the values of the index. See `docs/cache-format.md`.
+//! What stands in the directory: names, the version, and the values of the index. See
+//! `docs/cache-format.md`.
 
 use std::{
     fs, io,
@@ -47,12 +48,10 @@ impl Layout {
         NarHash::from_nix32(name.strip_suffix(".nar")?).ok()
     }
 
-    /// Make sure the directory is a cache of our version, creating it when it does not exist or is empty.
+    /// Make sure the directory is a cache of our version, creating it when it does not exist or is
+    /// empty.
     pub(crate) fn prepare(&self) -> Result<(), OpenError> {
-        let io = |source| OpenError::Io {
-            dir: self.root.clone(),
-            source,
-        };
+        let io = |source| OpenError::Io { dir: self.root.clone(), source };
         create_dir(&self.root).map_err(io)?;
         match read_small(&self.root.join(VERSION_FILE)) {
             Ok(text) => self.check_version(&text)?,
@@ -61,16 +60,12 @@ impl Layout {
                     .map_err(io)?
                     .any(|entry| entry.is_ok_and(|entry| !is_own_leftover(&entry)))
                 {
-                    return Err(OpenError::NotACache {
-                        dir: self.root.clone(),
-                    });
+                    return Err(OpenError::NotACache { dir: self.root.clone() });
                 }
                 self.write_version().map_err(io)?;
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(OpenError::NotACache {
-                    dir: self.root.clone(),
-                });
+                return Err(OpenError::NotACache { dir: self.root.clone() });
             }
             Err(error) => return Err(io(error)),
         }
@@ -85,14 +80,10 @@ impl Layout {
             .and_then(|rest| rest.trim().parse::<u32>().ok());
         match found {
             Some(VERSION) => Ok(()),
-            Some(found) => Err(OpenError::OtherVersion {
-                dir: self.root.clone(),
-                found,
-                known: VERSION,
-            }),
-            None => Err(OpenError::NotACache {
-                dir: self.root.clone(),
-            }),
+            Some(found) => {
+                Err(OpenError::OtherVersion { dir: self.root.clone(), found, known: VERSION })
+            }
+            None => Err(OpenError::NotACache { dir: self.root.clone() }),
         }
     }
 
@@ -112,10 +103,7 @@ fn is_own_leftover(entry: &fs::DirEntry) -> bool {
 
 fn create_dir(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 fn read_small(path: &Path) -> io::Result<String> {
@@ -127,9 +115,7 @@ fn read_small(path: &Path) -> io::Result<String> {
 
 /// When a value was stored: the first eight bytes of every narinfo and tree value.
 pub(crate) fn stored_at(value: &[u8]) -> u64 {
-    value
-        .first_chunk()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// stored-at (8), length of the key's name (1), the name, the canonical narinfo text.

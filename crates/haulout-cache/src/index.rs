@@ -1,6 +1,7 @@
 //! The index file: what is believed about paths and NARs, in redb.
 //!
-//! Changes are gathered in a [`Batch`] and written in one transaction, so that no request ever waits for a disk.
+//! Changes are gathered in a [`Batch`] and written in one transaction, so that no request ever
+//! waits for a disk.
 
 use std::{
     collections::HashMap,
@@ -18,7 +19,8 @@ use redb::{
 
 use crate::{UnixTime, backend::Backend, faults::Disk, format};
 
-/// Bytes of pages redb may keep in memory. The hot set is small, and the resolver has a cache of its own.
+/// Bytes of pages redb may keep in memory. The hot set is small, and the resolver has a cache of
+/// its own.
 const PAGE_CACHE_BYTES: usize = 2 << 20;
 
 const NARINFOS: TableDefinition<'_, &[u8; 20], &[u8]> = TableDefinition::new("narinfo");
@@ -117,8 +119,8 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Open or create. The whole file is checked (a few milliseconds: it is small), because redb trusts what it finds
-    /// and a damaged file would make it panic later.
+    /// Open or create. The whole file is checked (a few milliseconds: it is small), because redb
+    /// trusts what it finds and a damaged file would make it panic later.
     pub(crate) fn open(path: &Path, disk: Disk) -> Result<Self, OpenFailure> {
         let file = OpenOptions::new()
             .read(true)
@@ -156,9 +158,7 @@ impl Index {
 
     pub(crate) fn narinfo(&self, hash: &HashPart) -> Result<Option<Vec<u8>>, IndexError> {
         let table = self.db.begin_read()?.open_table(NARINFOS)?;
-        Ok(table
-            .get(hash.as_bytes())?
-            .map(|value| value.value().to_vec()))
+        Ok(table.get(hash.as_bytes())?.map(|value| value.value().to_vec()))
     }
 
     pub(crate) fn each_narinfo(
@@ -175,16 +175,12 @@ impl Index {
 
     pub(crate) fn miss(&self, hash: &HashPart) -> Result<Option<UnixTime>, IndexError> {
         let table = self.db.begin_read()?.open_table(MISSES)?;
-        Ok(table
-            .get(hash.as_bytes())?
-            .map(|value| UnixTime(value.value())))
+        Ok(table.get(hash.as_bytes())?.map(|value| UnixTime(value.value())))
     }
 
     pub(crate) fn tree(&self, hash: &NarHash) -> Result<Option<Vec<u8>>, IndexError> {
         let table = self.db.begin_read()?.open_table(TREES)?;
-        Ok(table
-            .get(hash.as_bytes())?
-            .map(|value| value.value().to_vec()))
+        Ok(table.get(hash.as_bytes())?.map(|value| value.value().to_vec()))
     }
 
     pub(crate) fn nars(&self) -> Result<HashMap<NarHash, NarRow>, IndexError> {
@@ -195,11 +191,7 @@ impl Index {
             let (size, last_use, holders) = row.value();
             all.insert(
                 NarHash::from_bytes(*hash.value()),
-                NarRow {
-                    size,
-                    last_use: UnixTime(last_use),
-                    holders,
-                },
+                NarRow { size, last_use: UnixTime(last_use), holders },
             );
         }
         Ok(all)
@@ -266,11 +258,7 @@ impl Index {
                     None => drop(nars.remove(hash.as_bytes())?),
                 }
             }
-            Rows {
-                narinfos: narinfos.len()?,
-                misses: misses.len()?,
-                trees: trees.len()?,
-            }
+            Rows { narinfos: narinfos.len()?, misses: misses.len()?, trees: trees.len()? }
         };
         transaction.commit()?;
         Ok(rows)
@@ -289,7 +277,8 @@ fn put<const N: usize>(
     Ok(())
 }
 
-/// When the sum of `cost` exceeds `limit`, remove the values stored longest ago until a tenth of it is free again.
+/// When the sum of `cost` exceeds `limit`, remove the values stored longest ago until a tenth of it
+/// is free again.
 fn trim<const N: usize>(
     table: &mut Table<'_, &'static [u8; N], &'static [u8]>,
     limit: u64,

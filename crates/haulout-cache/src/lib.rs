@@ -1,12 +1,13 @@
 //! What an agent keeps on disk: narinfos, misses, BLAKE3 trees, NARs; quota and crash safety.
 //!
-//! A cache never stands in the way: whatever the disk does, [`Cache`]'s methods answer "not here" or "not stored" and
-//! note why ([`CacheStats::paused`]). Only [`Cache::open`] can fail. Everything is synchronous; reads of narinfos, misses
-//! and trees are memory or page-cache look-ups, NAR content belongs on threads that may block.
+//! A cache never stands in the way: whatever the disk does, [`Cache`]'s methods answer "not here"
+//! or "not stored" and note why ([`CacheStats::paused`]). Only [`Cache::open`] can fail. Everything
+//! is synchronous; reads of narinfos, misses and trees are memory or page-cache look-ups, NAR
+//! content belongs on threads that may block.
 //!
-//! Metadata is gathered in memory and written by [`Cache::tick`] in one transaction; a kill loses at most what was not
-//! yet written. NAR files are complete or absent, and hashed again before they are first served after a start. The
-//! directory is described in `docs/cache-format.md`.
+//! Metadata is gathered in memory and written by [`Cache::tick`] in one transaction; a kill loses
+//! at most what was not yet written. NAR files are complete or absent, and hashed again before they
+//! are first served after a start. The directory is described in `docs/cache-format.md`.
 
 mod backend;
 mod cache;
@@ -37,12 +38,13 @@ pub struct CachedInfo {
     pub info: PathInfo,
     /// When it was stored.
     pub stored_at: UnixTime,
-    /// What it was believed for: the name of a key, or a word of the caller's such as `ca`. The caller decides whether
-    /// that is still good enough (keys can be withdrawn).
+    /// What it was believed for: the name of a key, or a word of the caller's such as `ca`. The
+    /// caller decides whether that is still good enough (keys can be withdrawn).
     pub verified_by: String,
 }
 
-/// The BLAKE3 tree of a NAR. Not checked here: whoever reads it makes sure that the groups merge to the root.
+/// The BLAKE3 tree of a NAR. Not checked here: whoever reads it makes sure that the groups merge to
+/// the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTree {
     /// Bytes of the NAR.

@@ -31,13 +31,14 @@ impl CachedNar {
         self.size
     }
 
-    /// Whether its bytes were hashed since the cache was opened. If not, call [`CachedNar::check`] before serving it (or
-    /// hash it on the way and hold the last bytes back).
+    /// Whether its bytes were hashed since the cache was opened. If not, call [`CachedNar::check`]
+    /// before serving it (or hash it on the way and hold the last bytes back).
     pub fn is_checked(&self) -> bool {
         self.checked.load(Relaxed)
     }
 
-    /// Hash the whole file (blocking). A file that is not what its name says is removed; `false` then.
+    /// Hash the whole file (blocking). A file that is not what its name says is removed; `false`
+    /// then.
     pub fn check(&self) -> bool {
         if self.is_checked() {
             return true;
@@ -117,22 +118,11 @@ impl NarWriter {
         path: PathBuf,
         now: UnixTime,
     ) -> Self {
-        let file = cache.disk().before(DiskOp::Create).and_then(|()| {
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)
-        });
-        let mut writer = Self {
-            cache,
-            hash,
-            size,
-            file: None,
-            path,
-            written: 0,
-            now,
-        };
+        let file = cache
+            .disk()
+            .before(DiskOp::Create)
+            .and_then(|()| OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path));
+        let mut writer = Self { cache, hash, size, file: None, path, written: 0, now };
         match file {
             Ok(file) => writer.file = Some(file),
             Err(error) => writer.fail("create a file in", &error),
@@ -144,8 +134,8 @@ impl NarWriter {
         self.file.is_some()
     }
 
-    /// Add the next bytes (blocking). `false` when the rest need not be offered: the disk refused, or there is more than
-    /// was announced.
+    /// Add the next bytes (blocking). `false` when the rest need not be offered: the disk refused,
+    /// or there is more than was announced.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
         self.written = self.written.saturating_add(bytes.len() as u64);
         if self.written > self.size {
@@ -154,12 +144,7 @@ impl NarWriter {
         let Some(file) = &mut self.file else {
             return false;
         };
-        match self
-            .cache
-            .disk()
-            .before(DiskOp::Write)
-            .and_then(|()| file.write_all(bytes))
-        {
+        match self.cache.disk().before(DiskOp::Write).and_then(|()| file.write_all(bytes)) {
             Ok(()) => true,
             Err(error) => {
                 self.fail("write to", &error);
@@ -168,8 +153,9 @@ impl NarWriter {
         }
     }
 
-    /// Keep it, if it is complete and `seen`, the SHA-256 the caller computed of the bytes written, is what was
-    /// announced. `holders`: how many peers are known to hold it as well. Blocks until the content is on the disk.
+    /// Keep it, if it is complete and `seen`, the SHA-256 the caller computed of the bytes written,
+    /// is what was announced. `holders`: how many peers are known to hold it as well. Blocks until
+    /// the content is on the disk.
     pub fn finish(mut self, seen: &NarHash, holders: u32, now: UnixTime) -> bool {
         self.now = now;
         let Some(file) = self.file.take() else {
@@ -180,14 +166,8 @@ impl NarWriter {
         }
         match self.publish(&file) {
             Ok(()) => {
-                let row = NarRow {
-                    size: self.size,
-                    last_use: now,
-                    holders,
-                };
-                self.cache
-                    .lock()
-                    .insert(self.hash, Held { row, checked: true });
+                let row = NarRow { size: self.size, last_use: now, holders };
+                self.cache.lock().insert(self.hash, Held { row, checked: true });
                 true
             }
             Err(error) => {

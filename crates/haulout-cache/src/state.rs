@@ -15,9 +15,11 @@ use crate::{
 
 /// Seconds for which nothing is stored after the disk refused something.
 pub(crate) const PAUSE_SECONDS: u64 = 60;
-/// Changes held in memory until the next [`crate::Cache::tick`]; more are not stored (about 8 MB of narinfos).
+/// Changes held in memory until the next [`crate::Cache::tick`]; more are not stored (about 8 MB of
+/// narinfos).
 const PENDING_MAX: usize = 16_384;
-/// A use is noted only when the last one noted is older, so that a busy file does not keep the disk busy.
+/// A use is noted only when the last one noted is older, so that a busy file does not keep the disk
+/// busy.
 const TOUCH_SECONDS: u64 = 60;
 /// Share of the quota one NAR may take: 1 / this.
 const LARGEST_SHARE: u64 = 4;
@@ -35,7 +37,8 @@ pub struct CacheConfig {
     pub misses_max: u64,
     /// Bytes of BLAKE3 trees to keep at most (a tree is 1/2048 of its NAR).
     pub tree_bytes_max: u64,
-    /// Seconds after which a miss is no longer believed, whatever it says: a clock may have been wrong.
+    /// Seconds after which a miss is no longer believed, whatever it says: a clock may have been
+    /// wrong.
     pub miss_seconds_max: u64,
     /// The store directory narinfos are for.
     pub store_dir: StoreDir,
@@ -131,14 +134,11 @@ impl State {
 
     pub(crate) fn pause(&mut self, reason: String, now: UnixTime) {
         tracing::warn!(%reason, "caching paused");
-        self.pause = Some(Pause {
-            reason,
-            until: UnixTime(now.0.saturating_add(PAUSE_SECONDS)),
-        });
+        self.pause = Some(Pause { reason, until: UnixTime(now.0.saturating_add(PAUSE_SECONDS)) });
     }
 
-    /// Whether nothing should be written now. A pause ends by itself; one that would end far in the future because the
-    /// clock went back has ended, too.
+    /// Whether nothing should be written now. A pause ends by itself; one that would end far in the
+    /// future because the clock went back has ended, too.
     pub(crate) fn is_paused(&mut self, now: UnixTime) -> bool {
         let over = self
             .pause
@@ -181,8 +181,8 @@ impl State {
         Some(*held)
     }
 
-    /// Set `size` bytes aside for a writer. `None` when that cannot be; otherwise the NARs that have to be removed from
-    /// the disk for it (they are gone from here already).
+    /// Set `size` bytes aside for a writer. `None` when that cannot be; otherwise the NARs that
+    /// have to be removed from the disk for it (they are gone from here already).
     pub(crate) fn reserve(&mut self, size: u64, quota: u64, now: UnixTime) -> Option<Vec<NarHash>> {
         if size > quota / LARGEST_SHARE || self.reserved.saturating_add(size) > quota {
             return None;

@@ -25,15 +25,7 @@ fn at(seconds: u64) -> UnixTime {
 }
 
 fn open(dir: &Path, quota_bytes: u64) -> Cache {
-    Cache::open(
-        dir,
-        CacheConfig {
-            quota_bytes,
-            ..Default::default()
-        },
-        NOW,
-    )
-    .unwrap()
+    Cache::open(dir, CacheConfig { quota_bytes, ..Default::default() }, NOW).unwrap()
 }
 
 fn tree(groups: usize) -> StoredTree {
@@ -84,13 +76,7 @@ fn everything_survives_a_reopen() {
     assert!(held.check() && held.is_checked() && cache.nar(&hash, NOW).unwrap().is_checked());
     let stats = cache.stats();
     assert_eq!(
-        (
-            stats.used_bytes,
-            stats.nars,
-            stats.narinfos,
-            stats.misses,
-            stats.trees
-        ),
+        (stats.used_bytes, stats.nars, stats.narinfos, stats.misses, stats.trees),
         (100_000, 1, 1, 1, 1)
     );
     assert_eq!((stats.paused, stats.warnings), (None, vec![]));
@@ -105,10 +91,7 @@ fn only_complete_and_true_nars_are_kept() {
     let begin = || cache.begin_nar(&hash, 1000, NOW).unwrap();
 
     let mut short = begin();
-    assert!(
-        cache.begin_nar(&hash, 1000, NOW).is_none(),
-        "one writer at a time"
-    );
+    assert!(cache.begin_nar(&hash, 1000, NOW).is_none(), "one writer at a time");
     short.write(&nar[..999]);
     assert!(!short.finish(&hash, 0, NOW));
     let mut long = begin();
@@ -125,10 +108,7 @@ fn only_complete_and_true_nars_are_kept() {
 
     assert!(store(&cache, &nar, 0, NOW));
     assert!(cache.begin_nar(&hash, 1000, NOW).is_none(), "it is here");
-    assert!(
-        cache.begin_nar(&NarHash::of(b"y"), 1 << 29, NOW).is_none(),
-        "too large a share"
-    );
+    assert!(cache.begin_nar(&NarHash::of(b"y"), 1 << 29, NOW).is_none(), "too large a share");
     cache.forget_nar(&hash);
     assert!(cache.nar(&hash, NOW).is_none());
     assert_eq!(fs::read_dir(dir.path().join("nar")).unwrap().count(), 0);
@@ -142,12 +122,7 @@ fn the_quota_holds_and_the_rare_and_recent_stay() {
     let has = |i: usize| cache.has_nar(&NarHash::of(&nars[i])).is_some();
     for (i, nar) in nars.iter().enumerate().take(10) {
         // Number 3 is everywhere.
-        assert!(store(
-            &cache,
-            nar,
-            if i == 3 { 20 } else { 0 },
-            at(i as u64 * 100)
-        ));
+        assert!(store(&cache, nar, if i == 3 { 20 } else { 0 }, at(i as u64 * 100)));
     }
     cache.nar(&NarHash::of(&nars[0]), at(950)).unwrap();
     assert!(store(&cache, &nars[10], 0, at(1000)));
@@ -172,9 +147,8 @@ fn the_quota_holds_and_the_rare_and_recent_stay() {
 fn two_writers_cannot_overrun_the_quota_together() {
     let dir = tempfile::tempdir().unwrap();
     let cache = open(dir.path(), 100_000);
-    let writers: Vec<_> = (0..6)
-        .map(|i| cache.begin_nar(&NarHash::of(&[i]), 20_000, NOW))
-        .collect();
+    let writers: Vec<_> =
+        (0..6).map(|i| cache.begin_nar(&NarHash::of(&[i]), 20_000, NOW)).collect();
     assert_eq!(writers.iter().flatten().count(), 5);
     drop(writers);
     assert!(cache.begin_nar(&NarHash::of(b"x"), 20_000, NOW).is_some());
@@ -195,11 +169,8 @@ fn an_evicted_nar_stays_readable_to_whoever_has_it_open() {
 fn files_and_index_are_reconciled_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let nars: Vec<_> = (0..6).map(|i| content(i, 10_000)).collect();
-    let file = |i: usize| {
-        dir.path()
-            .join("nar")
-            .join(format!("{}.nar", NarHash::of(&nars[i]).to_nix32()))
-    };
+    let file =
+        |i: usize| dir.path().join("nar").join(format!("{}.nar", NarHash::of(&nars[i]).to_nix32()));
     let cache = open(dir.path(), 1 << 30);
     for nar in &nars[..5] {
         store(&cache, nar, 0, NOW);
@@ -207,12 +178,7 @@ fn files_and_index_are_reconciled_at_start() {
     assert!(cache.tick(NOW));
     drop(cache);
     fs::remove_file(file(0)).unwrap();
-    fs::File::options()
-        .write(true)
-        .open(file(1))
-        .unwrap()
-        .set_len(9_999)
-        .unwrap();
+    fs::File::options().write(true).open(file(1)).unwrap().set_len(9_999).unwrap();
     let mut flipped = fs::read(file(2)).unwrap();
     flipped[5000] ^= 1;
     fs::write(file(2), flipped).unwrap();
@@ -228,11 +194,7 @@ fn files_and_index_are_reconciled_at_start() {
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
     assert!(dir.path().join("nar/notes.txt").exists());
     let served: Vec<_> = (0..6)
-        .map(|i| {
-            cache
-                .nar(&NarHash::of(&nars[i]), NOW)
-                .is_some_and(|nar| nar.check())
-        })
+        .map(|i| cache.nar(&NarHash::of(&nars[i]), NOW).is_some_and(|nar| nar.check()))
         .collect();
     assert_eq!(served, [false, false, false, true, true, true]);
     assert!(!has(2) && !file(2).exists(), "a damaged one is removed");
@@ -274,35 +236,17 @@ fn a_damaged_index_is_set_aside_and_the_nars_survive() {
             2 => bytes.truncate(bytes.len() / 2),
             3 => bytes.truncate(100),
             4 => bytes.iter_mut().skip(4096).for_each(|byte| *byte = 0),
-            5 => bytes
-                .iter_mut()
-                .skip(9)
-                .step_by(211)
-                .for_each(|byte| *byte ^= 0x55),
+            5 => bytes.iter_mut().skip(9).step_by(211).for_each(|byte| *byte ^= 0x55),
             // A version number of a later redb.
-            6 => bytes
-                .iter_mut()
-                .skip(64)
-                .step_by(128)
-                .take(4)
-                .for_each(|byte| *byte = 200),
-            _ => bytes
-                .iter_mut()
-                .skip(5000)
-                .step_by(4001)
-                .for_each(|byte| *byte ^= 1),
+            6 => bytes.iter_mut().skip(64).step_by(128).take(4).for_each(|byte| *byte = 200),
+            _ => bytes.iter_mut().skip(5000).step_by(4001).for_each(|byte| *byte ^= 1),
         }
         fs::write(&index, bytes).unwrap();
         let cache = open(dir.path(), 1 << 30);
-        assert!(
-            cache.nar(&NarHash::of(&nar), NOW).unwrap().check(),
-            "damage {damage}"
-        );
+        assert!(cache.nar(&NarHash::of(&nar), NOW).unwrap().check(), "damage {damage}");
         for i in 0..500 {
             assert!(
-                cache
-                    .narinfo(&hash_part(i))
-                    .is_none_or(|found| found.info == info(i, 0)),
+                cache.narinfo(&hash_part(i)).is_none_or(|found| found.info == info(i, 0)),
                 "damage {damage}"
             );
         }
@@ -310,17 +254,9 @@ fn a_damaged_index_is_set_aside_and_the_nars_survive() {
         assert!(cache.tick(NOW), "damage {damage}");
         let aside = dir.path().join("index.redb.unreadable").exists();
         assert_eq!(aside, !cache.stats().warnings.is_empty(), "damage {damage}");
-        assert!(
-            aside || damage == 0 || damage == 6 || damage == 7,
-            "damage {damage}"
-        );
+        assert!(aside || damage == 0 || damage == 6 || damage == 7, "damage {damage}");
         drop(cache);
-        assert!(
-            open(dir.path(), 1 << 30)
-                .narinfo(&hash_part(1000))
-                .is_some(),
-            "damage {damage}"
-        );
+        assert!(open(dir.path(), 1 << 30).narinfo(&hash_part(1000)).is_some(), "damage {damage}");
     }
 }
 
@@ -339,30 +275,15 @@ fn foreign_newer_and_busy_directories_are_refused_with_a_hint() {
     assert!(matches!(refused(dir.path()), OpenError::InUse { .. }));
     drop(cache);
     fs::write(dir.path().join("VERSION"), "haulout-cache 2\n").unwrap();
-    assert!(matches!(
-        refused(dir.path()),
-        OpenError::OtherVersion {
-            found: 2,
-            known: 1,
-            ..
-        }
-    ));
-    for odd in [
-        "",
-        "something",
-        "haulout-cache x",
-        &"haulout-cache 1 ".repeat(1000),
-    ] {
+    assert!(matches!(refused(dir.path()), OpenError::OtherVersion { found: 2, known: 1, .. }));
+    for odd in ["", "something", "haulout-cache x", &"haulout-cache 1 ".repeat(1000)] {
         fs::write(dir.path().join("VERSION"), odd).unwrap();
         assert!(matches!(refused(dir.path()), OpenError::NotACache { .. }));
     }
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join("thesis.tex"), "years of work").unwrap();
     assert!(matches!(refused(home.path()), OpenError::NotACache { .. }));
-    assert!(matches!(
-        refused(&home.path().join("thesis.tex")),
-        OpenError::Io { .. }
-    ));
+    assert!(matches!(refused(&home.path().join("thesis.tex")), OpenError::Io { .. }));
     open(&home.path().join("new/dir"), 1 << 30);
 }
 
@@ -377,11 +298,7 @@ fn misses_end_and_can_be_forgotten() {
         }
     }
     cache.put_miss(&hash_part(3), at(1_000_000));
-    assert_eq!(
-        cache.miss(&hash_part(3), NOW),
-        None,
-        "nobody may say no for so long"
-    );
+    assert_eq!(cache.miss(&hash_part(3), NOW), None, "nobody may say no for so long");
     assert!(cache.miss(&hash_part(1), NOW).is_some() && cache.miss(&hash_part(2), NOW).is_some());
     cache.put_narinfo(&info(2, 0), "k", NOW);
     assert!(cache.miss(&hash_part(2), NOW).is_none(), "it was found");
@@ -448,25 +365,12 @@ fn a_disk_that_refuses_pauses_caching_and_nothing_else() {
     const ENOSPC: i32 = 28;
     const EROFS: i32 = 30;
     for errno in [ENOSPC, EROFS] {
-        for op in [
-            DiskOp::Create,
-            DiskOp::Write,
-            DiskOp::Sync,
-            DiskOp::Rename,
-            DiskOp::Index,
-        ] {
+        for op in [DiskOp::Create, DiskOp::Write, DiskOp::Sync, DiskOp::Rename, DiskOp::Index] {
             let dir = tempfile::tempdir().unwrap();
-            let failing = Arc::new(Failing {
-                errno,
-                op,
-                left: AtomicI64::new(0),
-                hits: AtomicU32::new(0),
-            });
+            let failing =
+                Arc::new(Failing { errno, op, left: AtomicI64::new(0), hits: AtomicU32::new(0) });
             let faults: Arc<dyn Faults> = Arc::<Failing>::clone(&failing);
-            let config = CacheConfig {
-                faults: Some(faults),
-                ..Default::default()
-            };
+            let config = CacheConfig { faults: Some(faults), ..Default::default() };
             let cache = Cache::open(dir.path(), config, NOW).unwrap();
             let (before, after) = (content(1, 10_000), content(2, 10_000));
             assert!(store(&cache, &before, 0, NOW));
@@ -480,10 +384,7 @@ fn a_disk_that_refuses_pauses_caching_and_nothing_else() {
             assert!(failing.hits.load(SeqCst) > 0, "{op:?}");
             assert!(!ticked && stored == (op == DiskOp::Index), "{op:?}");
             assert!(cache.stats().paused.is_some(), "{op:?}");
-            assert!(
-                cache.begin_nar(&NarHash::of(b"x"), 10, at(5)).is_none(),
-                "paused"
-            );
+            assert!(cache.begin_nar(&NarHash::of(b"x"), 10, at(5)).is_none(), "paused");
             assert!(
                 read(&cache.nar(&NarHash::of(&before), at(5)).unwrap()) == before,
                 "still served"
@@ -529,10 +430,7 @@ fn a_single_write_failing_anywhere_in_a_commit_leaves_a_good_index() {
             }
         }
         let faults: Arc<dyn Faults> = Arc::new(Nth(Arc::clone(&failing), AtomicI64::new(nth)));
-        let config = CacheConfig {
-            faults: Some(faults),
-            ..Default::default()
-        };
+        let config = CacheConfig { faults: Some(faults), ..Default::default() };
         let cache = Cache::open(dir.path(), config, NOW).unwrap();
         let mut now = NOW;
         for i in 0..20 {
@@ -542,32 +440,23 @@ fn a_single_write_failing_anywhere_in_a_commit_leaves_a_good_index() {
         }
         assert!(cache.tick(now));
         for i in 0..20 {
-            assert!(
-                cache.narinfo(&hash_part(i)).is_some(),
-                "write {nth}, info {i}"
-            );
+            assert!(cache.narinfo(&hash_part(i)).is_some(), "write {nth}, info {i}");
         }
         drop(cache);
         let cache = open(dir.path(), 1 << 30);
-        assert!(
-            (0..20).all(|i| cache.narinfo(&hash_part(i)).is_some()),
-            "write {nth}"
-        );
+        assert!((0..20).all(|i| cache.narinfo(&hash_part(i)).is_some()), "write {nth}");
         assert!(cache.stats().warnings.is_empty(), "write {nth}");
     }
 }
 
 #[test]
 fn a_forged_value_in_the_index_is_nothing() {
-    // What a reader of another version (or a bit flip that kept the checksum) would find: decode strictly or not at all.
+    // What a reader of another version (or a bit flip that kept the checksum) would find: decode
+    // strictly or not at all.
     let dir = tempfile::tempdir().unwrap();
     let cache = open(dir.path(), 1 << 30);
     cache.put_narinfo(&info(1, 0), &"n".repeat(300), NOW);
-    assert_eq!(
-        cache.narinfo(&hash_part(1)),
-        None,
-        "a name too long to store"
-    );
+    assert_eq!(cache.narinfo(&hash_part(1)), None, "a name too long to store");
     let mut file = fs::File::create(dir.path().join("nar/eeee.nar")).unwrap();
     file.write_all(b"x").unwrap();
     drop(cache);

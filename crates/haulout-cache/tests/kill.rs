@@ -1,4 +1,5 @@
-//! A process that is killed while it writes, again and again: whatever is served afterwards is right.
+//! A process that is killed while it writes, again and again: whatever is served afterwards is
+//! right.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -20,22 +21,11 @@ const ROUNDS: u64 = 25;
 const NOW: UnixTime = UnixTime(1_800_000_000);
 
 fn open(dir: &Path) -> Cache {
-    Cache::open(
-        dir,
-        CacheConfig {
-            quota_bytes: 3_000_000,
-            ..Default::default()
-        },
-        NOW,
-    )
-    .unwrap()
+    Cache::open(dir, CacheConfig { quota_bytes: 3_000_000, ..Default::default() }, NOW).unwrap()
 }
 
 fn nar(number: u64) -> Vec<u8> {
-    content(
-        number,
-        20_000 + usize::try_from(number % 97).unwrap() * 1000,
-    )
+    content(number, 20_000 + usize::try_from(number % 97).unwrap() * 1000)
 }
 
 /// The child: writes until it is killed. Does nothing when run as a test.
@@ -86,19 +76,13 @@ fn a_kill_at_any_instant_loses_nothing_but_the_latest() {
             "the index is good after every kill"
         );
         assert!(cache.stats().used_bytes <= 3_000_000);
-        assert_eq!(
-            std::fs::read_dir(dir.path().join("tmp")).unwrap().count(),
-            0
-        );
+        assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
         // Everything of this round, and at the end of all rounds.
         let from = if round + 1 == ROUNDS { 0 } else { round };
         for number in (from..=round).flat_map(|round| (0..400).map(move |i| round * 100_000 + i)) {
             let bytes = nar(number);
             if let Some(held) = cache.nar(&NarHash::of(&bytes), NOW) {
-                assert!(
-                    held.check() && read(&held) == bytes,
-                    "a wrong byte in NAR {number}"
-                );
+                assert!(held.check() && read(&held) == bytes, "a wrong byte in NAR {number}");
                 served += 1;
             }
             if let Some(found) = cache.narinfo(&hash_part(number)) {

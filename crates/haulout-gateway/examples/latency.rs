@@ -1,11 +1,7 @@
-//! Latency of narinfo hits and misses over loopback with a substituter in memory, and of an empty response by the same
-//! server: `cargo run --release -p haulout-gateway --example latency`.
+//! Latency of narinfo hits and misses over loopback with a substituter in memory, and of an empty
+//! response by the same server: `cargo run --release -p haulout-gateway --example latency`.
 
-#![allow(
-    clippy::expect_used,
-    clippy::cast_possible_truncation,
-    reason = "a measuring tool"
-)]
+#![allow(clippy::expect_used, clippy::cast_possible_truncation, reason = "a measuring tool")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -31,16 +27,10 @@ fn main() {
     let references: Vec<_> = references.iter().map(AsRef::as_ref).collect();
     let hit = memory.add("hit", file_nar(b"hello"), &references, &key());
     let gateway = start(Arc::new(memory), GatewayConfig::default());
-    println!(
-        "{:<28} {:>9} {:>9} {:>9} {:>12}",
-        "", "p50 µs", "p99 µs", "max µs", "requests/s"
-    );
+    println!("{:<28} {:>9} {:>9} {:>9} {:>12}", "", "p50 µs", "p99 µs", "max µs", "requests/s");
     for (name, path) in [
         ("hit", narinfo_path(&hit)),
-        (
-            "miss",
-            "/00000000000000000000000000000000.narinfo".to_owned(),
-        ),
+        ("miss", "/00000000000000000000000000000000.narinfo".to_owned()),
     ] {
         for connections in [1, 16] {
             let begun = Instant::now();
@@ -50,10 +40,8 @@ fn main() {
                     std::thread::spawn(move || ask_often(addr, &path, REQUESTS / connections))
                 })
                 .collect();
-            let mut times: Vec<Duration> = clients
-                .into_iter()
-                .flat_map(|client| client.join().unwrap_or_default())
-                .collect();
+            let mut times: Vec<Duration> =
+                clients.into_iter().flat_map(|client| client.join().unwrap_or_default()).collect();
             let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
             times.sort_unstable();
             let at =
@@ -80,10 +68,7 @@ fn ask_often(addr: SocketAddr, path: &str, times: usize) -> Vec<Duration> {
         let begun = Instant::now();
         stream.write_all(request.as_bytes()).expect("a write");
         let n = stream.read(&mut buffer).expect("an answer");
-        assert!(
-            n > 0 && buffer[..n].ends_with(b"\n"),
-            "the whole answer comes in one piece"
-        );
+        assert!(n > 0 && buffer[..n].ends_with(b"\n"), "the whole answer comes in one piece");
         begun.elapsed()
     };
     for _ in 0..times / 20 {

@@ -1,8 +1,8 @@
 //! The answers of the control interface under `/api/v1/`, as JSON.
 //!
-//! The agent serialises these, the command line (and anybody's script) reads them. Every field has a
-//! default, so a newer command line can talk to an older agent and the reverse; fields are added, never
-//! given another meaning.
+//! The agent serialises these, the command line (and anybody's script) reads them. Every field has
+//! a default, so a newer command line can talk to an older agent and the reverse; fields are added,
+//! never given another meaning.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -99,7 +99,8 @@ pub struct Counters {
     pub bytes_from_peers: u64,
     /// Bytes sent to peers (as sent, compressed or not).
     pub bytes_to_peers: u64,
-    /// What went wrong with whom, by kind (`timeout`, `wrong-hash`, `bad-signature`, ...). None of it reached Nix.
+    /// What went wrong with whom, by kind (`timeout`, `wrong-hash`, `bad-signature`, ...). None of
+    /// it reached Nix.
     pub failures: BTreeMap<String, u64>,
 }
 

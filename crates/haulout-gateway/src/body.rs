@@ -13,7 +13,8 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use crate::{Cut, connection::Busy, counters::Counters};
 
-/// What follows the header of a response, and the mark that the connection is at work until it has been written.
+/// What follows the header of a response, and the mark that the connection is at work until it has
+/// been written.
 pub(crate) struct ResponseBody {
     kind: Kind,
     _busy: Option<Busy>,
@@ -27,24 +28,15 @@ enum Kind {
 impl ResponseBody {
     pub(crate) fn whole(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self {
-            kind: Kind::Whole((!bytes.is_empty()).then_some(bytes)),
-            _busy: None,
-        }
+        Self { kind: Kind::Whole((!bytes.is_empty()).then_some(bytes)), _busy: None }
     }
 
     pub(crate) fn empty() -> Self {
-        Self {
-            kind: Kind::Whole(None),
-            _busy: None,
-        }
+        Self { kind: Kind::Whole(None), _busy: None }
     }
 
     pub(crate) fn nar(stream: NarStream) -> Self {
-        Self {
-            kind: Kind::Nar(stream),
-            _busy: None,
-        }
+        Self { kind: Kind::Nar(stream), _busy: None }
     }
 
     /// The connection counts as idle once this body is gone.
@@ -64,9 +56,9 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match &mut self.get_mut().kind {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Nar(stream) => stream
-                .poll_piece(cx)
-                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            Kind::Nar(stream) => {
+                stream.poll_piece(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
         }
     }
 
@@ -87,8 +79,8 @@ impl Body for ResponseBody {
 
 /// A part of a NAR (often all of it) with its exact length.
 ///
-/// It delivers exactly that many bytes or ends with an error, which makes hyper drop the connection: a client never
-/// sees a short body that looks complete.
+/// It delivers exactly that many bytes or ends with an error, which makes hyper drop the
+/// connection: a client never sees a short body that looks complete.
 pub(crate) struct NarStream {
     /// `None` after the end, whichever kind of end.
     source: Option<BoxStream<'static, Result<Bytes, Cut>>>,
@@ -109,16 +101,11 @@ impl NarStream {
         open_ended: bool,
         counters: Arc<Counters>,
     ) -> Self {
-        Self {
-            source: Some(source),
-            first: None,
-            remaining: len,
-            open_ended,
-            counters,
-        }
+        Self { source: Some(source), first: None, remaining: len, open_ended, counters }
     }
 
-    /// Wait until the first bytes are there. Before them a failure is still a 404 (`false`), afterwards only a cut.
+    /// Wait until the first bytes are there. Before them a failure is still a 404 (`false`),
+    /// afterwards only a cut.
     pub(crate) async fn wait_for_first_piece(&mut self) -> bool {
         if self.remaining == 0 {
             return true;
@@ -136,7 +123,8 @@ impl NarStream {
         }
     }
 
-    /// The next piece that is not empty, as it comes from the source; a panic in there is an error like any other.
+    /// The next piece that is not empty, as it comes from the source; a panic in there is an error
+    /// like any other.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         loop {
             let Some(source) = self.source.as_mut() else {
@@ -148,7 +136,8 @@ impl NarStream {
                 Ok(other) => return other,
                 Err(_) => {
                     self.counters.panics.one();
-                    // Its state is unknown; even its destructor may panic, so that is caught as well.
+                    // Its state is unknown; even its destructor may panic, so that is caught as
+                    // well.
                     let broken = self.source.take();
                     let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
                     return Poll::Ready(Some(Err(Cut::new("the source panicked"))));
@@ -211,22 +200,14 @@ mod tests {
     use futures_util::{FutureExt, stream};
 
     fn stream_of(pieces: Vec<Result<&'static [u8], Cut>>, len: u64, open_ended: bool) -> NarStream {
-        let pieces = pieces
-            .into_iter()
-            .map(|piece| piece.map(Bytes::from_static));
-        NarStream::new(
-            stream::iter(pieces).boxed(),
-            len,
-            open_ended,
-            Arc::default(),
-        )
+        let pieces = pieces.into_iter().map(|piece| piece.map(Bytes::from_static));
+        NarStream::new(stream::iter(pieces).boxed(), len, open_ended, Arc::default())
     }
 
     fn drain(mut stream: NarStream) -> (Vec<u8>, bool) {
         let (mut all, mut cut) = (Vec::new(), false);
-        while let Some(piece) = std::future::poll_fn(|cx| stream.poll_piece(cx))
-            .now_or_never()
-            .unwrap()
+        while let Some(piece) =
+            std::future::poll_fn(|cx| stream.poll_piece(cx)).now_or_never().unwrap()
         {
             match piece {
                 Ok(bytes) => all.extend_from_slice(&bytes),
@@ -245,24 +226,11 @@ mod tests {
             drain(stream_of(vec![Ok(b"ab"), Ok(b""), Ok(b"c")], 3, false)),
             (b"abc".to_vec(), false)
         );
+        assert_eq!(drain(stream_of(vec![Ok(b"ab")], 3, false)), (b"ab".to_vec(), true));
+        assert_eq!(drain(stream_of(vec![Ok(b"ab"), Ok(b"cd")], 3, false)), (b"ab".to_vec(), true));
+        assert_eq!(drain(stream_of(vec![Ok(b"ab"), Ok(b"cd")], 3, true)), (b"abc".to_vec(), false));
         assert_eq!(
-            drain(stream_of(vec![Ok(b"ab")], 3, false)),
-            (b"ab".to_vec(), true)
-        );
-        assert_eq!(
-            drain(stream_of(vec![Ok(b"ab"), Ok(b"cd")], 3, false)),
-            (b"ab".to_vec(), true)
-        );
-        assert_eq!(
-            drain(stream_of(vec![Ok(b"ab"), Ok(b"cd")], 3, true)),
-            (b"abc".to_vec(), false)
-        );
-        assert_eq!(
-            drain(stream_of(
-                vec![Ok(b"ab"), Err(Cut::new("x")), Ok(b"c")],
-                3,
-                false
-            )),
+            drain(stream_of(vec![Ok(b"ab"), Err(Cut::new("x")), Ok(b"c")], 3, false)),
             (b"ab".to_vec(), true)
         );
         assert_eq!(drain(stream_of(vec![], 0, false)), (vec![], false));
@@ -291,11 +259,7 @@ mod tests {
         let stream = NarStream::new(source.boxed(), 5, false, Arc::clone(&counters));
         assert_eq!(drain(stream), (b"ab".to_vec(), true));
         assert_eq!(
-            (
-                counters.panics.get(),
-                counters.nar_cut.get(),
-                counters.nar_abandoned.get()
-            ),
+            (counters.panics.get(), counters.nar_cut.get(), counters.nar_abandoned.get()),
             (1, 1, 0)
         );
     }
@@ -308,11 +272,7 @@ mod tests {
         assert_eq!(counters.nar_abandoned.get(), 1);
         drain(NarStream::new(endless(), 8, false, Arc::clone(&counters)));
         assert_eq!(
-            (
-                counters.nar_complete.get(),
-                counters.nar_abandoned.get(),
-                counters.nar_cut.get()
-            ),
+            (counters.nar_complete.get(), counters.nar_abandoned.get(), counters.nar_cut.get()),
             (1, 1, 0)
         );
         assert_eq!(counters.bytes_to_nix.get(), 8);

@@ -1,7 +1,8 @@
 //! One client connection: its socket, what it is doing, and who may be asked to leave.
 //!
-//! A header that never ends and a connection that is only held open are told apart here, by one sweep over all
-//! connections every few seconds; arming a timer per request would cost more than answering it.
+//! A header that never ends and a connection that is only held open are told apart here, by one
+//! sweep over all connections every few seconds; arming a timer per request would cost more than
+//! answering it.
 
 use std::{
     collections::HashMap,
@@ -27,7 +28,8 @@ pub(crate) struct State {
     epoch: Instant,
     /// A request is being answered.
     busy: AtomicBool,
-    /// Bytes came in since the last request was answered (or since the beginning): a header is under way.
+    /// Bytes came in since the last request was answered (or since the beginning): a header is
+    /// under way.
     header_begun: AtomicBool,
     /// Milliseconds after `epoch` when it was opened or became idle.
     since: AtomicU64,
@@ -55,11 +57,7 @@ impl State {
 
     /// What the sweep or a shutdown decided; call after `wake`.
     pub(crate) fn how_to_leave(&self) -> Leave {
-        if self.leave.load(Relaxed) {
-            Leave::Now
-        } else {
-            Leave::Gracefully
-        }
+        if self.leave.load(Relaxed) { Leave::Now } else { Leave::Gracefully }
     }
 
     fn ask_to_leave(&self, how: Leave) {
@@ -100,10 +98,7 @@ struct Open {
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self {
-            epoch: Instant::now(),
-            open: Mutex::default(),
-        }
+        Self { epoch: Instant::now(), open: Mutex::default() }
     }
 
     /// Enter a new connection; it leaves the registry when the returned value is dropped.
@@ -122,10 +117,7 @@ impl Registry {
             leave: AtomicBool::new(false),
         });
         open.states.insert(id, Arc::clone(&state));
-        Entry {
-            registry: Arc::clone(self),
-            state,
-        }
+        Entry { registry: Arc::clone(self), state }
     }
 
     /// Drop those whose header takes longer than `header`, close those idle for longer than `idle`.
@@ -187,10 +179,7 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream, state: Arc<State>) -> Self {
-        Self {
-            io: TokioIo::new(stream),
-            state,
-        }
+        Self { io: TokioIo::new(stream), state }
     }
 }
 

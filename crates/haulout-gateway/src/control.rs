@@ -1,7 +1,7 @@
 //! The control interface under `/api/v1/` and the page at `/`.
 //!
-//! Unlike Nix' own routes it tells what this machine is doing, so it answers only to clients on this machine (unless
-//! configured) that address it by one of its own names (see [`crate::hosts`]).
+//! Unlike Nix' own routes it tells what this machine is doing, so it answers only to clients on
+//! this machine (unless configured) that address it by one of its own names (see [`crate::hosts`]).
 
 use std::net::SocketAddr;
 
@@ -91,10 +91,7 @@ fn refusal<S>(shared: &Shared<S>, request: &Request<Incoming>, peer: SocketAddr)
     // The target's own authority goes before the header (RFC 9112 §3.2.2).
     let host = match request.uri().authority() {
         Some(authority) => Some(authority.as_str()),
-        None => request
-            .headers()
-            .get(header::HOST)
-            .and_then(|value| value.to_str().ok()),
+        None => request.headers().get(header::HOST).and_then(|value| value.to_str().ok()),
     };
     let allowed = host.is_some_and(|host| shared.hosts.allows(host));
     (!allowed).then(|| {
@@ -107,14 +104,7 @@ fn refusal<S>(shared: &Shared<S>, request: &Request<Incoming>, peer: SocketAddr)
 }
 
 fn error(status: StatusCode, error: &str, hint: &str) -> Answer {
-    json(
-        status,
-        &ApiError {
-            error: error.into(),
-            hint: Some(hint.into()),
-        },
-        false,
-    )
+    json(status, &ApiError { error: error.into(), hint: Some(hint.into()) }, false)
 }
 
 fn json(status: StatusCode, value: &impl Serialize, head: bool) -> Answer {
@@ -133,14 +123,9 @@ fn private(mut answer: Answer) -> Answer {
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        (
-            HeaderName::from_static("cross-origin-resource-policy"),
-            "same-origin",
-        ),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
-        answer
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     answer
 }

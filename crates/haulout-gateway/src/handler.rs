@@ -1,7 +1,8 @@
 //! From a request to its answer.
 //!
-//! On the routes of the substituter there are four answers: 200, 206, 416 and 404. Everything that goes wrong is the
-//! last one: Nix asks its next substituter then, where it would retry for seconds or fail the build after a 5xx.
+//! On the routes of the substituter there are four answers: 200, 206, 416 and 404. Everything that
+//! goes wrong is the last one: Nix asks its next substituter then, where it would retry for seconds
+//! or fail the build after a 5xx.
 
 use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc};
 
@@ -24,7 +25,8 @@ use crate::{
     route::Route,
 };
 
-/// Bytes of a refused upload that are read, so that the client sees the 405 instead of a reset connection.
+/// Bytes of a refused upload that are read, so that the client sees the 405 instead of a reset
+/// connection.
 const REFUSED_BODY_BYTES_MAX: u64 = 1 << 20;
 
 pub(crate) type Answer = Response<ResponseBody>;
@@ -74,10 +76,7 @@ impl<S: Substituter> Handler<S> {
 
     /// Answer one request. A panic on the way is a bug, is counted, and is a 404 to the client.
     pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
-        match AssertUnwindSafe(self.0.dispatch(request, peer))
-            .catch_unwind()
-            .await
-        {
+        match AssertUnwindSafe(self.0.dispatch(request, peer)).catch_unwind().await {
             Ok(answer) => answer,
             Err(_) => {
                 self.0.counters.panics.one();
@@ -100,16 +99,12 @@ impl<S: Substituter> Shared<S> {
             Route::NarInfo(hash) => self.narinfo(hash, head).await,
             Route::Nar(path, hash) => self.nar(path, hash, head, request.headers()).await,
             Route::CacheInfo => whole("text/x-nix-cache-info", self.cache_info.clone(), head),
-            Route::Listing(hash) => found(
-                "application/json",
-                self.substituter.listing(hash).await,
-                head,
-            ),
-            Route::Log(name) => found(
-                "text/plain; charset=utf-8",
-                self.substituter.build_log(&name).await,
-                head,
-            ),
+            Route::Listing(hash) => {
+                found("application/json", self.substituter.listing(hash).await, head)
+            }
+            Route::Log(name) => {
+                found("text/plain; charset=utf-8", self.substituter.build_log(&name).await, head)
+            }
             Route::Index => control::index(self, &request, peer, head),
             Route::Control(what) => control::answer(self, what, &request, peer, head).await,
             Route::Nothing => not_found(),
@@ -120,17 +115,15 @@ impl<S: Substituter> Shared<S> {
         let counters = &self.counters;
         counters.narinfo_asked.one();
         // The last line against a mix-up: what is not the path asked for is not an answer.
-        let info = self
-            .substituter
-            .path_info(hash)
-            .await
-            .filter(|info| info.path.hash_part() == hash);
+        let info =
+            self.substituter.path_info(hash).await.filter(|info| info.path.hash_part() == hash);
         let Some(info) = info else {
             counters.narinfo_miss.one();
             return not_found();
         };
         counters.narinfo_hit.one();
-        // Always our own words, never a peer's text. The URL is relative and enough to find the NAR again by itself.
+        // Always our own words, never a peer's text. The URL is relative and enough to find the NAR
+        // again by itself.
         let text = NarInfo::raw(PathInfo::clone(&info)).to_text(self.substituter.store_dir());
         whole("text/x-nix-narinfo", text, head)
     }
@@ -182,29 +175,19 @@ impl<S: Substituter> Shared<S> {
                 Some(_) => return None,
                 None => return Some(range_not_satisfiable(body.size)),
             },
-            None => range::Fitting {
-                from: 0,
-                len: body.size,
-            },
+            None => range::Fitting { from: 0, len: body.size },
         };
         let open_ended = fitting.from + fitting.len < body.size;
-        let mut stream = NarStream::new(
-            body.stream,
-            fitting.len,
-            open_ended,
-            Arc::clone(&self.counters),
-        );
+        let mut stream =
+            NarStream::new(body.stream, fitting.len, open_ended, Arc::clone(&self.counters));
         if !stream.wait_for_first_piece().await {
             return None;
         }
         Some(match range {
             None => nar_answer(StatusCode::OK, fitting.len, ResponseBody::nar(stream)),
             Some(_) => {
-                let mut answer = nar_answer(
-                    StatusCode::PARTIAL_CONTENT,
-                    fitting.len,
-                    ResponseBody::nar(stream),
-                );
+                let mut answer =
+                    nar_answer(StatusCode::PARTIAL_CONTENT, fitting.len, ResponseBody::nar(stream));
                 let last = fitting.from + fitting.len - 1;
                 insert(
                     &mut answer,
@@ -232,15 +215,12 @@ pub(crate) fn not_found() -> Answer {
 
 fn range_not_satisfiable(size: u64) -> Answer {
     let mut answer = plain(StatusCode::RANGE_NOT_SATISFIABLE, "no such bytes\n");
-    insert(
-        &mut answer,
-        header::CONTENT_RANGE,
-        &format!("bytes */{size}"),
-    );
+    insert(&mut answer, header::CONTENT_RANGE, &format!("bytes */{size}"));
     answer
 }
 
-/// 405 for everything that would change something. A small body is read, so that the client gets to see the answer.
+/// 405 for everything that would change something. A small body is read, so that the client gets to
+/// see the answer.
 async fn refuse_method(request: Request<Incoming>) -> Answer {
     if !request.headers().contains_key(header::EXPECT) {
         let mut body = request.into_body();
@@ -253,9 +233,7 @@ async fn refuse_method(request: Request<Incoming>) -> Answer {
         }
     }
     let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "read only\n");
-    answer
-        .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     answer
 }
 
@@ -263,10 +241,7 @@ fn nar_answer(status: StatusCode, len: u64, body: ResponseBody) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/x-nix-nar"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-nix-nar"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     answer
@@ -280,11 +255,8 @@ fn found(content_type: &'static str, bytes: Option<Bytes>, head: bool) -> Answer
 pub(crate) fn whole(content_type: &'static str, bytes: impl Into<Bytes>, head: bool) -> Answer {
     let bytes = bytes.into();
     let len = bytes.len();
-    let mut answer = Response::new(if head {
-        ResponseBody::empty()
-    } else {
-        ResponseBody::whole(bytes)
-    });
+    let mut answer =
+        Response::new(if head { ResponseBody::empty() } else { ResponseBody::whole(bytes) });
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));

@@ -1,8 +1,10 @@
 //! Which `Host` a browser may have used: the defence against DNS rebinding.
 //!
-//! A web page can point its own name at 127.0.0.1 and then read the control interface as if it were its own site. The
-//! `Host` header still says the page's name, so the control interface answers only to names that are this machine's.
-//! Nix' own routes are left alone: they say nothing a page could not learn from a public cache.
+//! A web page can point its own name at 127.0.0.1 and then read the control interface as if it were
+//! its own site. The
+//! `Host` header still says the page's name, so the control interface answers only to names that
+//! are this machine's. Nix' own routes are left alone: they say nothing a page could not learn from
+//! a public cache.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,9 +18,7 @@ pub(crate) struct Hosts {
 impl Hosts {
     /// `localhost`, loopback addresses, the bound address (unless it is the wildcard) and `extra`.
     pub(crate) fn new(bound: Option<SocketAddr>, extra: &[String]) -> Self {
-        let bound = bound
-            .map(|addr| addr.ip())
-            .filter(|ip| !ip.is_unspecified());
+        let bound = bound.map(|addr| addr.ip()).filter(|ip| !ip.is_unspecified());
         Self {
             names: extra
                 .iter()
@@ -28,16 +28,13 @@ impl Hosts {
         }
     }
 
-    /// Whether a `Host` value (or the authority of an absolute request target) names this machine. The port is not
-    /// looked at: a forwarded port is no attack.
+    /// Whether a `Host` value (or the authority of an absolute request target) names this machine.
+    /// The port is not looked at: a forwarded port is no attack.
     pub(crate) fn allows(&self, host: &str) -> bool {
         let Some(name) = without_port(host) else {
             return false;
         };
-        if let Some(ip) = name
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-        {
+        if let Some(ip) = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             return ip.parse().is_ok_and(|ip| self.allows_ip(IpAddr::V6(ip)));
         }
         if let Ok(ip) = name.parse() {

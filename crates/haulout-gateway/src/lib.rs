@@ -1,11 +1,11 @@
 //! The HTTP substituter on localhost and the agent's control interface.
 //!
-//! [`Substituter`] is what the gateway asks of the rest of the agent, [`api`] what the control interface answers,
-//! [`bind`] opens the port (do that first), [`serve`] runs it, and [`LateSubstituter`] answers "no" until the rest of
-//! the agent is ready.
+//! [`Substituter`] is what the gateway asks of the rest of the agent, [`api`] what the control
+//! interface answers, [`bind`] opens the port (do that first), [`serve`] runs it, and
+//! [`LateSubstituter`] answers "no" until the rest of the agent is ready.
 //!
-//! hyper's HTTP/1 server is used directly: there are six routes, all told apart by their shape, and a router and
-//! middleware stack would add more work per request than the look-up itself.
+//! hyper's HTTP/1 server is used directly: there are six routes, all told apart by their shape, and
+//! a router and middleware stack would add more work per request than the look-up itself.
 
 pub mod api;
 mod body;

@@ -4,8 +4,9 @@ use std::{io, net::SocketAddr, net::TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections the kernel holds for us until they are accepted. Nix opens up to 25 at once and several builds may
-/// start together; one that does not fit waits a second for its SYN to be repeated.
+/// Connections the kernel holds for us until they are accepted. Nix opens up to 25 at once and
+/// several builds may start together; one that does not fit waits a second for its SYN to be
+/// repeated.
 pub const BACKLOG: i32 = 1024;
 
 /// Why the port could not be opened.
@@ -37,8 +38,9 @@ pub enum ListenError {
     },
 }
 
-/// Open `addr` (port 0: any free one) with [`BACKLOG`]. From this moment connections are accepted by the kernel, so do
-/// it before anything slow: Nix remembers a refused connection much longer than a 404.
+/// Open `addr` (port 0: any free one) with [`BACKLOG`]. From this moment connections are accepted
+/// by the kernel, so do it before anything slow: Nix remembers a refused connection much longer
+/// than a 404.
 ///
 /// # Errors
 /// When the address is not a loopback one and `allow_remote` is false, and when the system refuses.
@@ -73,9 +75,6 @@ mod tests {
         ));
         assert!(bind("0.0.0.0:0".parse().unwrap(), true).is_ok());
         let first = bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
-        assert!(matches!(
-            bind(first.local_addr().unwrap(), false),
-            Err(ListenError::InUse { .. })
-        ));
+        assert!(matches!(bind(first.local_addr().unwrap(), false), Err(ListenError::InUse { .. })));
     }
 }

@@ -1,7 +1,7 @@
 //! The `Range` header, as much of it as clients resuming a NAR use.
 //!
-//! Nix sends `bytes=<offset>-` when its own transfer was cut. Anything this module does not understand is ignored, as
-//! RFC 9110 §14.2 allows: the answer is then the whole NAR with 200.
+//! Nix sends `bytes=<offset>-` when its own transfer was cut. Anything this module does not
+//! understand is ignored, as RFC 9110 §14.2 allows: the answer is then the whole NAR with 200.
 
 /// A single byte range as asked for, before the size is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,8 @@ pub(crate) fn parse(value: &[u8]) -> Option<Asked> {
     }
 }
 
-/// Decimal digits only; a number too large for `u64` lies beyond every NAR, so it becomes the largest one.
+/// Decimal digits only; a number too large for `u64` lies beyond every NAR, so it becomes the
+/// largest one.
 fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -63,10 +64,7 @@ impl Asked {
             Self::Between(a, b) => (a, b.saturating_add(1).min(size)),
             Self::Last(n) => (size.saturating_sub(n), size),
         };
-        (from < end).then(|| Fitting {
-            from,
-            len: end - from,
-        })
+        (from < end).then(|| Fitting { from, len: end - from })
     }
 }
 
@@ -81,10 +79,7 @@ mod tests {
         assert_eq!(parse(b"Bytes = 17-"), Some(Asked::From(17)));
         assert_eq!(parse(b"bytes=3-9"), Some(Asked::Between(3, 9)));
         assert_eq!(parse(b"bytes=-5"), Some(Asked::Last(5)));
-        assert_eq!(
-            parse(b"bytes=99999999999999999999999-"),
-            Some(Asked::From(u64::MAX))
-        );
+        assert_eq!(parse(b"bytes=99999999999999999999999-"), Some(Asked::From(u64::MAX)));
     }
 
     #[test]
@@ -113,14 +108,8 @@ mod tests {
         assert_eq!(Asked::From(0).fit(10), Some(Fitting { from: 0, len: 10 }));
         assert_eq!(Asked::From(9).fit(10), Some(Fitting { from: 9, len: 1 }));
         assert_eq!(Asked::From(10).fit(10), None);
-        assert_eq!(
-            Asked::Between(2, 3).fit(10),
-            Some(Fitting { from: 2, len: 2 })
-        );
-        assert_eq!(
-            Asked::Between(2, u64::MAX).fit(10),
-            Some(Fitting { from: 2, len: 8 })
-        );
+        assert_eq!(Asked::Between(2, 3).fit(10), Some(Fitting { from: 2, len: 2 }));
+        assert_eq!(Asked::Between(2, u64::MAX).fit(10), Some(Fitting { from: 2, len: 8 }));
         assert_eq!(Asked::Between(10, 11).fit(10), None);
         assert_eq!(Asked::Last(3).fit(10), Some(Fitting { from: 7, len: 3 }));
         assert_eq!(Asked::Last(30).fit(10), Some(Fitting { from: 0, len: 10 }));

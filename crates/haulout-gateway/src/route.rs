@@ -1,6 +1,7 @@
 //! From the path of a request to what is asked for.
 //!
-//! The raw path is matched byte by byte and never decoded (but for log names), so no spelling with `..`, `%2e` or
+//! The raw path is matched byte by byte and never decoded (but for log names), so no spelling with
+//! `..`, `%2e` or
 //! `//` can mean anything: what is not exactly one of the shapes below does not exist.
 
 use std::borrow::Cow;
@@ -9,8 +10,8 @@ use haulout_nix::{HashPart, NarHash, StorePath};
 
 /// Characters of a hash part.
 const HASH_PART_CHARS: usize = 32;
-/// Longest `/log/` or `/api/v1/why/` argument looked at, in bytes as sent: a base name is at most 244 characters, a
-/// store directory before it and percent escapes leave room to spare.
+/// Longest `/log/` or `/api/v1/why/` argument looked at, in bytes as sent: a base name is at most
+/// 244 characters, a store directory before it and percent escapes leave room to spare.
 const ARGUMENT_BYTES_MAX: usize = 2048;
 
 /// Everything a client can ask for.
@@ -127,19 +128,13 @@ fn decode(raw: &str) -> Option<Cow<'_, str>> {
     let mut bytes = raw.bytes();
     let mut out = Vec::with_capacity(raw.len());
     while let Some(byte) = bytes.next() {
-        out.push(if byte == b'%' {
-            hex(bytes.next()?)? << 4 | hex(bytes.next()?)?
-        } else {
-            byte
-        });
+        out.push(if byte == b'%' { hex(bytes.next()?)? << 4 | hex(bytes.next()?)? } else { byte });
     }
     String::from_utf8(out).ok().map(Cow::Owned)
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
@@ -156,18 +151,12 @@ mod tests {
         assert_eq!(Route::of("/nix-cache-info"), Route::CacheInfo);
         assert_eq!(Route::of(&format!("/{HASH}.narinfo")), Route::NarInfo(hash));
         assert_eq!(Route::of(&format!("/{HASH}.ls")), Route::Listing(hash));
-        assert_eq!(
-            Route::of(&format!("/nar/{HASH}-{NAR}.nar")),
-            Route::Nar(hash, nar)
-        );
+        assert_eq!(Route::of(&format!("/nar/{HASH}-{NAR}.nar")), Route::Nar(hash, nar));
         assert_eq!(
             Route::of(&format!("/log/{HASH}-hello.drv")),
             Route::Log(format!("{HASH}-hello.drv"))
         );
-        assert_eq!(
-            Route::of(&format!("/log/{HASH}-a%3Fb")),
-            Route::Log(format!("{HASH}-a?b"))
-        );
+        assert_eq!(Route::of(&format!("/log/{HASH}-a%3Fb")), Route::Log(format!("{HASH}-a?b")));
         assert_eq!(Route::of("/"), Route::Index);
         assert_eq!(Route::of("/api/v1/status"), Route::Control(Control::Status));
         assert_eq!(Route::of("/api/v1/peers"), Route::Control(Control::Peers));
@@ -184,14 +173,8 @@ mod tests {
                 "{asked}"
             );
         }
-        assert_eq!(
-            Route::of("/api/v1/why/hello"),
-            Route::Control(Control::Why(None))
-        );
-        assert_eq!(
-            Route::of("/api/v1/reload"),
-            Route::Control(Control::Unknown)
-        );
+        assert_eq!(Route::of("/api/v1/why/hello"), Route::Control(Control::Why(None)));
+        assert_eq!(Route::of("/api/v1/reload"), Route::Control(Control::Unknown));
     }
 
     #[test]

@@ -24,14 +24,15 @@ use crate::{
     handler::Handler,
 };
 
-/// Most connections at a time. Nix opens 25 per process; a few dozen processes fit. At the limit the longest idle
-/// connection has to go, and newcomers wait in the kernel's backlog.
+/// Most connections at a time. Nix opens 25 per process; a few dozen processes fit. At the limit
+/// the longest idle connection has to go, and newcomers wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Bytes of request header accepted; Nix sends about 200.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Header lines accepted.
 const HEADER_LINES_MAX: usize = 64;
-/// Bytes of response gathered before they must be written: small, because NAR pieces are large and pass through whole.
+/// Bytes of response gathered before they must be written: small, because NAR pieces are large and
+/// pass through whole.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// How often overdue connections are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -43,17 +44,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub struct GatewayConfig {
     /// `Priority` in `nix-cache-info`; lower is asked first, cache.nixos.org says 40.
     pub priority: u32,
-    /// Names, besides `localhost` and the bound address, under which the control interface may be addressed.
+    /// Names, besides `localhost` and the bound address, under which the control interface may be
+    /// addressed.
     pub host_names: Vec<String>,
-    /// Let clients that are not on this machine use the control interface (they may always use the substituter, if
-    /// the port is open to them).
+    /// Let clients that are not on this machine use the control interface (they may always use the
+    /// substituter, if the port is open to them).
     pub remote_control: bool,
     /// Most connections at a time.
     pub connections_max: usize,
     /// Longest time a request header may take to arrive, give or take five seconds.
     pub header_time: Duration,
-    /// Longest time a connection may be kept open without a request. Generous: a client that reuses a connection in
-    /// the moment it is closed has to retry.
+    /// Longest time a connection may be kept open without a request. Generous: a client that reuses
+    /// a connection in the moment it is closed has to retry.
     pub idle_time: Duration,
     /// How long open transfers may go on after a shutdown was asked for.
     pub drain_time: Duration,
@@ -81,10 +83,11 @@ pub enum ServeError {
     Listener(#[source] io::Error),
 }
 
-/// Serve until `shutdown` resolves, then let requests in hand finish within [`GatewayConfig::drain_time`].
+/// Serve until `shutdown` resolves, then let requests in hand finish within
+/// [`GatewayConfig::drain_time`].
 ///
-/// Runs on the caller's tokio runtime (I/O and time enabled) and spawns one task per connection there; a current-thread
-/// runtime of its own gives the steadiest latency.
+/// Runs on the caller's tokio runtime (I/O and time enabled) and spawns one task per connection
+/// there; a current-thread runtime of its own gives the steadiest latency.
 ///
 /// # Errors
 /// Only when the listener is unusable. Trouble with single connections is theirs.
@@ -94,9 +97,7 @@ pub async fn serve<S: Substituter>(
     config: GatewayConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    listener
-        .set_nonblocking(true)
-        .map_err(ServeError::Listener)?;
+    listener.set_nonblocking(true).map_err(ServeError::Listener)?;
     let local = listener.local_addr().ok();
     let listener = TcpListener::from_std(listener).map_err(ServeError::Listener)?;
     let server = Server {
@@ -141,10 +142,7 @@ impl<S: Substituter> Server<S> {
         drop(listener);
         self.registry.end_all();
         let all_gone = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.config.drain_time, all_gone)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(self.config.drain_time, all_gone).await.is_err() {
             tracing::info!(
                 open = self.tasks.len(),
                 "cutting transfers that outlasted the shutdown"
@@ -154,7 +152,8 @@ impl<S: Substituter> Server<S> {
     }
 
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
-        // Without it a small answer waits for the acknowledgement of the one before: 40 ms per request.
+        // Without it a small answer waits for the acknowledgement of the one before: 40 ms per
+        // request.
         let _ = stream.set_nodelay(true);
         let entry = self.registry.enter();
         let handler = self.handler.clone();
@@ -180,8 +179,8 @@ async fn accept(listener: &TcpListener, registry: &Registry) -> (TcpStream, Sock
     }
 }
 
-/// A place for the connection just accepted. At the limit an idle connection is sent away for it; with none idle it
-/// waits, and with it, in the kernel, everybody behind it.
+/// A place for the connection just accepted. At the limit an idle connection is sent away for it;
+/// with none idle it waits, and with it, in the kernel, everybody behind it.
 async fn room(slots: &Arc<Semaphore>, registry: &Registry) -> Option<OwnedSemaphorePermit> {
     loop {
         if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
@@ -216,11 +215,7 @@ async fn attend<S: Substituter>(
     handler.counters().connections_total.one();
     let counters = Arc::clone(handler.counters());
     let state = Arc::clone(&entry.state);
-    let service = ConnectionService {
-        handler,
-        peer,
-        entry,
-    };
+    let service = ConnectionService { handler, peer, entry };
     let mut connection = pin!(
         http1::Builder::new()
             .max_buf_size(WRITE_BUFFER_BYTES)
@@ -262,11 +257,8 @@ impl<S: Substituter> Service<Request<Incoming>> for ConnectionService<S> {
         let busy = self.entry.state.begin();
         let handler = self.handler.clone();
         let peer = self.peer;
-        Box::pin(async move {
-            Ok(handler
-                .answer(request, peer)
-                .await
-                .map(|body| body.holding(busy)))
-        })
+        Box::pin(
+            async move { Ok(handler.answer(request, peer).await.map(|body| body.holding(busy))) },
+        )
     }
 }

@@ -12,7 +12,8 @@ use haulout_nix::{HashPart, NarHash, PathInfo, StoreDir};
 
 use crate::api::{AgentState, AgentStatus, PeersReport, WhyReport};
 
-/// Why a NAR stream cannot be continued. The gateway cuts the HTTP connection, Nix goes to its next substituter.
+/// Why a NAR stream cannot be continued. The gateway cuts the HTTP connection, Nix goes to its next
+/// substituter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("NAR stream cut: {reason}")]
 pub struct Cut {
@@ -23,9 +24,7 @@ pub struct Cut {
 impl Cut {
     /// A cut with its reason.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-        }
+        Self { reason: reason.into() }
     }
 }
 
@@ -33,35 +32,31 @@ impl Cut {
 pub struct NarBody {
     /// Bytes of the **whole** NAR (its NarSize), whatever offset was asked for.
     pub size: u64,
-    /// The bytes from the asked offset to the end, exactly `size - from` of them, in pieces of any size
-    /// (empty ones are skipped). An `Err` or an early end cuts the connection; nothing is sent after it.
-    /// Dropping the stream means that the client went away.
+    /// The bytes from the asked offset to the end, exactly `size - from` of them, in pieces of any
+    /// size (empty ones are skipped). An `Err` or an early end cuts the connection; nothing is sent
+    /// after it. Dropping the stream means that the client went away.
     pub stream: BoxStream<'static, Result<Bytes, Cut>>,
 }
 
 impl NarBody {
     /// A body of `size` whole-NAR bytes from a stream.
     pub fn new(size: u64, stream: impl Stream<Item = Result<Bytes, Cut>> + Send + 'static) -> Self {
-        Self {
-            size,
-            stream: stream.boxed(),
-        }
+        Self { size, stream: stream.boxed() }
     }
 }
 
 impl fmt::Debug for NarBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NarBody")
-            .field("size", &self.size)
-            .finish_non_exhaustive()
+        f.debug_struct("NarBody").field("size", &self.size).finish_non_exhaustive()
     }
 }
 
 /// The source of every answer the gateway gives.
 ///
-/// Everything returned is already verified. `None` is "no" and becomes a 404: there is no error, because Nix must
-/// never see one. The methods run on the gateway's runtime: they must not block. A panic inside is caught, counted
-/// and becomes a 404 or a cut connection. Futures are dropped when the client goes away.
+/// Everything returned is already verified. `None` is "no" and becomes a 404: there is no error,
+/// because Nix must never see one. The methods run on the gateway's runtime: they must not block. A
+/// panic inside is caught, counted and becomes a 404 or a cut connection. Futures are dropped when
+/// the client goes away.
 pub trait Substituter: Send + Sync + 'static {
     /// The logical store directory that `nix-cache-info` states and narinfos are written for.
     fn store_dir(&self) -> &StoreDir;
@@ -69,10 +64,12 @@ pub trait Substituter: Send + Sync + 'static {
     /// The verified description of a path, within the agent's time budget.
     fn path_info(&self, hash: HashPart) -> impl Future<Output = Option<Arc<PathInfo>>> + Send;
 
-    /// The NAR of `path` with that hash, from byte `from` (0 = all of it; the gateway passes `from` only when it is
-    /// less than the size where it could find that out, otherwise an empty stream is the right answer).
+    /// The NAR of `path` with that hash, from byte `from` (0 = all of it; the gateway passes `from`
+    /// only when it is less than the size where it could find that out, otherwise an empty stream
+    /// is the right answer).
     ///
-    /// Answer `Some` only when the first bytes are at hand: until then "no" costs Nix nothing, afterwards a cut.
+    /// Answer `Some` only when the first bytes are at hand: until then "no" costs Nix nothing,
+    /// afterwards a cut.
     fn nar(
         &self,
         path: HashPart,
@@ -98,7 +95,8 @@ pub trait Substituter: Send + Sync + 'static {
         async { None }
     }
 
-    /// The build log for a `.drv` or output base name (already checked to be a well-formed base name), as plain text.
+    /// The build log for a `.drv` or output base name (already checked to be a well-formed base
+    /// name), as plain text.
     fn build_log(&self, name: &str) -> impl Future<Output = Option<Bytes>> + Send {
         let _ = name;
         async { None }
@@ -114,9 +112,11 @@ pub trait Substituter: Send + Sync + 'static {
     fn why(&self, path: HashPart) -> impl Future<Output = WhyReport> + Send;
 }
 
-/// Stands in for a substituter that is still starting: "no" to everything until [`LateSubstituter::set`] is called.
+/// Stands in for a substituter that is still starting: "no" to everything until
+/// [`LateSubstituter::set`] is called.
 ///
-/// Nix remembers a refused connection far worse than a 404, so the port opens before the store database is read.
+/// Nix remembers a refused connection far worse than a 404, so the port opens before the store
+/// database is read.
 pub struct LateSubstituter<S> {
     store_dir: StoreDir,
     inner: OnceLock<Arc<S>>,
@@ -125,10 +125,7 @@ pub struct LateSubstituter<S> {
 impl<S> LateSubstituter<S> {
     /// Nothing yet; `store_dir` is what `nix-cache-info` says from the first moment on.
     pub fn new(store_dir: StoreDir) -> Self {
-        Self {
-            store_dir,
-            inner: OnceLock::new(),
-        }
+        Self { store_dir, inner: OnceLock::new() }
     }
 
     /// From now on the real one answers. A second call changes nothing and returns `false`.

@@ -20,12 +20,7 @@ fn two_paths() -> (Running, Arc<Memory>, Arc<PathInfo>, Arc<PathInfo>) {
     let small = memory.add("small", file_nar(b"hello"), &[], &key());
     let large = memory.add("large", noise(3_000_000, 5), &[&small], &key());
     let memory = Arc::new(memory);
-    (
-        start(Arc::clone(&memory), GatewayConfig::default()),
-        memory,
-        small,
-        large,
-    )
+    (start(Arc::clone(&memory), GatewayConfig::default()), memory, small, large)
 }
 
 fn counters(gateway: &Running) -> api::HttpCounters {
@@ -39,21 +34,12 @@ fn counters(gateway: &Running) -> api::HttpCounters {
 fn cache_info_and_narinfo_are_what_nix_expects() {
     let (gateway, _, small, large) = two_paths();
     let info = gateway.get("/nix-cache-info");
-    assert_eq!(
-        (info.status, info.header("content-type")),
-        (200, "text/x-nix-cache-info")
-    );
-    assert_eq!(
-        info.text(),
-        "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 30\n"
-    );
+    assert_eq!((info.status, info.header("content-type")), (200, "text/x-nix-cache-info"));
+    assert_eq!(info.text(), "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 30\n");
 
     for info in [&small, &large] {
         let reply = gateway.get(&narinfo_path(info));
-        assert_eq!(
-            (reply.status, reply.header("content-type")),
-            (200, "text/x-nix-narinfo")
-        );
+        assert_eq!((reply.status, reply.header("content-type")), (200, "text/x-nix-narinfo"));
         assert!(
             reply.text().contains("\nCompression: none\n")
                 && reply.text().contains("\nReferences: ")
@@ -75,17 +61,11 @@ fn nars_whole_and_in_part() {
     for info in [&small, &large] {
         let path = nar_path(info);
         let all = client.ask("GET", &path, "");
-        assert_eq!(
-            (all.status, all.header("accept-ranges"), all.complete),
-            (200, "bytes", true)
-        );
+        assert_eq!((all.status, all.header("accept-ranges"), all.complete), (200, "bytes", true));
         assert_eq!(haulout_nix::NarHash::of(&all.body), info.nar_hash);
         let size = all.body.len();
         let head = client.ask("HEAD", &path, "");
-        assert_eq!(
-            (head.status, head.header("content-length")),
-            (200, &*size.to_string())
-        );
+        assert_eq!((head.status, head.header("content-length")), (200, &*size.to_string()));
 
         for (range, from, end) in [
             ("0-".to_owned(), 0, size),
@@ -97,17 +77,11 @@ fn nars_whole_and_in_part() {
         ] {
             let part = client.ask("GET", &path, &format!("Range: bytes={range}\r\n"));
             assert_eq!((part.status, part.complete), (206, true), "{range}");
-            assert_eq!(
-                part.header("content-range"),
-                format!("bytes {from}-{}/{size}", end - 1)
-            );
+            assert_eq!(part.header("content-range"), format!("bytes {from}-{}/{size}", end - 1));
             assert!(part.body == all.body[from..end], "{range}");
         }
-        for nonsense in [
-            format!("{size}-"),
-            "99999999999999999999999-".to_owned(),
-            "-0".to_owned(),
-        ] {
+        for nonsense in [format!("{size}-"), "99999999999999999999999-".to_owned(), "-0".to_owned()]
+        {
             let part = client.ask("GET", &path, &format!("Range: bytes={nonsense}\r\n"));
             assert_eq!(
                 (part.status, part.header("content-range")),
@@ -172,10 +146,7 @@ fn every_no_is_404() {
 fn listing_and_log() {
     let (gateway, _, small, _) = two_paths();
     let listing = gateway.get(&format!("/{}.ls", small.path.hash_part()));
-    assert_eq!(
-        (listing.status, listing.header("content-type")),
-        (200, "application/json")
-    );
+    assert_eq!((listing.status, listing.header("content-type")), (200, "application/json"));
     let log = gateway.get(&format!("/log/{}", small.path));
     assert_eq!(
         (log.status, log.header("content-type"), log.text()),
@@ -204,11 +175,7 @@ fn nothing_can_be_put() {
     }
     let mut client = gateway.connect();
     client.send(b"PUT /nar/x.nar.xz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!(
-        client.reply(false).unwrap().status,
-        405,
-        "and no 100 before it"
-    );
+    assert_eq!(client.reply(false).unwrap().status, 405, "and no 100 before it");
 }
 
 #[test]
@@ -224,21 +191,12 @@ fn a_body_that_fails_is_never_short_and_complete() {
         memory.break_path(&large, fault);
         let mut client = gateway.connect();
         let reply = client.ask("GET", &path, "");
-        assert_eq!(
-            (reply.status, reply.header("content-length")),
-            (200, "3000000")
-        );
-        assert!(
-            !reply.complete && reply.body.len() <= 2_999_999,
-            "{fault:?}"
-        );
+        assert_eq!((reply.status, reply.header("content-length")), (200, "3000000"));
+        assert!(!reply.complete && reply.body.len() <= 2_999_999, "{fault:?}");
         assert!(client.is_closed(), "{fault:?}");
     }
     let counted = counters(&gateway);
-    assert_eq!(
-        (counted.panics, counted.nar_cut, counted.nar_complete),
-        (1, 4, 0)
-    );
+    assert_eq!((counted.panics, counted.nar_cut, counted.nar_complete), (1, 4, 0));
 }
 
 #[test]
@@ -253,11 +211,7 @@ fn failing_before_the_first_byte_is_404() {
         Fault::NoNar,
     ] {
         memory.break_path(&large, fault);
-        assert_eq!(
-            client.ask("GET", &nar_path(&large), "").status,
-            404,
-            "{fault:?}"
-        );
+        assert_eq!(client.ask("GET", &nar_path(&large), "").status, 404, "{fault:?}");
     }
     memory.break_path(&large, Fault::PanicInInfo);
     assert_eq!(client.ask("GET", &narinfo_path(&large), "").status, 404);
@@ -285,10 +239,7 @@ fn pipelined_requests_are_answered_in_order() {
     batch += &format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", nar_path(&large));
     client.send(batch.as_bytes());
     for i in 0..100 {
-        assert_eq!(
-            client.reply(false).unwrap().status,
-            if i % 2 == 0 { 200 } else { 404 }
-        );
+        assert_eq!(client.reply(false).unwrap().status, if i % 2 == 0 { 200 } else { 404 });
     }
     assert_eq!(client.reply(false).unwrap().body.len(), 3_000_000);
 }
@@ -298,19 +249,10 @@ fn other_spellings_of_a_request() {
     let (gateway, _, small, _) = two_paths();
     let path = narinfo_path(&small);
     for (request, status) in [
-        (
-            format!("GET http://127.0.0.1:5299{path} HTTP/1.1\r\nHost: x\r\n\r\n"),
-            200,
-        ),
-        (
-            format!("GET http://evil.example{path}?a=b HTTP/1.1\r\nHost: x\r\n\r\n"),
-            200,
-        ),
+        (format!("GET http://127.0.0.1:5299{path} HTTP/1.1\r\nHost: x\r\n\r\n"), 200),
+        (format!("GET http://evil.example{path}?a=b HTTP/1.1\r\nHost: x\r\n\r\n"), 200),
         (format!("GET {path} HTTP/1.0\r\n\r\n"), 200),
-        (
-            format!("GET {path}?x=y HTTP/1.1\r\nhost: x\r\nAccept-Encoding: zstd, br\r\n\r\n"),
-            200,
-        ),
+        (format!("GET {path}?x=y HTTP/1.1\r\nhost: x\r\nAccept-Encoding: zstd, br\r\n\r\n"), 200),
         (format!("\r\nGET {path} HTTP/1.1\r\n\r\n"), 200),
     ] {
         let mut client = gateway.connect();
@@ -349,12 +291,7 @@ fn rubbish_is_refused_and_hurts_nobody() {
         let _ = std::io::Write::write_all(&mut client.stream, rubbish.as_bytes());
         let _ = client.stream.shutdown(std::net::Shutdown::Write);
         if let Some(reply) = client.reply(false) {
-            assert!(
-                (400..500).contains(&reply.status),
-                "{:.40}: {}",
-                rubbish,
-                reply.status
-            );
+            assert!((400..500).contains(&reply.status), "{:.40}: {}", rubbish, reply.status);
         }
         assert_eq!(good.ask("GET", &narinfo_path(&small), "").status, 200);
     }
@@ -391,13 +328,8 @@ fn slow_headers_and_idle_connections_end() {
 fn at_the_limit_the_idle_make_room() {
     let mut memory = Memory::new();
     let small = memory.add("small", file_nar(b"x"), &[], &key());
-    let gateway = start(
-        Arc::new(memory),
-        GatewayConfig {
-            connections_max: 3,
-            ..Default::default()
-        },
-    );
+    let gateway =
+        start(Arc::new(memory), GatewayConfig { connections_max: 3, ..Default::default() });
     let mut held: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
     for client in &mut held {
         assert_eq!(client.ask("GET", "/nix-cache-info", "").status, 200);
@@ -435,12 +367,8 @@ fn the_control_interface_knows_its_names() {
         ("evil.example", false),
         ("", false),
     ] {
-        for path in [
-            "/",
-            "/api/v1/status",
-            "/api/v1/peers",
-            &format!("/api/v1/why/{}", small.path),
-        ] {
+        for path in ["/", "/api/v1/status", "/api/v1/peers", &format!("/api/v1/why/{}", small.path)]
+        {
             let mut client = gateway.connect();
             client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
             assert_eq!(
@@ -451,17 +379,9 @@ fn the_control_interface_knows_its_names() {
         }
         let mut client = gateway.connect();
         client.send(
-            format!(
-                "GET {} HTTP/1.1\r\nHost: {host}\r\n\r\n",
-                narinfo_path(&small)
-            )
-            .as_bytes(),
+            format!("GET {} HTTP/1.1\r\nHost: {host}\r\n\r\n", narinfo_path(&small)).as_bytes(),
         );
-        assert_eq!(
-            client.reply(false).unwrap().status,
-            200,
-            "Nix may use any name: {host}"
-        );
+        assert_eq!(client.reply(false).unwrap().status, 200, "Nix may use any name: {host}");
     }
     let mut client = gateway.connect();
     client.send(b"GET http://evil.example/api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -482,22 +402,11 @@ fn status_counts_what_happened() {
         ("application/json", "no-store")
     );
     let status: api::AgentStatus = serde_json::from_slice(&reply.body).unwrap();
-    assert_eq!(
-        (status.state, status.http_listen),
-        (api::AgentState::Serving, vec![gateway.addr])
-    );
+    assert_eq!((status.state, status.http_listen), (api::AgentState::Serving, vec![gateway.addr]));
     let http = status.counters.http;
+    assert_eq!((http.narinfo_asked, http.narinfo_hit, http.narinfo_miss), (2, 1, 1));
     assert_eq!(
-        (http.narinfo_asked, http.narinfo_hit, http.narinfo_miss),
-        (2, 1, 1)
-    );
-    assert_eq!(
-        (
-            http.nar_asked,
-            http.nar_complete,
-            http.bytes_to_nix,
-            http.panics
-        ),
+        (http.nar_asked, http.nar_complete, http.bytes_to_nix, http.panics),
         (1, 1, 3_000_000, 0)
     );
 }
@@ -537,10 +446,7 @@ fn shutdown_lets_transfers_finish_and_does_not_wait_for_ever() {
     memory.break_path(&small, Fault::Hang);
     let mut gateway = start(
         memory,
-        GatewayConfig {
-            drain_time: Duration::from_millis(100),
-            ..Default::default()
-        },
+        GatewayConfig { drain_time: Duration::from_millis(100), ..Default::default() },
     );
     gateway
         .connect()

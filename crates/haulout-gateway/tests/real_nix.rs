@@ -36,12 +36,7 @@ fn scene() -> Option<Scene> {
     let mut memory = Memory::new();
     let first = memory.add("first", file_nar(b"hello"), &[], &key());
     let second = memory.add("second", file_nar(&noise(2_000_000, 3)), &[&first], &key());
-    let third = memory.add(
-        "third",
-        file_nar(&noise(70_000, 4)),
-        &[&first, &second],
-        &key(),
-    );
+    let third = memory.add("third", file_nar(&noise(70_000, 4)), &[&first, &second], &key());
     let memory = Arc::new(memory);
     let gateway = start(Arc::clone(&memory), GatewayConfig::default());
     Some(Scene {
@@ -56,11 +51,7 @@ impl Scene {
     fn nix(&self, program: &str, arguments: &[&str]) -> Output {
         let home = self.home.path();
         Command::new(program)
-            .args([
-                "--option",
-                "substituters",
-                &format!("http://{}", self.gateway.addr),
-            ])
+            .args(["--option", "substituters", &format!("http://{}", self.gateway.addr)])
             .args(["--option", "trusted-public-keys", &public_key()])
             .args([
                 "--option",
@@ -98,12 +89,9 @@ impl Scene {
     fn holds_all(&self) -> bool {
         self.paths.iter().all(|info| {
             let path = StoreDir::default().display(&info.path);
-            self.nix(
-                "nix-store",
-                &["--store", &self.store(), "--verify-path", &path],
-            )
-            .status
-            .success()
+            self.nix("nix-store", &["--store", &self.store(), "--verify-path", &path])
+                .status
+                .success()
         })
     }
 }
@@ -127,31 +115,14 @@ fn nix_store_realises_a_closure() {
     let output = scene.realise();
     assert!(output.status.success(), "{}", said(&output));
     assert!(scene.holds_all());
-    assert!(
-        Path::new(&format!(
-            "{}/root{}",
-            scene.home.path().display(),
-            scene.top()
-        ))
-        .is_file()
-    );
+    assert!(Path::new(&format!("{}/root{}", scene.home.path().display(), scene.top())).is_file());
 }
 
 #[test]
 fn nix_copy_fetches_a_closure() {
     let Some(scene) = scene() else { return };
     let from = format!("http://{}", scene.gateway.addr);
-    let output = scene.nix(
-        "nix",
-        &[
-            "copy",
-            "--from",
-            &from,
-            "--to",
-            &scene.store(),
-            &scene.top(),
-        ],
-    );
+    let output = scene.nix("nix", &["copy", "--from", &from, "--to", &scene.store(), &scene.top()]);
     assert!(output.status.success(), "{}", said(&output));
     assert!(scene.holds_all());
 }
@@ -159,11 +130,10 @@ fn nix_copy_fetches_a_closure() {
 #[test]
 fn a_cut_body_is_resumed_or_given_up_quickly() {
     let Some(scene) = scene() else { return };
-    scene
-        .memory
-        .break_path(&scene.paths[1], Fault::CutAfter(1_500_000));
+    scene.memory.break_path(&scene.paths[1], Fault::CutAfter(1_500_000));
     let output = scene.realise();
-    // Nix resumes at 1,500,000 with a Range request, and the rest is short enough not to be cut again.
+    // Nix resumes at 1,500,000 with a Range request, and the rest is short enough not to be cut
+    // again.
     assert!(output.status.success(), "{}", said(&output));
     assert!(scene.holds_all());
 }
@@ -191,11 +161,7 @@ fn panics_inside_are_only_a_no_to_nix() {
         let begun = Instant::now();
         let output = scene.realise();
         assert!(!output.status.success());
-        assert!(
-            begun.elapsed() < Duration::from_secs(3),
-            "took {:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(3), "took {:?}", begun.elapsed());
     }
 }
 
@@ -205,10 +171,7 @@ fn uploading_is_refused() {
     assert!(scene.realise().status.success());
     let empty = start(Arc::new(Memory::new()), GatewayConfig::default());
     let to = format!("http://{}", empty.addr);
-    let output = scene.nix(
-        "nix",
-        &["copy", "--from", &scene.store(), "--to", &to, &scene.top()],
-    );
+    let output = scene.nix("nix", &["copy", "--from", &scene.store(), "--to", &to, &scene.top()]);
     assert!(!output.status.success());
     assert!(said(&output).contains("405"), "{}", said(&output));
 }

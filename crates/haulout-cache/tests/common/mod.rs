@@ -33,9 +33,7 @@ pub fn hash_part(number: u64) -> HashPart {
 pub fn info(number: u64, revision: u64) -> PathInfo {
     let nar = content(number, 100);
     PathInfo {
-        path: format!("{}-package-{number}", hash_part(number))
-            .parse()
-            .unwrap(),
+        path: format!("{}-package-{number}", hash_part(number)).parse().unwrap(),
         nar_hash: NarHash::of(&nar),
         nar_size: 100 + revision,
         references: vec![format!("{}-other", hash_part(number + 1)).parse().unwrap()],

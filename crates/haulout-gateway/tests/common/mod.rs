@@ -1,4 +1,5 @@
-//! A substituter in memory, a gateway around it on its own thread, and a client that speaks raw bytes.
+//! A substituter in memory, a gateway around it on its own thread, and a client that speaks raw
+//! bytes.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -54,11 +55,7 @@ pub struct Memory {
 
 impl Memory {
     pub fn new() -> Self {
-        Self {
-            dir: StoreDir::default(),
-            paths: HashMap::new(),
-            faults: Mutex::default(),
-        }
+        Self { dir: StoreDir::default(), paths: HashMap::new(), faults: Mutex::default() }
     }
 
     /// A path with `nar` as its content, referring to `references`, signed by `key`.
@@ -73,9 +70,7 @@ impl Memory {
         hash.copy_from_slice(
             &NarHash::of(format!("{name}/{}", nar.len()).as_bytes()).as_bytes()[..20],
         );
-        let path = format!("{}-{name}", HashPart::from_bytes(hash))
-            .parse()
-            .unwrap();
+        let path = format!("{}-{name}", HashPart::from_bytes(hash)).parse().unwrap();
         let mut info = PathInfo {
             path,
             nar_hash: NarHash::of(&nar),
@@ -88,16 +83,12 @@ impl Memory {
         info.normalise();
         info.signatures = vec![info.sign(&self.dir, key)];
         let info = Arc::new(info);
-        self.paths
-            .insert(info.path.hash_part(), (Arc::clone(&info), nar.into()));
+        self.paths.insert(info.path.hash_part(), (Arc::clone(&info), nar.into()));
         info
     }
 
     pub fn break_path(&self, info: &PathInfo, fault: Fault) {
-        self.faults
-            .lock()
-            .unwrap()
-            .insert(info.path.hash_part(), fault);
+        self.faults.lock().unwrap().insert(info.path.hash_part(), fault);
     }
 
     fn fault(&self, hash: HashPart) -> Option<Fault> {
@@ -144,31 +135,24 @@ impl Substituter for Memory {
             .collect();
         let pieces = stream::iter(pieces);
         Some(match fault {
-            Some(Fault::CutAfter(_)) => NarBody::new(
-                size,
-                pieces.chain(stream::iter([Err(Cut::new("wanted by a test"))])),
-            ),
+            Some(Fault::CutAfter(_)) => {
+                NarBody::new(size, pieces.chain(stream::iter([Err(Cut::new("wanted by a test"))])))
+            }
             Some(Fault::PanicAfter(_)) => NarBody::new(
                 size,
-                pieces.chain(stream::poll_fn(|_| {
-                    panic!("a bug in the body (wanted by a test)")
-                })),
+                pieces.chain(stream::poll_fn(|_| panic!("a bug in the body (wanted by a test)"))),
             ),
             _ => NarBody::new(size, pieces),
         })
     }
 
     async fn listing(&self, path: HashPart) -> Option<Bytes> {
-        self.paths
-            .contains_key(&path)
-            .then(|| Bytes::from_static(b"{\"version\":1,\"root\":{}}"))
+        self.paths.contains_key(&path).then(|| Bytes::from_static(b"{\"version\":1,\"root\":{}}"))
     }
 
     async fn build_log(&self, name: &str) -> Option<Bytes> {
         let path: haulout_nix::StorePath = name.parse().ok()?;
-        self.paths
-            .contains_key(&path.hash_part())
-            .then(|| Bytes::from_static(b"built\n"))
+        self.paths.contains_key(&path.hash_part()).then(|| Bytes::from_static(b"built\n"))
     }
 
     async fn status(&self) -> api::AgentStatus {
@@ -184,10 +168,7 @@ impl Substituter for Memory {
     }
 
     async fn why(&self, path: HashPart) -> api::WhyReport {
-        api::WhyReport {
-            path: path.to_string(),
-            ..Default::default()
-        }
+        api::WhyReport { path: path.to_string(), ..Default::default() }
     }
 }
 
@@ -203,40 +184,21 @@ pub fn start<S: Substituter>(substituter: Arc<S>, config: GatewayConfig) -> Runn
     let addr = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let stopped = async {
             let _ = stopped.await;
         };
-        runtime
-            .block_on(haulout_gateway::serve(
-                listener,
-                substituter,
-                config,
-                stopped,
-            ))
-            .unwrap();
+        runtime.block_on(haulout_gateway::serve(listener, substituter, config, stopped)).unwrap();
     });
-    Running {
-        addr,
-        stop: Some(stop),
-        thread: Some(thread),
-    }
+    Running { addr, stop: Some(stop), thread: Some(thread) }
 }
 
 impl Running {
     pub fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.addr).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        Client {
-            stream,
-            held: Vec::new(),
-        }
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Client { stream, held: Vec::new() }
     }
 
     /// One request on a connection of its own.
@@ -308,39 +270,18 @@ impl Client {
         };
         let head = String::from_utf8(self.held.drain(..end).collect()).unwrap();
         let mut lines = head.split("\r\n");
-        let status = lines
-            .next()
-            .unwrap()
-            .split(' ')
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers: HashMap<_, _> = lines
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
-        let wanted: usize = headers
-            .get("content-length")
-            .expect("a length")
-            .parse()
-            .unwrap();
+        let wanted: usize = headers.get("content-length").expect("a length").parse().unwrap();
         if head_only {
-            return Some(Reply {
-                status,
-                headers,
-                body: Vec::new(),
-                complete: true,
-            });
+            return Some(Reply { status, headers, body: Vec::new(), complete: true });
         }
         while self.held.len() < wanted && self.fill() {}
         let body: Vec<u8> = self.held.drain(..wanted.min(self.held.len())).collect();
-        Some(Reply {
-            status,
-            headers,
-            complete: body.len() == wanted,
-            body,
-        })
+        Some(Reply { status, headers, complete: body.len() == wanted, body })
     }
 
     /// Read once; `false` at the end of the connection.
@@ -400,10 +341,7 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
         state ^= state << 17;
         state
     };
-    (0..len.div_ceil(8))
-        .flat_map(|_| next().to_le_bytes())
-        .take(len)
-        .collect()
+    (0..len.div_ceil(8)).flat_map(|_| next().to_le_bytes()).take(len).collect()
 }
 
 pub fn nar_path(info: &PathInfo) -> String {
