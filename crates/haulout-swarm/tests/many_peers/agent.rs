@@ -19,6 +19,7 @@ const SOURCES: usize = 4;
 const WINDOW: u64 = 2 << 20;
 /// A request that brings nothing for so long is made anew, even if the peer is alive.
 const PATIENCE: Duration = Duration::from_secs(5);
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(20);
 
 struct Fetch {
@@ -27,6 +28,7 @@ struct Fetch {
     open: BTreeMap<RequestId, Open>,
     received: Vec<Range<u64>>,
     consumed: u64,
+    left_alone_since: Option<Now>,
 }
 
 struct Open {
@@ -189,15 +191,15 @@ impl Agent {
     }
 
     fn start(&mut self, world: &mut World, nar: usize) {
-        let hedge_after = choose::hedge_delay(self.table.first_byte());
-        let config = PlanConfig {
-            segment_bytes: 256 * 1024,
-            window_bytes: WINDOW,
-            hedge_after,
-            ..PlanConfig::default()
+        let plan = NarPlan::new(world.sizes[nar], 0, config(&self.table));
+        let fetch = Fetch {
+            nar,
+            plan,
+            open: BTreeMap::new(),
+            received: Vec::new(),
+            consumed: 0,
+            left_alone_since: None,
         };
-        let plan = NarPlan::new(world.sizes[nar], 0, config);
-        let fetch = Fetch { nar, plan, open: BTreeMap::new(), received: Vec::new(), consumed: 0 };
         let number = self.next_fetch;
         self.next_fetch += 1;
         self.fetches.insert(number, fetch);
@@ -363,10 +365,37 @@ impl Agent {
                 self.drop_source(world, number, peer);
             }
             self.find_sources(world, number);
+            self.restart_if_stuck(now, number);
             self.pump(world, number);
             self.settle(world, number);
         }
         self.directory.sweep(500);
         world.schedule(now + TICK, Event::Tick);
+    }
+
+    /// Nobody is left who did not say no: some time later ask everybody again, as Nix would, and go on where it stopped.
+    fn restart_if_stuck(&mut self, now: Now, number: usize) {
+        let Some(fetch) = self.fetches.get_mut(&number) else { return };
+        if fetch.plan.status() != Status::NobodyLeft {
+            fetch.left_alone_since = None;
+        } else if now.since(*fetch.left_alone_since.get_or_insert(now)) > RESTART_AFTER {
+            let ready = fetch.plan.ready();
+            assert!(fetch.open.is_empty());
+            fetch.plan = NarPlan::new(fetch.plan.size(), ready, config(&self.table));
+            // What lies beyond was never given to the consumer.
+            fetch.received.retain(|range| range.start < ready);
+            assert!(fetch.received.iter().all(|range| range.end <= ready));
+            fetch.left_alone_since = None;
+        }
+    }
+}
+
+fn config(table: &PeerTable) -> PlanConfig {
+    let hedge_after = choose::hedge_delay(table.first_byte());
+    PlanConfig {
+        segment_bytes: 256 * 1024,
+        window_bytes: WINDOW,
+        hedge_after,
+        ..PlanConfig::default()
     }
 }
