@@ -90,10 +90,7 @@ impl NixConf {
             .filter(|dir| !dir.is_empty())
             .map_or_else(|| PathBuf::from(DEFAULT_CONF_DIR), PathBuf::from);
         let text = std::env::var_os("NIX_CONFIG");
-        Self::load_from(
-            &dir,
-            text.map(|t| t.to_string_lossy().into_owned()).as_deref(),
-        )
+        Self::load_from(&dir, text.map(|t| t.to_string_lossy().into_owned()).as_deref())
     }
 
     /// Reads `<dir>/nix.conf`, which may be absent, and then `text` as if it
@@ -149,11 +146,7 @@ struct Item {
 impl Default for Reader {
     fn default() -> Self {
         let preset = |text: &str| {
-            vec![Item {
-                text: text.to_owned(),
-                place: "the default".to_owned(),
-                line: 0,
-            }]
+            vec![Item { text: text.to_owned(), place: "the default".to_owned(), line: 0 }]
         };
         Self {
             keys: preset(DEFAULT_PUBLIC_KEY),
@@ -191,11 +184,7 @@ impl Reader {
                     self.include(target, name == "!include", place, number, depth);
                 }
                 (_, Some("=")) => self.setting(name, words, place, number),
-                _ => self.warn(
-                    place,
-                    number,
-                    format!("not a setting: {}", quote(line.trim())),
-                ),
+                _ => self.warn(place, number, format!("not a setting: {}", quote(line.trim()))),
             }
         }
     }
@@ -213,10 +202,8 @@ impl Reader {
             Place::Environment => PathBuf::from(target),
         };
         if depth >= INCLUDE_DEPTH_MAX {
-            let what = format!(
-                "include of {} is more than {INCLUDE_DEPTH_MAX} deep",
-                path.display()
-            );
+            let what =
+                format!("include of {} is more than {INCLUDE_DEPTH_MAX} deep", path.display());
             return self.warn(place, line, what);
         }
         if self.files >= FILES_MAX {
@@ -227,11 +214,7 @@ impl Reader {
             Ok(content) => self.text(&content, &Place::File(&path), depth + 1),
             Err(error) if optional && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                self.warn(
-                    place,
-                    line,
-                    format!("include of {} not read: {error}", path.display()),
-                );
+                self.warn(place, line, format!("include of {} not read: {error}", path.display()));
             }
         }
     }
@@ -266,11 +249,7 @@ impl Reader {
                 cut = true;
                 break;
             }
-            list.push(Item {
-                text: word.to_owned(),
-                place: place.to_string(),
-                line,
-            });
+            list.push(Item { text: word.to_owned(), place: place.to_string(), line });
         }
         if cut {
             self.warn(
@@ -315,11 +294,7 @@ impl Reader {
         }
         NixConf {
             trusted_public_keys: keys,
-            substituters: self
-                .substituters
-                .into_iter()
-                .map(|item| item.text)
-                .collect(),
+            substituters: self.substituters.into_iter().map(|item| item.text).collect(),
             require_sigs: self.require_sigs,
             store: self.store,
             secret_key_files: self
@@ -335,11 +310,8 @@ impl Reader {
 /// The start of a text for a warning: short, and without control characters
 /// that would disturb a terminal.
 fn quote(text: &str) -> String {
-    let mut short: String = text
-        .chars()
-        .take(QUOTE_CHARS_MAX)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut short: String =
+        text.chars().take(QUOTE_CHARS_MAX).flat_map(char::escape_debug).collect();
     if text.chars().nth(QUOTE_CHARS_MAX).is_some() {
         short.push_str("...");
     }
@@ -350,10 +322,7 @@ fn quote(text: &str) -> String {
 /// device would hang the start of the agent and is refused.
 fn read_bounded(path: &Path) -> io::Result<String> {
     if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path)?;

@@ -83,10 +83,7 @@ impl BadRow {
                 // Four bytes are the longest character.
                 let start = &bytes[..bytes.len().min(4 * BAD_PATH_CHARS_MAX)];
                 let text = String::from_utf8_lossy(start);
-                text.chars()
-                    .take(BAD_PATH_CHARS_MAX)
-                    .flat_map(char::escape_debug)
-                    .collect()
+                text.chars().take(BAD_PATH_CHARS_MAX).flat_map(char::escape_debug).collect()
             }
             _ => "(no path)".to_owned(),
         };
@@ -126,9 +123,7 @@ impl Database {
     /// [`DbError::Schema`] if there is a database of another schema, so that a
     /// user learns it at the start.
     pub fn open(location: &StoreLocation) -> Result<Self, DbError> {
-        let database = Self {
-            links: link::Links::new(location.clone()),
-        };
+        let database = Self { links: link::Links::new(location.clone()) };
         if database.links.stamp()?.is_some() {
             link::check_schema(location)?;
         }
@@ -146,9 +141,7 @@ impl Database {
     /// Those of any query.
     pub fn access(&self) -> Result<Option<Access>, DbError> {
         let probe = self.links.read(|conn| {
-            Ok(conn
-                .prepare_cached("select 1 from ValidPaths limit 1")?
-                .exists([])?)
+            Ok(conn.prepare_cached("select 1 from ValidPaths limit 1")?.exists([])?)
         })?;
         Ok(probe.map(|(_, access)| access))
     }
@@ -163,11 +156,7 @@ impl Database {
         let loaded = self.links.read(|conn| {
             let mut signers = Signers::default();
             let batch = rows::fetch_after(conn, store_dir, &mut signers, i64::MIN, ROWS_MAX + 1)?;
-            Ok(Snapshot {
-                rows: batch.rows,
-                signers,
-                bad: batch.bad,
-            })
+            Ok(Snapshot { rows: batch.rows, signers, bad: batch.bad })
         })?;
         Ok(loaded.map(|(snapshot, _)| snapshot))
     }
@@ -180,9 +169,7 @@ impl Database {
     /// [`DbError::BadRow`] names the path whose row makes no sense.
     pub fn path_info(&self, hash: &HashPart) -> Result<Option<PathInfo>, DbError> {
         let store_dir = &self.location().store_dir;
-        let found = self
-            .links
-            .read(|conn| info::path_info(conn, store_dir, hash))?;
+        let found = self.links.read(|conn| info::path_info(conn, store_dir, hash))?;
         Ok(found.and_then(|(info, _)| info))
     }
 
@@ -195,9 +182,7 @@ impl Database {
     /// As [`Database::path_info`], for the first path.
     pub fn closure_infos(&self, hash: &HashPart, max: usize) -> Result<Vec<PathInfo>, DbError> {
         let store_dir = &self.location().store_dir;
-        let found = self
-            .links
-            .read(|conn| info::closure(conn, store_dir, hash, max))?;
+        let found = self.links.read(|conn| info::closure(conn, store_dir, hash, max))?;
         Ok(found.map(|(infos, _)| infos).unwrap_or_default())
     }
 
@@ -210,9 +195,7 @@ impl Database {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database")
-            .field("db", &self.location().db)
-            .finish_non_exhaustive()
+        f.debug_struct("Database").field("db", &self.location().db).finish_non_exhaustive()
     }
 }
 

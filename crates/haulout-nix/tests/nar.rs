@@ -185,6 +185,25 @@ fn a_file_cut_short_while_it_is_open_is_an_error() {
 }
 
 #[test]
+fn reading_in_sequence_opens_each_file_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tree");
+    sample().create(&path).unwrap();
+    let (nar, layout) = (sample().nar(), Layout::scan(&path).unwrap());
+    let mut buf = vec![0; 10_000];
+    assert_eq!(layout.read_at(0, &mut buf).unwrap(), buf.len());
+    // The file goes on being read although nobody could open it any more.
+    fs::remove_file(path.join("bin/run")).unwrap();
+    for at in (10_000..300_000).step_by(buf.len()) {
+        assert_eq!(layout.read_at(at as u64, &mut buf).unwrap(), buf.len());
+        assert_eq!(buf, nar[at..at + buf.len()]);
+    }
+    layout.release();
+    let error = layout.read_at(20_000, &mut buf).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
 fn readers_on_many_threads_do_not_disturb_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tree");

@@ -10,11 +10,8 @@ fn conf(text: &str) -> NixConf {
 }
 
 fn names(conf: &NixConf) -> Vec<String> {
-    let mut names: Vec<_> = conf
-        .trusted_public_keys
-        .iter()
-        .map(|key| key.name().to_owned())
-        .collect();
+    let mut names: Vec<_> =
+        conf.trusted_public_keys.iter().map(|key| key.name().to_owned()).collect();
     names.sort();
     names
 }
@@ -27,11 +24,7 @@ fn nothing_written_gives_nix_defaults() {
     assert_eq!(conf.substituters, [DEFAULT_SUBSTITUTER]);
     assert!(conf.require_sigs);
     assert_eq!(conf.store, "auto");
-    assert!(
-        conf.secret_key_files.is_empty() && conf.warnings.is_empty(),
-        "{:?}",
-        conf.warnings
-    );
+    assert!(conf.secret_key_files.is_empty() && conf.warnings.is_empty(), "{:?}", conf.warnings);
 }
 
 #[test]
@@ -50,10 +43,7 @@ fn extra_adds_and_plain_replaces() {
     assert_eq!(conf.substituters, ["http://a", "http://b", "http://c"]);
     assert!(!conf.require_sigs);
     assert_eq!(conf.store, "local?root=/x");
-    assert_eq!(
-        conf.secret_key_files,
-        [PathBuf::from("/k1"), PathBuf::from("/k2")]
-    );
+    assert_eq!(conf.secret_key_files, [PathBuf::from("/k1"), PathBuf::from("/k2")]);
     assert_eq!(conf.warnings, []);
 }
 
@@ -67,9 +57,7 @@ fn an_empty_list_means_none() {
 
 #[test]
 fn old_names_still_count() {
-    let conf = conf(&format!(
-        "binary-caches = http://a\nbinary-cache-public-keys = {OTHER}\n"
-    ));
+    let conf = conf(&format!("binary-caches = http://a\nbinary-cache-public-keys = {OTHER}\n"));
     assert_eq!(names(&conf), ["lab-1"]);
     assert_eq!(conf.substituters, ["http://a"]);
 }
@@ -77,19 +65,13 @@ fn old_names_still_count() {
 #[test]
 fn environment_text_comes_last() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(
-        dir.path().join("nix.conf"),
-        "substituters = http://file\nstore = daemon\n",
-    )
-    .unwrap();
+    std::fs::write(dir.path().join("nix.conf"), "substituters = http://file\nstore = daemon\n")
+        .unwrap();
     let conf = NixConf::load_from(dir.path(), Some("substituters = http://env\nbad"));
     assert_eq!(conf.substituters, ["http://env"]);
     assert_eq!(conf.store, "daemon");
     assert_eq!(conf.warnings.len(), 1);
-    assert_eq!(
-        conf.warnings[0].to_string(),
-        "NIX_CONFIG:2: not a setting: \"bad\""
-    );
+    assert_eq!(conf.warnings[0].to_string(), "NIX_CONFIG:2: not a setting: \"bad\"");
 }
 
 #[test]
@@ -102,11 +84,8 @@ fn includes_are_relative_to_their_file() {
     )
     .unwrap();
     std::fs::write(dir.path().join("d/one.conf"), "include two.conf\n").unwrap();
-    std::fs::write(
-        dir.path().join("d/two.conf"),
-        format!("trusted-public-keys = {OTHER}\n"),
-    )
-    .unwrap();
+    std::fs::write(dir.path().join("d/two.conf"), format!("trusted-public-keys = {OTHER}\n"))
+        .unwrap();
     let conf = NixConf::load_from(dir.path(), None);
     assert_eq!(names(&conf), ["lab-1"]);
     assert_eq!(conf.warnings.len(), 1);
@@ -168,10 +147,7 @@ fn bad_lines_and_keys_are_warnings_with_their_place() {
 
 #[test]
 fn long_lists_are_cut() {
-    let conf = conf(&format!(
-        "substituters = {}\n",
-        "http://x ".repeat(LIST_ITEMS_MAX + 1)
-    ));
+    let conf = conf(&format!("substituters = {}\n", "http://x ".repeat(LIST_ITEMS_MAX + 1)));
     assert_eq!(conf.substituters.len(), LIST_ITEMS_MAX);
     assert_eq!(conf.warnings.len(), 1);
 }

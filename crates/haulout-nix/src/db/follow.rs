@@ -86,10 +86,7 @@ struct Sweep {
 }
 
 impl Sweep {
-    const DONE: Self = Self {
-        after: i64::MIN,
-        left: 0,
-    };
+    const DONE: Self = Self { after: i64::MIN, left: 0 };
 }
 
 /// What one poll read. Applied only when all of it was read.
@@ -172,14 +169,8 @@ impl Follower {
         self.bad.clear();
         self.seen = None;
         self.sweep = Sweep::DONE;
-        let removed = std::mem::take(&mut self.rows)
-            .into_iter()
-            .map(|row| row.hash)
-            .collect();
-        Changes {
-            removed,
-            ..Changes::default()
-        }
+        let removed = std::mem::take(&mut self.rows).into_iter().map(|row| row.hash).collect();
+        Changes { removed, ..Changes::default() }
     }
 
     /// There is a database that has nothing to do with what is known.
@@ -208,9 +199,7 @@ impl Follower {
         let last = last_id(&self.rows).max(self.bad.last().map_or(i64::MIN, |bad| bad.id));
         let database = Arc::clone(&self.database);
         let store_dir = &database.location().store_dir;
-        let read = database
-            .links
-            .read(|conn| self.fetch(conn, store_dir, last))?;
+        let read = database.links.read(|conn| self.fetch(conn, store_dir, last))?;
         let Some((fetched, _)) = read else {
             return Ok(self.vanished());
         };
@@ -276,12 +265,8 @@ impl Follower {
             }
         }
         there.sort_unstable();
-        let mut known: Vec<i64> = self
-            .rows
-            .iter()
-            .map(|row| row.id)
-            .chain(self.bad.iter().map(|bad| bad.id))
-            .collect();
+        let mut known: Vec<i64> =
+            self.rows.iter().map(|row| row.id).chain(self.bad.iter().map(|bad| bad.id)).collect();
         known.sort_unstable();
         gone.extend(known.iter().filter(|id| there.binary_search(id).is_err()));
         there.retain(|id| known.binary_search(id).is_err());
@@ -290,12 +275,7 @@ impl Follower {
 
     fn apply(&mut self, fetched: Fetched) -> Net {
         let mut net = Net::default();
-        let Fetched {
-            new,
-            strange,
-            gone,
-            slice,
-        } = fetched;
+        let Fetched { new, strange, gone, slice } = fetched;
         if !gone.is_empty() {
             self.rows.retain(|row| {
                 let stays = !gone.contains(&row.id);
@@ -326,10 +306,8 @@ impl Follower {
     fn apply_slice(&mut self, batch: Batch, from: i64, to: i64, net: &mut Net) {
         let start = self.rows.partition_point(|row| row.id < from);
         let end = self.rows.partition_point(|row| row.id <= to);
-        self.sweep.left = self
-            .sweep
-            .left
-            .saturating_sub((batch.rows.len() + batch.bad.len()).max(1));
+        self.sweep.left =
+            self.sweep.left.saturating_sub((batch.rows.len() + batch.bad.len()).max(1));
         self.sweep.after = to;
         if to == i64::MAX {
             self.sweep.after = i64::MIN;
@@ -339,9 +317,7 @@ impl Follower {
             }
         }
         if self.rows[start..end] != batch.rows[..] {
-            self.rows[start..end]
-                .iter()
-                .for_each(|&row| net.remove(row));
+            self.rows[start..end].iter().for_each(|&row| net.remove(row));
             batch.rows.iter().for_each(|&row| net.add(row));
             self.rows.splice(start..end, batch.rows);
         }

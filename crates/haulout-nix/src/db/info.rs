@@ -41,9 +41,7 @@ pub(super) fn path_info(
 
 fn parse(row: &rusqlite::Row<'_>, store_dir: &StoreDir) -> Result<PathInfo, String> {
     let column = |index: usize, name: &str| {
-        row.get_ref(index)
-            .map_err(|error| error.to_string())
-            .and_then(|value| text(value, name))
+        row.get_ref(index).map_err(|error| error.to_string()).and_then(|value| text(value, name))
     };
     let path = column(1, "path")?.ok_or("no path")?;
     let nar_hash = column(2, "hash")?.ok_or("no hash")?;
@@ -56,18 +54,12 @@ fn parse(row: &rusqlite::Row<'_>, store_dir: &StoreDir) -> Result<PathInfo, Stri
     };
     let deriver = column(3, "deriver")?
         .filter(|deriver| !deriver.is_empty() && *deriver != "unknown-deriver")
-        .map(|deriver| {
-            store_dir
-                .parse_path(deriver)
-                .map_err(|error| format!("deriver: {error}"))
-        });
+        .map(|deriver| store_dir.parse_path(deriver).map_err(|error| format!("deriver: {error}")));
     let ca = column(6, "ca")?
         .filter(|ca| !ca.is_empty())
         .map(|ca| ca.parse().map_err(|error| format!("ca: {error}")));
     Ok(PathInfo {
-        path: store_dir
-            .parse_path(path)
-            .map_err(|error| format!("path: {error}"))?,
+        path: store_dir.parse_path(path).map_err(|error| format!("path: {error}"))?,
         nar_hash: nar_hash.parse().map_err(|error| format!("hash: {error}"))?,
         nar_size,
         references: Vec::new(),
@@ -101,9 +93,7 @@ fn references(
         }
         let parsed = text(row.get_ref(0)?, "reference").and_then(|path| {
             let path = path.ok_or("no path")?;
-            store_dir
-                .parse_path(path)
-                .map_err(|error| format!("reference: {error}"))
+            store_dir.parse_path(path).map_err(|error| format!("reference: {error}"))
         });
         match parsed {
             Ok(path) => paths.push(path),

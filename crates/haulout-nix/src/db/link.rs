@@ -67,10 +67,7 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn new(location: StoreLocation) -> Self {
-        Self {
-            location,
-            kept: Mutex::new(Vec::new()),
-        }
+        Self { location, kept: Mutex::new(Vec::new()) }
     }
 
     pub(super) fn location(&self) -> &StoreLocation {
@@ -84,9 +81,7 @@ impl Links {
         &self,
         mut query: impl FnMut(&Connection) -> Result<T, DbError>,
     ) -> Result<Option<(T, Access)>, DbError> {
-        let mut failure = DbError::Unquiet {
-            db: self.location.db.clone(),
-        };
+        let mut failure = DbError::Unquiet { db: self.location.db.clone() };
         for _ in 0..ATTEMPTS {
             let Some(before) = self.stamp()? else {
                 return Ok(None);
@@ -99,9 +94,7 @@ impl Links {
             }
             let result = self.read_file(&mut query);
             if self.stamp()?.as_ref() == Some(&before) {
-                let access = Access::FileOnly {
-                    behind: before.has_log(),
-                };
+                let access = Access::FileOnly { behind: before.has_log() };
                 return result.map(|value| value.map(|value| (value, access)));
             }
             // Pages of two different states may have been mixed: even an error
@@ -119,10 +112,8 @@ impl Links {
     }
 
     pub(super) fn stamp(&self) -> Result<Option<Stamp>, DbError> {
-        Stamp::take(&self.location).map_err(|source| DbError::Look {
-            db: self.location.db.clone(),
-            source,
-        })
+        Stamp::take(&self.location)
+            .map_err(|source| DbError::Look { db: self.location.db.clone(), source })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Link>> {
@@ -147,11 +138,7 @@ impl Links {
                     return Ok(None);
                 }
                 let conn = self.open("mode=ro")?;
-                Link {
-                    conn,
-                    file: stamp.file(),
-                    used: Instant::now(),
-                }
+                Link { conn, file: stamp.file(), used: Instant::now() }
             }
         };
         let value = in_transaction(&link.conn, query)?;
@@ -200,9 +187,7 @@ fn in_transaction<T>(
 pub(super) fn check_schema(location: &StoreLocation) -> Result<bool, DbError> {
     let file = location.schema_file();
     let text = match std::fs::read(&file) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes[..bytes.len().min(32)])
-            .trim()
-            .to_owned(),
+        Ok(bytes) => String::from_utf8_lossy(&bytes[..bytes.len().min(32)]).trim().to_owned(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(DbError::Look { db: file, source }),
     };
@@ -256,10 +241,7 @@ mod tests {
 
     #[test]
     fn uris_escape_what_has_a_meaning() {
-        assert_eq!(
-            uri(Path::new("/a b/c?d#e%f"), "mode=ro"),
-            "file:/a%20b/c%3fd%23e%25f?mode=ro"
-        );
+        assert_eq!(uri(Path::new("/a b/c?d#e%f"), "mode=ro"), "file:/a%20b/c%3fd%23e%25f?mode=ro");
         let odd = Path::new(std::ffi::OsStr::from_bytes(b"/\xff"));
         assert_eq!(uri(odd, "immutable=1"), "file:/%ff?immutable=1");
     }

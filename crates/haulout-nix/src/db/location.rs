@@ -64,10 +64,7 @@ impl StoreLocation {
         // A base name starts with 32 ASCII characters.
         let (head, tail) = base.split_at(2);
         let dir = self.log_dir.join(head);
-        [
-            (dir.join(format!("{tail}.bz2")), true),
-            (dir.join(tail), false),
-        ]
+        [(dir.join(format!("{tail}.bz2")), true), (dir.join(tail), false)]
     }
 
     /// The file with the number of the database's schema.

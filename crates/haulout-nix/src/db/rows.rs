@@ -65,10 +65,7 @@ pub struct Signers {
 impl Default for Signers {
     fn default() -> Self {
         // Places for NONE and OTHERS.
-        Self {
-            sets: vec![Box::default(), Box::default()],
-            ids: HashMap::new(),
-        }
+        Self { sets: vec![Box::default(), Box::default()], ids: HashMap::new() }
     }
 }
 
@@ -109,8 +106,7 @@ impl Signers {
             return SignersId::OTHERS;
         }
         let id = SignersId(u32::try_from(self.sets.len()).unwrap_or(SignersId::OTHERS.0));
-        self.sets
-            .push(scratch.split_ascii_whitespace().map(Box::from).collect());
+        self.sets.push(scratch.split_ascii_whitespace().map(Box::from).collect());
         self.ids.insert(scratch.as_str().into(), id);
         id
     }
@@ -138,12 +134,7 @@ pub(super) fn fetch_after(
         conn.prepare_cached(&format!("{COLUMNS} where id > ?1 order by id limit ?2"))?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut batch = Batch::default();
-    collect(
-        statement.query((after, limit))?,
-        store_dir,
-        signers,
-        &mut batch,
-    )?;
+    collect(statement.query((after, limit))?, store_dir, signers, &mut batch)?;
     Ok(batch)
 }
 
@@ -217,9 +208,9 @@ pub(super) fn text<'r>(value: ValueRef<'r>, name: &str) -> Result<Option<&'r str
         ValueRef::Text(bytes) if bytes.len() > COLUMN_BYTES_MAX => {
             Err(format!("{name} is longer than {COLUMN_BYTES_MAX} bytes"))
         }
-        ValueRef::Text(bytes) => std::str::from_utf8(bytes)
-            .map(Some)
-            .map_err(|_| format!("{name} is not UTF-8")),
+        ValueRef::Text(bytes) => {
+            std::str::from_utf8(bytes).map(Some).map_err(|_| format!("{name} is not UTF-8"))
+        }
         _ => Err(format!("{name} is not text")),
     }
 }
@@ -229,9 +220,7 @@ pub(super) fn text<'r>(value: ValueRef<'r>, name: &str) -> Result<Option<&'r str
 fn hash_part(path: &str, store_dir: &StoreDir) -> Option<HashPart> {
     let base = path.strip_prefix(store_dir.as_str())?.strip_prefix('/')?;
     let (hash, rest) = base.split_at_checked(32)?;
-    (rest.len() > 1 && rest.starts_with('-'))
-        .then(|| hash.parse().ok())
-        .flatten()
+    (rest.len() > 1 && rest.starts_with('-')).then(|| hash.parse().ok()).flatten()
 }
 
 fn tag(texts: [&str; 3], nar_size: u64) -> u32 {

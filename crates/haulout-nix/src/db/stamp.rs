@@ -47,10 +47,7 @@ pub(super) struct FileId {
 impl FileStamp {
     fn of(meta: &Metadata) -> Self {
         Self {
-            id: FileId {
-                device: meta.dev(),
-                inode: meta.ino(),
-            },
+            id: FileId { device: meta.dev(), inode: meta.ino() },
             bytes: meta.len(),
             modified: (meta.mtime(), meta.mtime_nsec()),
             changed: (meta.ctime(), meta.ctime_nsec()),
@@ -70,13 +67,10 @@ impl FileStamp {
     /// that time has come again.
     fn distance(&self, now: SystemTime) -> Duration {
         let (secs, nanos) = self.modified;
-        let since_epoch = Duration::new(
-            u64::try_from(secs).unwrap_or(0),
-            u32::try_from(nanos).unwrap_or(0),
-        );
+        let since_epoch =
+            Duration::new(u64::try_from(secs).unwrap_or(0), u32::try_from(nanos).unwrap_or(0));
         let modified = UNIX_EPOCH + since_epoch;
-        now.duration_since(modified)
-            .unwrap_or_else(|ahead| ahead.duration())
+        now.duration_since(modified).unwrap_or_else(|ahead| ahead.duration())
     }
 }
 
@@ -120,8 +114,5 @@ impl Stamp {
 }
 
 fn is_absence(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -48,10 +48,7 @@ impl Nix {
         let conn = Connection::open(&location.db).unwrap();
         conn.busy_timeout(Duration::from_secs(20)).unwrap();
         conn.pragma_update(None, "foreign_keys", true).unwrap();
-        Self {
-            conn,
-            location: location.clone(),
-        }
+        Self { conn, location: location.clone() }
     }
 
     fn add(&self, n: u32) {
@@ -79,11 +76,7 @@ impl Nix {
     }
 
     fn remove(&self, n: u32) {
-        assert_eq!(
-            self.conn
-                .execute("delete from ValidPaths where path = ?1", [path(n)]),
-            Ok(1)
-        );
+        assert_eq!(self.conn.execute("delete from ValidPaths where path = ?1", [path(n)]), Ok(1));
     }
 
     fn database(&self) -> Arc<Database> {
@@ -104,11 +97,7 @@ fn hash(n: u32) -> HashPart {
 }
 
 fn parsed(n: u32) -> StorePath {
-    path(n)
-        .strip_prefix("/nix/store/")
-        .unwrap()
-        .parse()
-        .unwrap()
+    path(n).strip_prefix("/nix/store/").unwrap().parse().unwrap()
 }
 
 fn hashes(rows: &[Row]) -> Vec<HashPart> {
@@ -159,10 +148,7 @@ fn another_schema_is_refused_clearly() {
     for found in ["9", "11", "x\u{1b}y", "-1"] {
         std::fs::write(nix.location.schema_file(), found).unwrap();
         let error = Database::open(&nix.location).unwrap_err();
-        assert!(
-            matches!(&error, DbError::Schema { found: text, .. } if text == found),
-            "{error}"
-        );
+        assert!(matches!(&error, DbError::Schema { found: text, .. } if text == found), "{error}");
         assert!(error.to_string().contains("hint:") && !error.to_string().contains('\u{1b}'));
     }
 }
@@ -176,10 +162,7 @@ fn what_is_no_database_is_an_error() {
     std::fs::write(location.schema_file(), "10").unwrap();
     let database = Database::open(&location).unwrap();
     assert!(matches!(database.load(), Err(DbError::Sqlite(_))));
-    assert!(matches!(
-        database.path_info(&hash(1)),
-        Err(DbError::Sqlite(_))
-    ));
+    assert!(matches!(database.path_info(&hash(1)), Err(DbError::Sqlite(_))));
 }
 
 #[test]
@@ -191,24 +174,11 @@ fn path_info_has_everything() {
         nix.add(n);
     }
     let ca = format!("fixed:r:sha256:{}", NarHash::from_bytes([4; 32]).to_nix32());
-    nix.add_full(
-        4,
-        Some(&format!("{SIG} broken other:x")),
-        Some(&ca),
-        &[3, 1, 2],
-    );
+    nix.add_full(4, Some(&format!("{SIG} broken other:x")), Some(&ca), &[3, 1, 2]);
     nix.conn
-        .execute(
-            "insert into Refs select id, id from ValidPaths where path = ?1",
-            [path(4)],
-        )
+        .execute("insert into Refs select id, id from ValidPaths where path = ?1", [path(4)])
         .unwrap();
-    nix.conn
-        .execute(
-            "update ValidPaths set deriver = ?1",
-            [format!("{}.drv", path(9))],
-        )
-        .unwrap();
+    nix.conn.execute("update ValidPaths set deriver = ?1", [format!("{}.drv", path(9))]).unwrap();
 
     let info = database.path_info(&hash(4)).unwrap().unwrap();
     let mut references: Vec<_> = (1..=4).map(parsed).collect();
@@ -217,24 +187,12 @@ fn path_info_has_everything() {
     assert_eq!(info.nar_hash, NarHash::from_bytes([4; 32]));
     assert_eq!(info.nar_size, 104);
     assert_eq!(info.references, references);
-    assert_eq!(
-        info.deriver.unwrap().to_string(),
-        format!("{}.drv", parsed(9))
-    );
-    assert_eq!(
-        info.signatures.len(),
-        1,
-        "signatures in an unknown form do not count"
-    );
+    assert_eq!(info.deriver.unwrap().to_string(), format!("{}.drv", parsed(9)));
+    assert_eq!(info.signatures.len(), 1, "signatures in an unknown form do not count");
     assert_eq!(info.ca.unwrap().to_string(), ca);
 
     assert_eq!(database.path_info(&hash(5)).unwrap(), None);
-    assert_eq!(
-        database
-            .path_info(&HashPart::from_bytes([0xff; 20]))
-            .unwrap(),
-        None
-    );
+    assert_eq!(database.path_info(&HashPart::from_bytes([0xff; 20])).unwrap(), None);
 }
 
 #[test]
@@ -249,10 +207,7 @@ fn closures_come_breadth_first_and_bounded() {
     let database = nix.database();
     let names = |max| -> Vec<String> {
         let infos = database.closure_infos(&hash(5), max).unwrap();
-        infos
-            .iter()
-            .map(|info| info.path.name().to_owned())
-            .collect()
+        infos.iter().map(|info| info.path.name().to_owned()).collect()
     };
     assert_eq!(names(0), Vec::<String>::new());
     assert_eq!(names(2), ["p5", "p4"]);
@@ -285,9 +240,7 @@ fn bad_rows_are_named_and_the_others_still_count() {
     let database = nix.database();
     for n in 1..=7 {
         let error = database.path_info(&hash(n)).unwrap_err();
-        let DbError::BadRow(bad) = &error else {
-            panic!("{error}")
-        };
+        let DbError::BadRow(bad) = &error else { panic!("{error}") };
         assert!(bad.path.contains(&hash(n).to_string()), "{error}");
     }
     assert!(database.path_info(&hash(9)).unwrap().is_some());
@@ -302,9 +255,7 @@ fn bad_rows_are_named_and_the_others_still_count() {
     assert_eq!(follower.poll().unwrap().added.len(), 6);
     assert_eq!(follower.bad().len(), 3);
     spoil("narSize", 2, &5);
-    nix.conn
-        .execute("delete from ValidPaths where id = 8", [])
-        .unwrap();
+    nix.conn.execute("delete from ValidPaths where id = 8", []).unwrap();
     nix.add(10);
     let changes = follower.poll().unwrap();
     assert_eq!(hashes(&changes.added), expected([2, 10]));
@@ -319,15 +270,10 @@ fn bad_references_spoil_their_referrer_only() {
     nix.add(1);
     nix.add_full(2, None, None, &[1]);
     nix.add(3);
-    nix.conn
-        .execute("update ValidPaths set path = 'oops' where id = 1", [])
-        .unwrap();
+    nix.conn.execute("update ValidPaths set path = 'oops' where id = 1", []).unwrap();
     let database = nix.database();
     let error = database.path_info(&hash(2)).unwrap_err().to_string();
-    assert!(
-        error.contains("-p2") && error.contains("reference"),
-        "{error}"
-    );
+    assert!(error.contains("-p2") && error.contains("reference"), "{error}");
     assert!(database.path_info(&hash(3)).unwrap().is_some());
 }
 
@@ -344,25 +290,11 @@ fn signers_are_told_apart_by_name() {
     let names: Vec<Vec<&str>> = snapshot
         .rows
         .iter()
-        .map(|row| {
-            snapshot
-                .signers
-                .names(row.signers)
-                .iter()
-                .map(|name| &**name)
-                .collect()
-        })
+        .map(|row| snapshot.signers.names(row.signers).iter().map(|name| &**name).collect())
         .collect();
-    assert_eq!(
-        names,
-        [vec![], vec![], vec!["a"], vec!["a", "b"], vec!["a"]]
-    );
+    assert_eq!(names, [vec![], vec![], vec!["a"], vec!["a", "b"], vec!["a"]]);
     assert_eq!(snapshot.rows[2].signers, snapshot.rows[4].signers);
-    let addressed: Vec<_> = snapshot
-        .rows
-        .iter()
-        .map(|row| row.content_addressed)
-        .collect();
+    let addressed: Vec<_> = snapshot.rows.iter().map(|row| row.content_addressed).collect();
     assert_eq!(addressed, [false, false, false, false, true]);
     assert_eq!(size_of::<Row>(), 48);
 }
@@ -399,24 +331,14 @@ fn a_follower_sees_additions_removals_and_signatures() {
     assert!(follower.poll().unwrap().is_empty());
 
     // Signed again, with the same key name and with another.
-    for (n, sigs) in [
-        (7, SIG.replace("AA==", "BA==")),
-        (8, format!("{SIG} more:AAAA")),
-    ] {
+    for (n, sigs) in [(7, SIG.replace("AA==", "BA==")), (8, format!("{SIG} more:AAAA"))] {
         nix.conn
-            .execute(
-                "update ValidPaths set sigs = ?1 where path = ?2",
-                params![sigs, path(n)],
-            )
+            .execute("update ValidPaths set sigs = ?1 where path = ?2", params![sigs, path(n)])
             .unwrap();
     }
     let changes = follower.poll().unwrap();
     assert_eq!(hashes(&changes.changed), expected([7, 8]));
-    let row = changes
-        .changed
-        .iter()
-        .find(|row| row.hash == hash(8))
-        .unwrap();
+    let row = changes.changed.iter().find(|row| row.hash == hash(8)).unwrap();
     assert_eq!(follower.signers().names(row.signers).len(), 2);
 }
 
@@ -429,14 +351,8 @@ fn quiet_files_are_not_read() {
     let mut follower = Follower::new(Arc::clone(&database));
     follower.poll().unwrap();
     // Make the last write old, as if time had passed.
-    let old = rustix::fs::Timespec {
-        tv_sec: 1_700_000_000,
-        tv_nsec: 0,
-    };
-    let times = rustix::fs::Timestamps {
-        last_access: old,
-        last_modification: old,
-    };
+    let old = rustix::fs::Timespec { tv_sec: 1_700_000_000, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: old, last_modification: old };
     for suffix in ["", "-wal"] {
         let file = nix.location.beside(suffix);
         rustix::fs::utimensat(rustix::fs::CWD, file, &times, rustix::fs::AtFlags::empty()).unwrap();
@@ -486,23 +402,14 @@ fn ids_that_come_back_with_other_paths_are_noticed() {
     (1..=10).for_each(|n| nix.add(n));
     let mut follower = Follower::new(nix.database());
     follower.poll().unwrap();
-    nix.conn
-        .execute("update ValidPaths set path = ?1 where id = 3", [path(33)])
-        .unwrap();
-    nix.conn
-        .execute("update ValidPaths set id = 5000 where id = 4", [])
-        .unwrap();
-    nix.conn
-        .execute("update ValidPaths set id = 4 where id = 5", [])
-        .unwrap();
+    nix.conn.execute("update ValidPaths set path = ?1 where id = 3", [path(33)]).unwrap();
+    nix.conn.execute("update ValidPaths set id = 5000 where id = 4", []).unwrap();
+    nix.conn.execute("update ValidPaths set id = 4 where id = 5", []).unwrap();
     let changes = follower.poll().unwrap();
     assert_eq!(hashes(&changes.added), expected([33]));
     assert_eq!(changes.removed, [hash(3)]);
     assert_eq!(hashes(&changes.changed), expected([4, 5]));
-    assert_eq!(
-        hashes(follower.rows()),
-        expected([1, 2, 33, 4, 5, 6, 7, 8, 9, 10])
-    );
+    assert_eq!(hashes(follower.rows()), expected([1, 2, 33, 4, 5, 6, 7, 8, 9, 10]));
     assert!(follower.rows().is_sorted_by_key(|row| row.id));
 }
 
@@ -545,10 +452,8 @@ fn reading_leaves_no_files_behind() {
     drop(nix);
     let dir = location.db.parent().unwrap();
     let list = || {
-        let mut names: Vec<_> = std::fs::read_dir(dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
     };
@@ -556,10 +461,7 @@ fn reading_leaves_no_files_behind() {
     assert_eq!(before, ["db.sqlite", "schema"], "the last writer tidies up");
     let database = Arc::new(Database::open(&location).unwrap());
     assert_eq!(database.load().unwrap().unwrap().rows.len(), 1);
-    assert_eq!(
-        database.access().unwrap(),
-        Some(Access::FileOnly { behind: false })
-    );
+    assert_eq!(database.access().unwrap(), Some(Access::FileOnly { behind: false }));
     Follower::new(Arc::clone(&database)).poll().unwrap();
     assert_eq!(list(), before);
 
@@ -579,9 +481,7 @@ fn a_log_that_cannot_be_read_is_admitted() {
     let root = tempfile::tempdir().unwrap();
     let nix = Nix::new(root.path());
     nix.add(1);
-    nix.conn
-        .execute_batch("pragma wal_checkpoint(truncate)")
-        .unwrap();
+    nix.conn.execute_batch("pragma wal_checkpoint(truncate)").unwrap();
     nix.add(2);
     // A copy without the index, as a backup might be.
     let copy_root = tempfile::tempdir().unwrap();
@@ -592,10 +492,7 @@ fn a_log_that_cannot_be_read_is_admitted() {
     }
     std::fs::write(copy.schema_file(), "10").unwrap();
     let database = Database::open(&copy).unwrap();
-    assert_eq!(
-        database.access().unwrap(),
-        Some(Access::FileOnly { behind: true })
-    );
+    assert_eq!(database.access().unwrap(), Some(Access::FileOnly { behind: true }));
     assert!(database.path_info(&hash(1)).unwrap().is_some());
     assert!(database.path_info(&hash(2)).unwrap().is_none());
 }
@@ -623,9 +520,7 @@ fn writer_process() {
         }
         let how = if n % 200 == 0 { "truncate" } else { "passive" };
         // A truncating checkpoint may find readers in its way; so it would Nix.
-        let _ = nix
-            .conn
-            .query_row(&format!("pragma wal_checkpoint({how})"), [], |_| Ok(()));
+        let _ = nix.conn.query_row(&format!("pragma wal_checkpoint({how})"), [], |_| Ok(()));
     }
 }
 
@@ -683,10 +578,7 @@ fn a_writer_in_another_process_is_followed_without_errors() {
     let last = database.load().unwrap().unwrap();
     assert_eq!(hashes(&last.rows), hashes(follower.rows()));
     assert!(last.rows.len() > 100, "the writer did nothing");
-    println!(
-        "{polls} polls, {} paths at the end, {busy} times too busy",
-        last.rows.len()
-    );
+    println!("{polls} polls, {} paths at the end, {busy} times too busy", last.rows.len());
 }
 
 mod model {
@@ -769,11 +661,6 @@ mod model {
     fn database_names(database: &Database, hash: HashPart) -> Vec<String> {
         let snapshot = database.load().unwrap().unwrap();
         let row = snapshot.rows.iter().find(|row| row.hash == hash).unwrap();
-        snapshot
-            .signers
-            .names(row.signers)
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        snapshot.signers.names(row.signers).iter().map(ToString::to_string).collect()
     }
 }
