@@ -6,13 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A peer-to-peer cache for Nix on the local network.
 #[derive(Debug, Parser)]
-#[command(
-    name = "haulout",
-    version,
-    about,
-    propagate_version = true,
-    max_term_width = 100
-)]
+#[command(name = "haulout", version, about, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -43,8 +37,6 @@ pub(crate) enum Command {
     Nar(NarCommand),
     /// Check that store paths on disk still have the contents the database says
     Verify(VerifyArgs),
-    /// Measure this machine, or the agent against its rivals
-    Bench(BenchArgs),
 }
 
 /// Settings that may be given on the command line of `up`.
@@ -140,19 +132,6 @@ pub(crate) struct VerifyArgs {
     #[arg(long = "key", value_name = "KEY")]
     pub(crate) keys: Vec<String>,
     /// Print JSON, one object a path
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `haulout bench`.
-#[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
-    /// Which benches, by name (see --list); default: all that can run here
-    pub(crate) names: Vec<String>,
-    /// List the benches and what each needs
-    #[arg(long)]
-    pub(crate) list: bool,
-    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -33,9 +33,7 @@ impl Client {
             .map_err(|_| refused())?
             .map_err(|error| refused().because(error))?;
         // Without it every small request would wait for an acknowledgement.
-        stream
-            .set_nodelay(true)
-            .context(|| "cannot set TCP_NODELAY".to_owned())?;
+        stream.set_nodelay(true).context(|| "cannot set TCP_NODELAY".to_owned())?;
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .context(|| format!("{address} does not speak HTTP"))?;
@@ -55,12 +53,9 @@ impl Client {
         self.sender.ready().await.context(asking)?;
         let response = self.sender.send_request(request).await.context(asking)?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), limit)
-            .collect()
-            .await
-            .map_err(|error| {
-                Failure::new(format!("the answer to {} broke off: {error}", asking()))
-            })?;
+        let body = Limited::new(response.into_body(), limit).collect().await.map_err(|error| {
+            Failure::new(format!("the answer to {} broke off: {error}", asking()))
+        })?;
         Ok((status, body.to_bytes()))
     }
 }

@@ -21,11 +21,7 @@ pub(crate) type Outcome<T> = Result<T, Failure>;
 impl Failure {
     /// A failure that says `message` and nothing more.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            hint: None,
-            source: None,
-        }
+        Self { message: message.into(), hint: None, source: None }
     }
 
     /// Adds what the reader can do about it.
@@ -66,9 +62,7 @@ impl fmt::Display for Failure {
 
 impl StdError for Failure {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source
-            .as_deref()
-            .map(|e| e as &(dyn StdError + 'static))
+        self.source.as_deref().map(|e| e as &(dyn StdError + 'static))
     }
 }
 
@@ -91,9 +85,7 @@ mod tests {
     #[test]
     fn a_report_names_the_cause_once_and_ends_with_the_hint() {
         let cause = std::io::Error::other("disk on fire");
-        let failure = Failure::new("cannot read x")
-            .because(cause)
-            .hint("call someone");
+        let failure = Failure::new("cannot read x").because(cause).hint("call someone");
         assert_eq!(
             failure.report(),
             "error: cannot read x\n  because: disk on fire\nhint: call someone"

@@ -70,7 +70,7 @@ layer! {
     store: StoreLayer { root: PathBuf, }
     state: StateLayer { dir: PathBuf, }
     cache: CacheLayer { dir: PathBuf, quota: ByteSize, keep_nars: bool, }
-    http: HttpLayer { listen: SocketAddr, priority: u32, allowed_hosts: Vec<String>, }
+    http: HttpLayer { listen: SocketAddr, allow_remote: bool, priority: u32, allowed_hosts: Vec<String>, }
     mesh: MeshLayer {
         enable: bool, port: u16, mdns: bool, interfaces: Vec<String>, peers: Vec<PeerAddress>,
         secret_file: PathBuf, strangers: StrangerPolicy, signing_key_file: PathBuf,
@@ -111,10 +111,7 @@ fn variable_name(section: &str, key: &str) -> String {
 /// A mistyped variable would be silently without effect.
 fn reject_unknown_variables(environment: &BTreeMap<String, String>) -> Outcome<()> {
     let known: Vec<String> = KEYS.iter().map(|(s, k)| variable_name(s, k)).collect();
-    for name in environment
-        .keys()
-        .filter(|name| name.starts_with("HAULOUT_"))
-    {
+    for name in environment.keys().filter(|name| name.starts_with("HAULOUT_")) {
         let reserved = ["HAULOUT_CONFIG", "HAULOUT_BIN", "HAULOUT_NO_SKIPS"]
             .contains(&name.as_str())
             || name.starts_with("HAULOUT_TEST_");
@@ -152,17 +149,14 @@ fn parse(text: &str, origin: &Origin) -> Outcome<Layer> {
 /// element of a list; the error is that of the first reading.
 fn parse_one(section: &str, key: &str, value: &str, origin: &Origin) -> Outcome<Layer> {
     let quoted = toml::Value::String(value.to_owned()).to_string();
-    let literal = value
-        .parse::<toml::Value>()
-        .map_or_else(|_| quoted.clone(), |_| value.to_owned());
+    let literal =
+        value.parse::<toml::Value>().map_or_else(|_| quoted.clone(), |_| value.to_owned());
     let read = |literal: &str| parse(&format!("[{section}]\n{key} = {literal}\n"), origin);
     let first = read(&literal);
     if first.is_ok() {
         return first;
     }
-    let other = [quoted.clone(), format!("[{quoted}]")]
-        .iter()
-        .find_map(|text| read(text).ok());
+    let other = [quoted.clone(), format!("[{quoted}]")].iter().find_map(|text| read(text).ok());
     other.map_or(first, Ok)
 }
 
@@ -172,18 +166,14 @@ fn parse_flag(flag: &str, assignment: &str) -> Outcome<Layer> {
         .split_once('=')
         .and_then(|(name, value)| name.split_once('.').map(|(s, k)| (s, k, value)));
     let Some((section, key, value)) = parts else {
-        return Err(
-            Failure::new(format!("{origin}: {assignment:?} is not SECTION.KEY=VALUE"))
-                .hint("for example --set mesh.mdns=false"),
-        );
+        return Err(Failure::new(format!("{origin}: {assignment:?} is not SECTION.KEY=VALUE"))
+            .hint("for example --set mesh.mdns=false"));
     };
     if !KEYS.contains(&(section, key)) {
         let names: Vec<String> = KEYS.iter().map(|(s, k)| format!("{s}.{k}")).collect();
         let wanted = format!("{section}.{key}");
-        return Err(
-            Failure::new(format!("{origin}: there is no setting {wanted}"))
-                .hint(nearest_hint(&wanted, names.iter().map(String::as_str))),
-        );
+        return Err(Failure::new(format!("{origin}: there is no setting {wanted}"))
+            .hint(nearest_hint(&wanted, names.iter().map(String::as_str))));
     }
     parse_one(section, key, value, &origin)
 }
@@ -241,33 +231,19 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
-    let Layer {
-        store,
-        state,
-        cache,
-        http,
-        mesh,
-        trust,
-        share,
-        log,
-    } = layer;
+    let Layer { store, state, cache, http, mesh, trust, share, log } = layer;
     let loopback = SocketAddr::from(([127, 0, 0, 1], PORT));
     Settings {
         store: Store { root: store.root },
-        state: State {
-            dir: state
-                .dir
-                .unwrap_or_else(|| standard_dir(environment, &STATE_DIR)),
-        },
+        state: State { dir: state.dir.unwrap_or_else(|| standard_dir(environment, &STATE_DIR)) },
         cache: Cache {
-            dir: cache
-                .dir
-                .unwrap_or_else(|| standard_dir(environment, &CACHE_DIR)),
+            dir: cache.dir.unwrap_or_else(|| standard_dir(environment, &CACHE_DIR)),
             quota: cache.quota.unwrap_or(ByteSize(4 << 30)),
             keep_nars: cache.keep_nars.unwrap_or(false),
         },
         http: Http {
             listen: http.listen.unwrap_or(loopback),
+            allow_remote: http.allow_remote.unwrap_or(false),
             priority: http.priority.unwrap_or(30),
             allowed_hosts: http.allowed_hosts.unwrap_or_default(),
         },
@@ -290,9 +266,7 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
             keys: share.keys,
             local_builds: share.local_builds.unwrap_or(false),
         },
-        log: Log {
-            level: log.level.unwrap_or_else(|| "info".to_owned()),
-        },
+        log: Log { level: log.level.unwrap_or_else(|| "info".to_owned()) },
     }
 }
 
@@ -326,12 +300,9 @@ fn standard_dir(environment: &BTreeMap<String, String>, dir: &StandardDir) -> Pa
     if rustix::process::geteuid().is_root() {
         return PathBuf::from(dir.root);
     }
-    let base = environment
-        .get(dir.xdg)
-        .filter(|v| v.starts_with('/'))
-        .map_or_else(
-            || Path::new(environment.get("HOME").map_or("/", String::as_str)).join(dir.home),
-            PathBuf::from,
-        );
+    let base = environment.get(dir.xdg).filter(|v| v.starts_with('/')).map_or_else(
+        || Path::new(environment.get("HOME").map_or("/", String::as_str)).join(dir.home),
+        PathBuf::from,
+    );
     base.join("haulout")
 }

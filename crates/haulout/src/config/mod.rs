@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub(crate) use layer::{Origin, load};
+pub(crate) use layer::load;
 pub(crate) use values::{ByteSize, PeerAddress, StrangerPolicy};
 
 /// Everything that can be set, with every default filled in.
@@ -66,6 +66,8 @@ pub(crate) struct Cache {
 pub(crate) struct Http {
     /// Where the local Nix asks.
     pub(crate) listen: SocketAddr,
+    /// Let other machines ask here too: `listen` may then be any address.
+    pub(crate) allow_remote: bool,
     /// `Priority:` of `nix-cache-info`; lower is asked first (cache.nixos.org: 40).
     pub(crate) priority: u32,
     /// Host names, besides loopback, under which the control pages may be asked.

@@ -14,9 +14,7 @@ fn from_text(text: &str) -> Outcome<Settings> {
 
 fn refusal(text: &str) -> String {
     let report = from_text(text).unwrap_err().report();
-    report
-        .split_once("haulout.toml")
-        .map_or(report.clone(), |(_, rest)| rest.to_owned())
+    report.split_once("haulout.toml").map_or(report.clone(), |(_, rest)| rest.to_owned())
 }
 
 #[test]
@@ -39,14 +37,8 @@ fn printed_settings_read_back_the_same() {
 #[test]
 fn an_unknown_key_is_refused_with_line_and_suggestion() {
     let report = refusal("[http]\npriority = 20\n\n[mesh]\ninterface = [\"eth0\"]\n");
-    assert!(
-        report.starts_with(":5: unknown field `interface`"),
-        "{report}"
-    );
-    assert!(
-        report.ends_with("hint: did you mean interfaces?"),
-        "{report}"
-    );
+    assert!(report.starts_with(":5: unknown field `interface`"), "{report}");
+    assert!(report.ends_with("hint: did you mean interfaces?"), "{report}");
 }
 
 #[test]
@@ -54,28 +46,13 @@ fn bad_values_are_refused_with_line_and_reason() {
     for (text, line, reason) in [
         ("[http]\nlisten = \"localhost\"\n", ":2:", "socket address"),
         ("[http]\npriority = -1\n", ":2:", "-1"),
-        (
-            "[cache]\nquota = \"lots\"\n",
-            ":2:",
-            "\"lots\" is not a size",
-        ),
-        (
-            "\n[mesh]\npeers = [\"10.0.0.2\"]\n",
-            ":3:",
-            "is not HOST:PORT",
-        ),
-        (
-            "[mesh]\nstrangers = \"some\"\n",
-            ":2:",
-            "unknown variant `some`",
-        ),
+        ("[cache]\nquota = \"lots\"\n", ":2:", "\"lots\" is not a size"),
+        ("\n[mesh]\npeers = [\"10.0.0.2\"]\n", ":3:", "is not HOST:PORT"),
+        ("[mesh]\nstrangers = \"some\"\n", ":2:", "unknown variant `some`"),
         ("[mesh\n", ":1:", ""),
     ] {
         let report = refusal(text);
-        assert!(
-            report.starts_with(line) && report.contains(reason),
-            "{text:?}: {report}"
-        );
+        assert!(report.starts_with(line) && report.contains(reason), "{text:?}: {report}");
         assert!(report.contains("\nhint: "), "{report}");
     }
 }
@@ -101,17 +78,11 @@ fn variables_win_over_the_file_and_flags_over_both() {
 fn mistyped_variables_and_flags_are_refused() {
     let environment = BTreeMap::from([("HAULOUT_HTTP_PRIORTY".to_owned(), "1".to_owned())]);
     let report = load(None, &environment, &[]).unwrap_err().report();
-    assert!(
-        report.contains("did you mean HAULOUT_HTTP_PRIORITY?"),
-        "{report}"
-    );
+    assert!(report.contains("did you mean HAULOUT_HTTP_PRIORITY?"), "{report}");
 
     let flags = [("--set".to_owned(), "mesh.mnds=false".to_owned())];
     let report = load(None, &BTreeMap::new(), &flags).unwrap_err().report();
-    assert!(
-        report.contains("no setting mesh.mnds") && report.contains("mesh.mdns?"),
-        "{report}"
-    );
+    assert!(report.contains("no setting mesh.mnds") && report.contains("mesh.mdns?"), "{report}");
 
     let flags = [("--set".to_owned(), "mesh".to_owned())];
     assert!(load(None, &BTreeMap::new(), &flags).is_err());

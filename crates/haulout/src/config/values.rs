@@ -99,10 +99,7 @@ impl FromStr for PeerAddress {
             port.parse::<u16>().ok()
         });
         match port {
-            Some(port) if port > 0 => Ok(Self {
-                id,
-                host: host.to_owned(),
-            }),
+            Some(port) if port > 0 => Ok(Self { id, host: host.to_owned() }),
             _ => Err(format!("{text:?} is not HOST:PORT or PEERID@HOST:PORT")),
         }
     }

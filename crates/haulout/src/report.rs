@@ -1,0 +1,123 @@
+//! Numbers and tables for people.
+
+use std::time::Duration;
+
+/// Bytes with a decimal unit and three significant digits: `1.23 MB`.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        _ if unit == 0 || value >= 99.95 => 0,
+        v if v >= 9.995 => 1,
+        _ => 2,
+    };
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
+/// Bytes over a time, per second.
+pub(crate) fn rate(count: u64, time: Duration) -> String {
+    if time.is_zero() {
+        return "-".to_owned();
+    }
+    format!("{}/s", bytes((count as f64 / time.as_secs_f64()) as u64))
+}
+
+/// A time with a fitting unit: `0.35 ms`, `1.2 s`, `3 h 20 min`.
+pub(crate) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match time.as_secs() {
+        0 if seconds < 0.01 => format!("{:.2} ms", seconds * 1e3),
+        0..60 => format!("{seconds:.2} s"),
+        whole @ 60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        whole => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// Rows of text in aligned columns; the first row is the heading.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+    /// Columns that are aligned to the right, because they hold numbers.
+    right: Vec<usize>,
+}
+
+impl Table {
+    /// A table with this heading; the columns named by `right` hold numbers.
+    pub(crate) fn new(heading: &[&str], right: &[usize]) -> Self {
+        let heading = heading.iter().map(|cell| (*cell).to_owned()).collect();
+        Self { rows: vec![heading], right: right.to_vec() }
+    }
+
+    /// Adds one row.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Whether there is nothing but the heading.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+
+    /// The text, each line indented by two spaces.
+    pub(crate) fn render(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::from(" ");
+            for (column, cell) in row.iter().enumerate() {
+                let padding = " ".repeat(widths[column] - cell.chars().count());
+                let (left, right) = if self.right.contains(&column) {
+                    (padding.as_str(), "")
+                } else {
+                    ("", padding.as_str())
+                };
+                line.push_str(&format!(" {left}{cell}{right} "));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_right() {
+        for (count, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.00 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.00 MB"),
+            (12_345_678, "12.3 MB"),
+            (u64::MAX, "18447 PB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+        assert_eq!(rate(1_000_000, Duration::from_millis(500)), "2.00 MB/s");
+        assert_eq!(rate(1, Duration::ZERO), "-");
+        assert_eq!(duration(Duration::from_micros(350)), "0.35 ms");
+        assert_eq!(duration(Duration::from_secs(3 * 3600 + 1201)), "3 h 20 min");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(&["from", "bytes"], &[1]);
+        assert!(table.is_empty());
+        table.row(["peer é".to_owned(), "7".to_owned()]);
+        assert_eq!(table.render(), "  from    bytes\n  peer é      7\n");
+    }
+}

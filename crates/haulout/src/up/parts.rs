@@ -1,0 +1,197 @@
+//! The running parts of the agent, and how they are put together.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use haulout_gateway::api::{AgentStatus, Warning};
+use haulout_mesh::{Identity, InterfaceRules, Mesh, MeshConfig, MeshSecret, StaticPeer, Strangers};
+use haulout_nix::conf::NixConf;
+use haulout_nix::db::StoreLocation;
+use haulout_resolver::peers::{NoPeers, Peers};
+use haulout_resolver::{Resolver, ResolverConfig, Serving};
+
+use super::READY_LINE;
+use super::keys::{Keys, read_small_file};
+use crate::config::{Settings, StrangerPolicy};
+use crate::error::{Context, Failure, Outcome};
+
+/// Everything that runs beside the HTTP side.
+pub(crate) struct Agent {
+    resolver: Arc<Resolver>,
+    mesh: Option<Mesh>,
+    http: SocketAddr,
+    signing_key: Option<String>,
+}
+
+impl Agent {
+    /// Reads the store, makes or reads the identity, joins the mesh.
+    pub(crate) async fn start(settings: Settings, http: SocketAddr) -> Outcome<Self> {
+        let keys = Keys::gather(&settings)?;
+        let signing_key = keys.share.mesh_key.as_ref().map(|key| key.public_key().to_string());
+        let mut warnings = keys.warnings;
+        if keys.trusted.is_empty() {
+            warnings.push(Warning {
+                code: "no-trusted-keys".to_owned(),
+                text: "no key is trusted, so nothing can be believed or shared".to_owned(),
+                hint: Some("set trusted-public-keys in nix.conf, or `keys` in [trust]".to_owned()),
+            });
+        }
+        let config = ResolverConfig {
+            share: keys.share,
+            ..ResolverConfig::new(store_location(&settings), keys.trusted)
+        };
+        let serving = open_store(config.clone()).await?;
+        let mesh = match settings.mesh.enable {
+            true => Some(join_mesh(&settings, &serving, &mut warnings).await?),
+            false => None,
+        };
+        let peers: Arc<dyn Peers> = match &mesh {
+            Some(mesh) => Arc::new(mesh.clone()),
+            None => Arc::new(NoPeers),
+        };
+        let resolver = Arc::new(Resolver::start(&config, serving, peers));
+        for warning in &warnings {
+            tracing::warn!("{}", warning.text);
+        }
+        resolver.set_about(AgentStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            peer_id: mesh.as_ref().map(|mesh| mesh.id().to_string()),
+            http_listen: vec![http],
+            mesh_listen: mesh.as_ref().map(Mesh::local_addrs).unwrap_or_default(),
+            warnings,
+            ..AgentStatus::default()
+        });
+        Ok(Self { resolver, mesh, http, signing_key })
+    }
+
+    /// What the HTTP side asks.
+    pub(crate) fn resolver(&self) -> Arc<Resolver> {
+        Arc::clone(&self.resolver)
+    }
+
+    /// Says on standard output where the agent is and what to tell Nix.
+    pub(crate) fn announce(&self) {
+        let url = format!("http://{}", self.http);
+        if let Some(mesh) = &self.mesh {
+            println!("peer id: {}", mesh.id());
+        }
+        println!("To let Nix ask this agent, add to nix.conf:");
+        println!("  extra-substituters = {url}");
+        println!("  extra-trusted-substituters = {url}");
+        if let Some(key) = &self.signing_key {
+            println!("  extra-trusted-public-keys = {key}");
+        }
+        // Last, because scripts wait for it.
+        println!("{READY_LINE}{url}");
+        tracing::info!("substituter for Nix at {url}");
+    }
+
+    /// Takes over what can change while running: keys, and what is shared.
+    pub(crate) async fn reload(&self, settings: Settings) -> Outcome<()> {
+        let keys = Keys::gather(&settings)?;
+        self.resolver.set_trusted_keys(keys.trusted);
+        let resolver = Arc::clone(&self.resolver);
+        tokio::task::spawn_blocking(move || resolver.set_share_policy(keys.share))
+            .await
+            .context(|| "taking over the sharing rule was cut off".to_owned())
+    }
+
+    /// Leaves the mesh.
+    pub(crate) async fn stop(self) {
+        if let Some(mesh) = self.mesh {
+            mesh.shutdown().await;
+        }
+    }
+}
+
+/// The store of the settings, or the one nix.conf names, or the machine's.
+fn store_location(settings: &Settings) -> StoreLocation {
+    match &settings.store.root {
+        Some(root) => StoreLocation::chroot(root),
+        None => StoreLocation::from_setting(&NixConf::load().store)
+            .unwrap_or_else(StoreLocation::system),
+    }
+}
+
+async fn open_store(config: ResolverConfig) -> Outcome<Serving> {
+    let database = config.store.db.clone();
+    tokio::task::spawn_blocking(move || Serving::open(&config))
+        .await
+        .context(|| "reading the store was cut off".to_owned())?
+        .map_err(|error| {
+            Failure::new(format!("cannot use the Nix store's database {}", database.display()))
+                .because(error)
+                .hint("name a chroot store with --store-root DIR; the database must be readable")
+        })
+}
+
+async fn join_mesh(
+    settings: &Settings,
+    serving: &Serving,
+    warnings: &mut Vec<Warning>,
+) -> Outcome<Mesh> {
+    let config = mesh_config(settings, warnings).await?;
+    let joining = || format!("cannot join the mesh on UDP port {}", settings.mesh.port);
+    Mesh::start(config, serving.serve()).await.map_err(|error| {
+        Failure::new(joining())
+            .because(error)
+            .hint("choose another port with --set mesh.port=N, or 0 for any free one")
+    })
+}
+
+async fn mesh_config(settings: &Settings, warnings: &mut Vec<Warning>) -> Outcome<MeshConfig> {
+    let mesh = &settings.mesh;
+    let identity = identity(settings)?;
+    let secret = match &mesh.secret_file {
+        None => None,
+        Some(path) => {
+            let text = read_small_file(path, "mesh.secret_file")?;
+            let secret = MeshSecret::derive(text.trim().as_bytes())
+                .context(|| format!("{} does not hold a usable secret", path.display()))?;
+            Some(secret)
+        }
+    };
+    Ok(MeshConfig {
+        listen: vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), mesh.port)],
+        mdns: mesh.mdns,
+        interfaces: InterfaceRules { allow: mesh.interfaces.clone(), ..InterfaceRules::default() },
+        static_peers: static_peers(settings, warnings).await,
+        secret,
+        strangers: match mesh.strangers {
+            StrangerPolicy::Nothing => Strangers::Ignore,
+            StrangerPolicy::Public => Strangers::Public,
+        },
+        ..MeshConfig::new(identity)
+    })
+}
+
+fn identity(settings: &Settings) -> Outcome<Identity> {
+    let dir = &settings.state.dir;
+    std::fs::create_dir_all(dir).map_err(|error| {
+        Failure::new(format!("cannot make the state directory {}", dir.display()))
+            .because(error)
+            .hint("choose another one with --state-dir DIR")
+    })?;
+    let path = dir.join("identity.key");
+    Identity::load_or_create(&path)
+        .context(|| format!("cannot use the identity in {}", path.display()))
+}
+
+/// Names are looked up once, at the start; one that has no address is no
+/// reason not to start.
+async fn static_peers(settings: &Settings, warnings: &mut Vec<Warning>) -> Vec<StaticPeer> {
+    let mut peers = Vec::new();
+    for peer in &settings.mesh.peers {
+        let found = tokio::net::lookup_host(&peer.host).await;
+        match found.map(|mut addresses| addresses.next()) {
+            Ok(Some(addr)) => peers.push(StaticPeer { addr, key: peer.id }),
+            Ok(None) | Err(_) => warnings.push(Warning {
+                code: "peer-without-address".to_owned(),
+                text: format!("the peer {peer} has no address and is left out"),
+                hint: Some("check `peers` in [mesh]; names are looked up at the start".to_owned()),
+            }),
+        }
+    }
+    peers
+}
