@@ -1,6 +1,7 @@
 //! The resolver: one place through which every question goes.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -32,6 +33,8 @@ pub struct ResolverConfig {
     pub share: SharePolicy,
     /// Memory of all transfers together, in bytes.
     pub budget_bytes: u64,
+    /// Where disputed NARs are put aside, in files without names.
+    pub spool_dir: PathBuf,
 }
 
 impl ResolverConfig {
@@ -39,7 +42,13 @@ impl ResolverConfig {
     /// by one of them.
     pub fn new(store: StoreLocation, trusted_keys: KeySet) -> Self {
         let share = SharePolicy { keys: trusted_keys.clone(), ..SharePolicy::default() };
-        Self { store, trusted_keys, share, budget_bytes: BUDGET_BYTES }
+        Self {
+            store,
+            trusted_keys,
+            share,
+            budget_bytes: BUDGET_BYTES,
+            spool_dir: std::env::temp_dir(),
+        }
     }
 }
 
@@ -151,6 +160,7 @@ impl Resolver {
             Arc::clone(&trees),
             Arc::clone(&stats),
             Arc::clone(&reasons),
+            &config.spool_dir,
             // Nix is about to register the path: peers should learn of it.
             Box::new(move |_| soon.soon()),
         );

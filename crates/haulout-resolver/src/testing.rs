@@ -304,7 +304,11 @@ impl Play {
         if to == self.at {
             return match self.gives {
                 Gives::DiesAt(_) => Err(PeerError::Lost),
-                Gives::SilentAt(_) => std::future::pending().await,
+                Gives::SilentAt(_) => {
+                    // As the mesh does: it counts bytes, not pieces.
+                    sleep(Duration::from_secs(1)).await;
+                    Err(PeerError::Silent)
+                }
                 _ => Ok(None),
             };
         }

@@ -43,7 +43,8 @@ impl PeerError {
         match self {
             Self::No => Some(Fault::FalseHint),
             Self::Silent => Some(Fault::Timeout),
-            Self::Busy | Self::Lost | Self::Protocol => None,
+            Self::Protocol => Some(Fault::ProtocolViolation),
+            Self::Busy | Self::Lost => None,
         }
     }
 }

@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What all transfers together may hold in memory, in bytes. Nix opens at
-/// most 25 connections, so each still gets [`WINDOW_MIN`] at the same time.
+/// most 25 connections, so nearly each gets [`WINDOW_MIN`] at the same time.
 pub const BUDGET_BYTES: u64 = 96 << 20;
 /// The window a large NAR gets while memory is plentiful, in bytes.
-pub const WINDOW_MAX: u64 = 8 << 20;
+pub const WINDOW_MAX: u64 = 12 << 20;
 /// The least window a large NAR runs with, in bytes.
-pub const WINDOW_MIN: u64 = 3 << 20;
+pub const WINDOW_MIN: u64 = 4 << 20;
 
 /// The accounting unit. A semaphore counts `u32`s at a time; kibibytes let
 /// it hold any budget.

@@ -12,14 +12,14 @@ use tokio::time::{Instant, timeout};
 use super::gate::{Checked, Gate, GateError};
 use crate::peers::{Chunks, PeerError, Peers};
 
-/// How long a peer may take to begin, and then to go on. A good peer on a LAN
-/// needs milliseconds; Nix would wait five minutes for us.
-pub(crate) const STALL: Duration = Duration::from_secs(1);
+/// How long a piece may take to come. The mesh gives a silent peer up after a
+/// second, byte by byte; this is for pieces that trickle.
+pub(crate) const STALL: Duration = Duration::from_secs(10);
 /// A peer we waited this long for in total must have kept [`PACE_MIN`].
 pub(crate) const PACE_AFTER: Duration = Duration::from_secs(4);
 /// The slowest pace accepted from a source, in bytes per second waited: less
 /// than any upstream gives.
-pub(crate) const PACE_MIN: u64 = 32 << 10;
+pub(crate) const PACE_MIN: u64 = 8 << 10;
 
 /// Why a source cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

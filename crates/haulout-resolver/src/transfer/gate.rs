@@ -83,11 +83,6 @@ impl Gate {
         Ok(out)
     }
 
-    /// Where the next good byte will be.
-    pub(crate) fn next(&self) -> u64 {
-        self.next
-    }
-
     /// The source says it is done: is it?
     pub(crate) fn finish(&self) -> Result<(), GateError> {
         if self.next == self.end { Ok(()) } else { Err(GateError::TooFew) }

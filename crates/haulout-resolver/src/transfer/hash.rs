@@ -90,13 +90,6 @@ impl WholeHash {
     }
 }
 
-/// The SHA-256 of bytes that are all there.
-pub(crate) async fn sha256(bytes: Bytes) -> Option<[u8; 32]> {
-    let mut hash = WholeHash::new();
-    hash.feed(bytes).await;
-    hash.finish().await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +105,5 @@ mod tests {
             }
             assert_eq!(hash.finish().await, Some(expected), "chunks of {step}");
         }
-        assert_eq!(sha256(Bytes::from(data)).await, Some(expected));
     }
 }

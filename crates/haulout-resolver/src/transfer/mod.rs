@@ -6,10 +6,14 @@
 //! whose departure would hurt.
 
 mod budget;
+mod claims;
+mod dispute;
 mod distrust;
 mod feed;
 mod gate;
 mod hash;
+mod large;
+mod multi;
 mod ring;
 mod roster;
 mod single;
@@ -19,6 +23,7 @@ mod small;
 mod tests;
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -35,6 +40,7 @@ use crate::peers::Peers;
 use crate::reasons::Reasons;
 use crate::stats::Stats;
 use crate::trees::Trees;
+use dispute::Spools;
 use distrust::Distrust;
 use ring::Ring;
 use roster::Roster;
@@ -62,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     pub(crate) trees: Arc<Trees>,
     pub(crate) distrust: Distrust,
+    pub(crate) spools: Spools,
     pub(crate) stats: Arc<Stats>,
     pub(crate) reasons: Arc<Reasons>,
     flights: Mutex<HashMap<NarKey, Flight>>,
@@ -87,7 +94,11 @@ pub(crate) struct Progress {
 
 impl Shared {
     /// A peer told an untruth about this NAR.
-    pub(crate) fn liar(&self, peer: PeerId, key: NarKey, fault: Fault) {
+    pub(crate) fn convict(&self, peer: PeerId, key: NarKey, fault: Fault) {
+        if self.distrust.has(peer, key.nar_hash) {
+            // Found out and reported already.
+            return;
+        }
         self.reasons.note(&key.path, format!("peer {} lied: {fault}", peer.short()));
         self.stats.lies.one();
         self.distrust.add(peer, key.nar_hash);
@@ -102,6 +113,7 @@ impl Transfers {
         trees: Arc<Trees>,
         stats: Arc<Stats>,
         reasons: Arc<Reasons>,
+        spool_dir: &Path,
         received: Received,
     ) -> Self {
         let shared = Shared {
@@ -109,6 +121,7 @@ impl Transfers {
             budget,
             trees,
             distrust: Distrust::new(),
+            spools: Spools::new(spool_dir),
             stats,
             reasons,
             flights: Mutex::new(HashMap::new()),
@@ -263,12 +276,15 @@ impl Job {
         };
         let lease =
             shared.budget.reserve(want, least, MEMORY_PATIENCE).await.ok_or(CutReason::NoSource)?;
-        ring.hold(lease);
+        let memory = lease.bytes();
+        // A large NAR may hold as much again out of order.
+        ring.hold(lease, if small { memory } else { memory / 2 });
         if small {
             return small::run(shared, self.key, &mut roster, &ring).await;
         }
-        let _ = (&self.start, &self.proven);
-        let tree = single::run(shared, self.key, &mut roster, ring).await?;
+        let proven = self.proven.clone();
+        let tree =
+            large::run(shared, self.key, self.start, proven, &mut roster, ring, memory).await?;
         if let Some(tree) = tree {
             shared.trees.put(self.key.nar_hash, Arc::new(tree), true);
         }

@@ -47,8 +47,6 @@ struct Inner {
     floor: u64,
     next_reader: u64,
     end: Option<Result<(), CutReason>>,
-    /// Readers registered up to this id have been cut off.
-    cut_below: Option<(u64, CutReason)>,
     /// Bytes the ring may hold.
     capacity: u64,
     lease: Option<Lease>,
@@ -76,7 +74,6 @@ impl Ring {
                 next_reader: 0,
                 end: None,
                 floor: start,
-                cut_below: None,
                 capacity,
                 lease: None,
             }),
@@ -120,10 +117,11 @@ impl Ring {
         }
     }
 
-    /// Gives the ring its memory, for as long as anybody reads from it.
-    pub(crate) fn hold(&self, lease: Lease) {
+    /// Gives the ring the transfer's memory, for as long as anybody reads from
+    /// it, and says how much of it is the ring's own.
+    pub(crate) fn hold(&self, lease: Lease, capacity: u64) {
         let mut inner = self.lock();
-        inner.capacity = lease.bytes();
+        inner.capacity = capacity;
         inner.lease = Some(lease);
         drop(inner);
         self.moved.notify_waiters();
@@ -136,15 +134,6 @@ impl Ring {
         self.moved.notify_waiters();
     }
 
-    /// Cuts all present readers off but stays open for new ones, which may
-    /// come back for the rest.
-    pub(crate) fn cut_readers(&self, why: CutReason) {
-        let mut inner = self.lock();
-        inner.cut_below = Some((inner.next_reader, why));
-        drop(inner);
-        self.news.notify_waiters();
-    }
-
     /// NAR offset after the last byte written.
     pub(crate) fn head(&self) -> u64 {
         self.lock().head
@@ -152,9 +141,7 @@ impl Ring {
 
     /// How many readers there are.
     pub(crate) fn readers(&self) -> usize {
-        let inner = self.lock();
-        let cut = inner.cut_below.map_or(0, |(below, _)| below);
-        inner.readers.iter().filter(|(id, _)| *id >= cut).count()
+        self.lock().readers.len()
     }
 
     /// Waits until a reader moved, came or left since `notified` was made.
@@ -265,11 +252,6 @@ impl Reader {
                     self.ring.moved.notify_waiters();
                     return Ok(Some(bytes));
                 }
-                if let Some((below, why)) = inner.cut_below
-                    && self.id < below
-                {
-                    return Err(why);
-                }
                 match inner.end {
                     Some(Ok(())) => return Ok(None),
                     Some(Err(why)) => return Err(why),
@@ -289,9 +271,6 @@ impl Reader {
                 let inner = self.ring.lock();
                 if self.position < inner.head {
                     return true;
-                }
-                if inner.cut_below.is_some_and(|(below, _)| self.id < below) {
-                    return false;
                 }
                 if let Some(end) = inner.end {
                     return end.is_ok();

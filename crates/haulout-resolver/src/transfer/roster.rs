@@ -18,7 +18,7 @@ const FAILURES_MAX: u8 = 3;
 /// gives up: long enough for a link that flaps, short against Nix's patience.
 pub(crate) const NO_SOURCE_WAIT: Duration = Duration::from_secs(3);
 /// How often a waiting transfer looks again, from memory.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The sources of one transfer and how they fared.
 pub(crate) struct Roster {
@@ -81,6 +81,12 @@ impl Roster {
             }
             sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Whether a source is out of this transfer for good.
+    pub(crate) fn has_given_up(&self, peer: PeerId) -> bool {
+        self.failures.get(&peer).is_some_and(|count| *count >= FAILURES_MAX)
+            || self.shared.distrust.has(peer, self.key.nar_hash)
     }
 
     /// Notes that a source failed, and reports it if it is to blame.

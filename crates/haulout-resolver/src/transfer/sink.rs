@@ -6,12 +6,37 @@ use std::sync::Arc;
 use bytes::Bytes;
 use haulout_mesh::{GROUPS_MAX, NarKey, NarTree};
 
+use super::dispute::Spool;
 use super::gate::{Checked, GROUP};
 use super::hash::WholeHash;
 use super::ring::{CutReason, Ring};
 
+/// Where the bytes go.
+pub(crate) enum Out {
+    /// To the readers.
+    Ring(Arc<Ring>),
+    /// Aside, until it is known whether they are the right ones.
+    Spool(Spool),
+}
+
+impl Out {
+    async fn put(&self, at: u64, bytes: Bytes) {
+        match self {
+            Self::Ring(ring) => {
+                ring.push(bytes).await;
+            }
+            Self::Spool(spool) => {
+                // What could not be written is noticed when it is read back.
+                if let Err(error) = spool.write(at, bytes).await {
+                    tracing::warn!(%error, "a disputed NAR could not be put aside");
+                }
+            }
+        }
+    }
+}
+
 pub(crate) struct Sink {
-    ring: Arc<Ring>,
+    out: Out,
     key: NarKey,
     at: u64,
     /// `None` when the NAR is delivered from the middle, under a proven tree.
@@ -23,9 +48,9 @@ pub(crate) struct Sink {
 impl Sink {
     /// A sink for the bytes from `start` (a multiple of [`GROUP`]; not 0 only
     /// under a proven tree).
-    pub(crate) fn new(ring: Arc<Ring>, key: NarKey, start: u64) -> Self {
+    pub(crate) fn new(out: Out, key: NarKey, start: u64) -> Self {
         let hash = (start == 0).then(WholeHash::new);
-        Self { ring, key, at: start, hash, groups: Vec::new(), held: None }
+        Self { out, key, at: start, hash, groups: Vec::new(), held: None }
     }
 
     /// Offset of the next byte wanted.
@@ -38,23 +63,29 @@ impl Sink {
         self.at == self.key.nar_size
     }
 
+    /// Whether everything taken so far is what this tree says.
+    pub(crate) fn agrees_with(&self, tree: &NarTree) -> bool {
+        self.groups.len() as u64 * GROUP == self.at && tree.groups.starts_with(&self.groups)
+    }
+
     /// Takes the next bytes, which must begin at [`Sink::at`]. Waits while the
     /// readers are behind.
     pub(crate) async fn take(&mut self, checked: Checked) {
         debug_assert_eq!(checked.offset, self.at);
+        let at = self.at;
         self.at += checked.bytes.len() as u64;
         if self.key.nar_size.div_ceil(GROUP) <= GROUPS_MAX as u64 {
             self.groups.extend_from_slice(&checked.groups);
         }
         let Some(hash) = &mut self.hash else {
-            self.ring.push(checked.bytes).await;
+            self.out.put(at, checked.bytes).await;
             return;
         };
         hash.feed(checked.bytes.clone()).await;
         if self.is_full() {
             self.held = Some(checked.bytes);
         } else {
-            self.ring.push(checked.bytes).await;
+            self.out.put(at, checked.bytes).await;
         }
     }
 
@@ -69,7 +100,8 @@ impl Sink {
             return Err(CutReason::WrongHash);
         }
         if let Some(held) = self.held {
-            self.ring.push(held).await;
+            let at = self.key.nar_size - held.len() as u64;
+            self.out.put(at, held).await;
         }
         Ok(NarTree::from_groups(self.groups, self.key.nar_size).ok())
     }

@@ -57,7 +57,7 @@ pub(crate) async fn run(
                     return Ok(());
                 }
                 Err(Failure::Hash) => {
-                    shared.liar(peer, key, Fault::WrongContent);
+                    shared.convict(peer, key, Fault::WrongContent);
                     asked.retain(|other| *other != peer);
                 }
                 Err(Failure::Feed(error)) => {
@@ -66,7 +66,7 @@ pub(crate) async fn run(
                 }
             },
             () = sleep_until(hedge_at), if running.len() < 2 => {
-                hedge_at = Instant::now() + STALL;
+                hedge_at = Instant::now() + 10 * hedge;
                 let other = roster.usable().into_iter().find(|peer| !asked.contains(peer));
                 if let Some(other) = other.filter(|_| tries < TRIES_MAX) {
                     tries += 1;

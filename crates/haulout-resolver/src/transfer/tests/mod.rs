@@ -1,6 +1,7 @@
 //! Transfers from peers that lie, die, stall and come back.
 
 mod large;
+mod several;
 mod shared;
 mod small;
 
@@ -37,6 +38,7 @@ impl World {
             Arc::clone(&trees),
             Arc::clone(&stats),
             Arc::new(Reasons::new()),
+            &std::env::temp_dir(),
             Box::new(move |_| {
                 count.fetch_add(1, Ordering::Relaxed);
             }),

@@ -1,0 +1,96 @@
+//! Which way a large NAR is fetched.
+//!
+//! One source: without a tree, the hash of the whole at the end says as much.
+//! Several: with the tree they agree on, all at once. They disagree: aside,
+//! until it is clear who lies. When further sources appear under way, one
+//! source becomes several.
+
+use std::sync::Arc;
+
+use haulout_mesh::{NarKey, NarTree};
+use haulout_swarm::Fault;
+
+use super::claims::{self, Claim};
+use super::multi::{Multi, Sources};
+use super::ring::{CutReason, Ring};
+use super::roster::Roster;
+use super::single::{self, Single};
+use super::sink::{Out, Sink};
+use super::{Shared, dispute};
+
+/// Several sources are used for what is larger than this, in bytes. Below,
+/// one is done before a second one has said where it stands.
+pub(crate) const MULTI_MIN: u64 = 4 << 20;
+
+/// Fetches a large NAR into the ring. `memory` bytes are the transfer's to
+/// use, half of them in the ring. Gives the proven tree.
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    key: NarKey,
+    start: u64,
+    proven: Option<Arc<NarTree>>,
+    roster: &mut Roster,
+    ring: Arc<Ring>,
+    memory: u64,
+) -> Result<Option<NarTree>, CutReason> {
+    let window = memory / 2;
+    let mut sink = Sink::new(Out::Ring(Arc::clone(&ring)), key, start);
+    if let Some(tree) = proven {
+        Multi::new(shared, key, (tree, Sources::Anybody), roster, &mut sink, window).run().await?;
+        return sink.finish().await;
+    }
+    let holders = roster.usable();
+    let mut single = Single::default();
+    if holders.len() > 1 && key.nar_size > MULTI_MIN {
+        single.asked.clone_from(&holders);
+        let claims = claims::gather(shared, key, &holders).await;
+        if claims.len() > 1 && key.nar_size <= dispute::SPOOL_BYTES {
+            return dispute::settle(shared, key, claims, roster, &ring, window).await.map(Some);
+        }
+        if let Some(claim) = claims.into_iter().next() {
+            return agreed(shared, key, claim, roster, sink, window, &mut single).await;
+        }
+    }
+    loop {
+        match single.run(shared, key, roster, &mut sink).await? {
+            single::Until::Full => return single.finish(shared, key, sink).await,
+            // More peers have it now. If they vouch for what is here
+            // already, they may go on together.
+            single::Until::MoreSources => {
+                let holders = roster.usable();
+                single.asked.extend(&holders);
+                let claims = claims::gather(shared, key, &holders).await;
+                let fits = claims.into_iter().find(|claim| sink.agrees_with(&claim.tree));
+                if let Some(claim) = fits.filter(|claim| claim.by.len() > 1) {
+                    return agreed(shared, key, claim, roster, sink, window, &mut single).await;
+                }
+            }
+        }
+    }
+}
+
+/// Everybody in `claim` promised the same.
+async fn agreed(
+    shared: &Arc<Shared>,
+    key: NarKey,
+    claim: Claim,
+    roster: &mut Roster,
+    mut sink: Sink,
+    window: u64,
+    single: &mut Single,
+) -> Result<Option<NarTree>, CutReason> {
+    let sources = Sources::Promised(claim.by.clone());
+    Multi::new(shared, key, (Arc::clone(&claim.tree), sources), roster, &mut sink, window)
+        .run()
+        .await?;
+    let finished = sink.finish().await;
+    if finished == Err(CutReason::WrongHash) {
+        // All bytes fit the tree and the tree is not the NAR's: whoever
+        // promised it lied, together with whoever gave the first bytes.
+        for peer in &claim.by {
+            shared.convict(*peer, key, Fault::WrongContent);
+        }
+        single.distrust(shared, key);
+    }
+    finished
+}
