@@ -29,7 +29,7 @@ use super::{BadRow, Database, DbError};
 use crate::{HashPart, StoreDir};
 
 /// Rows compared with what is known of them in one poll.
-const SLICE: usize = 8192;
+const SLICE: usize = 2048;
 /// Connections that idle this long are closed by a poll.
 const IDLE: Duration = Duration::from_secs(2);
 

@@ -386,7 +386,7 @@ fn large_stores_are_swept_in_slices() {
         nix.conn.execute(sign, [path(n)]).unwrap();
     }
     let mut changed = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..12 {
         let changes = follower.poll().unwrap();
         assert!(changes.added.is_empty() && changes.removed.is_empty());
         changed.extend(changes.changed);
@@ -579,6 +579,58 @@ fn a_writer_in_another_process_is_followed_without_errors() {
     assert_eq!(hashes(&last.rows), hashes(follower.rows()));
     assert!(last.rows.len() > 100, "the writer did nothing");
     println!("{polls} polls, {} paths at the end, {busy} times too busy", last.rows.len());
+}
+
+/// Not a test: the unprivileged process of the next one.
+#[test]
+fn reader_process() {
+    let Some(root) = std::env::var_os("HAULOUT_TEST_READER") else { return };
+    let database = Arc::new(Database::open(&StoreLocation::chroot(Path::new(&root))).unwrap());
+    let rows = Follower::new(Arc::clone(&database)).poll().unwrap().added.len();
+    println!("found {rows} {:?}", database.access().unwrap().unwrap());
+}
+
+/// The agent's usual place: a user who may only read what root wrote.
+#[test]
+fn without_privileges_everything_committed_is_seen() {
+    let root = tempfile::tempdir().unwrap();
+    let read = || {
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "db::tests::reader_process", "--nocapture"])
+            .env("HAULOUT_TEST_READER", root.path())
+            .output();
+        let output = output.ok().filter(|output| output.status.success())?;
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find_map(|line| line.split_once("found ").map(|(_, found)| found.to_owned()))
+    };
+    std::fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let nix = Nix::new(root.path());
+    nix.add(1);
+    if !rustix::process::getuid().is_root() || read().is_none() {
+        println!("SKIPPED: needs to be root, setpriv, and a test binary that others may run");
+        return;
+    }
+    // While a writer is there.
+    nix.add(2);
+    assert_eq!(read().unwrap(), "2 Live");
+    // Log and index left behind with rows in the log: a killed writer, or one
+    // that keeps both for readers like us.
+    let copy = |suffix: &str| std::fs::read(nix.location.beside(suffix)).unwrap();
+    let left = [("", copy("")), ("-wal", copy("-wal")), ("-shm", copy("-shm"))];
+    let location = nix.location.clone();
+    drop(nix);
+    assert_eq!(read().unwrap(), "2 FileOnly { behind: false }");
+    for (suffix, bytes) in left {
+        std::fs::write(location.beside(suffix), bytes).unwrap();
+    }
+    assert_eq!(read().unwrap(), "2 Live");
+    // Nobody has changed anything.
+    let nix = Nix::again(&location);
+    nix.add(3);
+    assert_eq!(read().unwrap(), "3 Live");
 }
 
 mod model {
