@@ -1,8 +1,8 @@
 //! The cache itself.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io,
+    collections::HashMap,
+    fs::{self, File},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicBool},
@@ -14,8 +14,9 @@ use crate::{
     CacheConfig, CacheStats, CachedInfo, CachedNar, NarWriter, OpenError, StoredTree, UnixTime,
     faults::Disk,
     format::{self, Layout},
-    index::{self, Index, IndexError, NarRow, OpenFailure},
-    state::{Held, NARS_MAX, State},
+    index::{Index, IndexError},
+    start::{empty, lock, open_index, reconcile},
+    state::State,
 };
 
 /// Groups of the largest tree kept: 8 GiB of NAR at 64 KiB each, 4 MiB of tree.
@@ -67,7 +68,7 @@ impl Cache {
                 state.rows = rows;
                 nars
             }
-            _ => std::collections::HashMap::new(),
+            _ => HashMap::new(),
         };
         reconcile(&layout, &believed, &mut state, now).map_err(io)?;
         let victims = state.evict(config.quota_bytes, now);
@@ -116,8 +117,7 @@ impl Cache {
     /// Call `found` with every info stored, in no order. `found` must not use the cache: the index
     /// is being read.
     pub fn each_narinfo(&self, mut found: impl FnMut(CachedInfo)) {
-        let mut all: std::collections::HashMap<HashPart, Option<Arc<[u8]>>> =
-            std::collections::HashMap::new();
+        let mut all: HashMap<HashPart, Option<Arc<[u8]>>> = HashMap::new();
         {
             let state = self.lock();
             for batch in state.flushing.as_deref().into_iter().chain([&state.pending]) {
@@ -372,76 +372,4 @@ impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cache").field("dir", &self.0.layout.root).finish_non_exhaustive()
     }
-}
-
-fn lock(layout: &Layout) -> Result<File, OpenError> {
-    let dir = layout.root.clone();
-    let file = File::options().write(true).create(true).truncate(false).open(dir.join("LOCK"));
-    let file = file.map_err(|source| OpenError::Io { dir: dir.clone(), source })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir }),
-        Err(TryLockError::Error(source)) => Err(OpenError::Io { dir, source }),
-    }
-}
-
-/// Remove the files somebody was still writing when the last process ended.
-fn empty(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let _ = fs::remove_file(entry?.path());
-    }
-    Ok(())
-}
-
-fn open_index(layout: &Layout, disk: &Disk, state: &mut State, now: UnixTime) -> Option<Index> {
-    let path = layout.index();
-    let mut opened = Index::open(&path, disk.clone());
-    if let Err(OpenFailure::Unreadable(reason)) = &opened {
-        tracing::warn!(%reason, "cache index unreadable; set aside");
-        state.warnings.push(format!("the cache index could not be read ({reason}) and was begun anew; the old one is index.redb.unreadable"));
-        opened = match index::set_aside(&path) {
-            Ok(()) => Index::open(&path, disk.clone()),
-            Err(error) => Err(OpenFailure::Disk(error.to_string())),
-        };
-    }
-    match opened {
-        Ok(index) => Some(index),
-        Err(OpenFailure::Disk(reason) | OpenFailure::Unreadable(reason)) => {
-            state.pause(format!("cannot open the cache index: {reason}"), now);
-            None
-        }
-    }
-}
-
-/// Bring the books in line with the files: a file the index does not know is adopted (its name says
-/// what it must hash to, and it will be hashed before it is served), one of another size is
-/// removed, a row without a file goes.
-fn reconcile(
-    layout: &Layout,
-    believed: &std::collections::HashMap<NarHash, NarRow>,
-    state: &mut State,
-    now: UnixTime,
-) -> io::Result<()> {
-    for entry in fs::read_dir(layout.nars())? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(hash) = name.to_str().and_then(Layout::nar_of_name) else {
-            continue;
-        };
-        let Ok(meta) = entry.metadata() else { continue };
-        let row = match believed.get(&hash) {
-            Some(row) => *row,
-            None => NarRow { size: meta.len(), last_use: now, holders: 0 },
-        };
-        if !meta.is_file() || meta.len() != row.size || state.nars.len() >= NARS_MAX {
-            let _ = fs::remove_file(entry.path());
-            continue;
-        }
-        state.insert(hash, Held { row, checked: false });
-    }
-    // Only the differences need writing.
-    state.pending.nars.retain(|hash, row| believed.get(hash) != row.as_ref());
-    let gone = believed.keys().filter(|hash| !state.nars.contains_key(*hash));
-    state.pending.nars.extend(gone.map(|hash| (*hash, None)));
-    Ok(())
 }

@@ -49,12 +49,12 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn len(&self) -> usize {
-        self.narinfos.len() + self.misses.len() + self.trees.len() + self.nars.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0 && !self.forget_misses
+        self.narinfos.is_empty()
+            && self.misses.is_empty()
+            && self.trees.is_empty()
+            && self.nars.is_empty()
+            && !self.forget_misses
     }
 
     /// Put `older`, which could not be written, back underneath.

@@ -16,6 +16,7 @@ mod faults;
 mod format;
 mod index;
 mod nar;
+mod start;
 mod state;
 
 use std::{io, path::PathBuf};

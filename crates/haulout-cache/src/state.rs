@@ -15,9 +15,11 @@ use crate::{
 
 /// Seconds for which nothing is stored after the disk refused something.
 pub(crate) const PAUSE_SECONDS: u64 = 60;
-/// Changes held in memory until the next [`crate::Cache::tick`]; more are not stored (about 8 MB of
-/// narinfos).
+/// narinfos and trees held in memory until the next [`crate::Cache::tick`]; more are not stored
+/// (about 8 MB of narinfos).
 const PENDING_MAX: usize = 16_384;
+/// The same for misses, which are small.
+const PENDING_MISSES_MAX: usize = 65_536;
 /// A use is noted only when the last one noted is older, so that a busy file does not keep the disk
 /// busy.
 const TOUCH_SECONDS: u64 = 60;
@@ -124,7 +126,8 @@ pub(crate) struct State {
 impl State {
     /// Whether a change may be added to the pending ones.
     pub(crate) fn has_room(&self) -> bool {
-        self.pending.len() < PENDING_MAX
+        self.pending.narinfos.len() + self.pending.trees.len() < PENDING_MAX
+            && self.pending.misses.len() < PENDING_MISSES_MAX
     }
 
     /// Look through what is not on disk yet, newest first.

@@ -1,6 +1,9 @@
 //! What the gateway counts: relaxed atomics, read only by the control interface.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use crate::api::HttpCounters;
 
@@ -53,5 +56,22 @@ impl Counter {
 
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// Counts as one open connection as long as it lives, however that ends.
+pub(crate) struct OpenConnection(Arc<Counters>);
+
+impl OpenConnection {
+    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+        counters.connections.one();
+        counters.connections_total.one();
+        Self(counters)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.connections.sub(1);
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     Substituter,
     body::ResponseBody,
     connection::{Entry, Leave, Registry, Socket},
+    counters::OpenConnection,
     handler::Handler,
 };
 
@@ -211,9 +212,7 @@ async fn attend<S: Substituter>(
     entry: Entry,
     handler: Handler<S>,
 ) {
-    handler.counters().connections.one();
-    handler.counters().connections_total.one();
-    let counters = Arc::clone(handler.counters());
+    let _open = OpenConnection::new(Arc::clone(handler.counters()));
     let state = Arc::clone(&entry.state);
     let service = ConnectionService { handler, peer, entry };
     let mut connection = pin!(
@@ -238,7 +237,6 @@ async fn attend<S: Substituter>(
             },
         }
     }
-    counters.connections.sub(1);
 }
 
 /// The handler together with what is known of the connection.
