@@ -77,10 +77,20 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 impl InterfaceRules {
+    /// Whether the allow list names this interface.
+    pub(crate) fn lists(&self, name: &str) -> bool {
+        self.allow.iter().any(|pattern| matches(pattern, name))
+    }
+
+    /// Whether loopback addresses are to be dialled.
+    pub(crate) fn uses_loopback(&self) -> bool {
+        self.loopback || self.lists("lo")
+    }
+
     /// Whether discovery may use the interface `name`.
     #[must_use]
     pub fn permits(&self, name: &str, is_loopback: bool) -> bool {
-        let listed = self.allow.iter().any(|pattern| matches(pattern, name));
+        let listed = self.lists(name);
         if is_loopback {
             return self.loopback || listed;
         }

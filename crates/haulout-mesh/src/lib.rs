@@ -19,7 +19,6 @@ mod config;
 mod discovery;
 mod error;
 pub mod frames;
-mod hints;
 pub mod identity;
 pub mod info;
 mod limit;
@@ -46,3 +45,12 @@ pub use membership::{MeshSecret, SecretError};
 pub use mesh::Mesh;
 pub use tree::{GROUP_SIZE, GROUPS_MAX, NarTree, NarTreeBuilder, TreeError, group_count};
 pub use view::{MeshEvent, PeerState, PeerView};
+
+// The tests that speak the protocol by hand need what is private here, and the same world as the others.
+#[cfg(test)]
+extern crate self as haulout_mesh;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use haulout_nix::{HashPart, PathInfo};
+use haulout_swarm::choose::Ranking;
+use haulout_swarm::directory::Directory;
 use haulout_swarm::{Fault, PeerId};
 use quinn::{Endpoint, TokioRuntime, VarInt};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot, watch};
@@ -18,10 +21,9 @@ use crate::config::{MeshConfig, StaticPeer};
 use crate::discovery::Discovery;
 use crate::error::{RequestError, StartError};
 use crate::frames::{self, NAR_TREE_BYTES_MAX, PATH_INFOS_BYTES_MAX, PATH_INFOS_MAX, Request};
-use crate::hints::Hints;
 use crate::narframe::FrameCache;
 use crate::pressure::CpuGauge;
-use crate::registry::{Peers, Shared, code};
+use crate::registry::{Dialled, Peers, Shared, code, lock};
 use crate::session;
 use crate::transport::{self, SILENT_AFTER, SOCKET_BUFFER};
 use crate::tree::NarTree;
@@ -82,15 +84,16 @@ impl Mesh {
             id: config.identity.id(),
             serve,
             started: Instant::now(),
-            endpoints: OnceLock::new(),
+            endpoints: Mutex::default(),
             runtime: OnceLock::new(),
             peers: Mutex::new(Peers::default()),
-            hints: RwLock::new(Hints::default()),
+            hints: RwLock::new(Directory::new()),
             events: broadcast::channel(EVENTS_MAX).0,
             wake: Notify::new(),
             frames: Arc::new(Semaphore::new(limits.frames)),
             cache: FrameCache::new(limits.compressed_cache_bytes, limits.compressed_cache_ttl),
             gauge: CpuGauge::default(),
+            dice: AtomicU64::new(u64::from(std::process::id()) << 32),
             config,
         });
         let (quit, quitting) = watch::channel(false);
@@ -126,7 +129,19 @@ impl Mesh {
     /// a hint, not a promise.
     #[must_use]
     pub fn who_has(&self, hash: &HashPart) -> Vec<PeerId> {
-        self.inner.shared.who_has(hash.prefix())
+        self.candidates(hash, 0).peers().collect()
+    }
+
+    /// The same with the reasons, ranked for an answer of `bytes` (0: a question).
+    #[must_use]
+    pub fn candidates(&self, hash: &HashPart, bytes: u64) -> Ranking {
+        self.inner.shared.candidates(hash.prefix(), bytes)
+    }
+
+    /// How long to wait for a first byte before asking a second peer, from what was measured.
+    #[must_use]
+    pub fn hedge_delay(&self) -> Duration {
+        self.inner.shared.hedge_delay()
     }
 
     /// Connected, usable peers that announce nothing: the only ones worth asking without a hint.
@@ -283,7 +298,7 @@ fn thread_main(
     runtime.block_on(async {
         match open(shared, sockets) {
             Ok((endpoints, addrs)) => {
-                let _ = shared.endpoints.set(endpoints.clone());
+                lock(&shared.endpoints).clone_from(&endpoints);
                 let discovery = Discovery::start(shared, &addrs);
                 let _ = ready.send(Ok(addrs));
                 serve_until_quit(shared, &endpoints, quitting).await;
@@ -303,6 +318,7 @@ fn thread_main(
             }
         }
     });
+    shared.clear();
     runtime.shutdown_timeout(GOODBYE);
 }
 
@@ -363,8 +379,8 @@ async fn keep_dialling(shared: Arc<Shared>) {
         for (peer, addrs) in due {
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
-                let connected = session::dial(&shared, Some(peer), &addrs).await.is_some();
-                shared.dialled(&peer, connected);
+                let outcome = session::dial(&shared, Some(peer), &addrs).await;
+                shared.dialled(&peer, outcome);
             });
         }
         let later = async {
@@ -384,7 +400,7 @@ async fn keep_dialling(shared: Arc<Shared>) {
 async fn keep_anchor(shared: Arc<Shared>, fixed: StaticPeer) {
     let (mut pause, longest) = ANCHOR_PAUSE;
     loop {
-        if let Some(peer) = session::dial(&shared, None, &[fixed.addr]).await {
+        if let Dialled::Connected(peer) = session::dial(&shared, None, &[fixed.addr]).await {
             pause = ANCHOR_PAUSE.0;
             while let Some(link) = shared.link(&peer) {
                 link.conn.closed().await;

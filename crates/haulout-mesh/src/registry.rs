@@ -1,6 +1,7 @@
 //! Everything the tasks of one mesh share: who is known, who is connected, what they announced.
 //!
-//! Locks are held for look-ups only, never across an await or a call to `Serve`.
+//! Locks are held for look-ups only, never across an await or a call to `Serve`. Whoever needs both takes `hints` before
+//! `peers`.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use haulout_swarm::choose::{self, Ranking};
+use haulout_swarm::directory::{Directory, DirectoryError};
 use haulout_swarm::holdings::Message;
 use haulout_swarm::peers::{PeerTable, State, Verdict};
 use haulout_swarm::{Fault, Now, PeerId};
@@ -16,7 +19,6 @@ use tokio::sync::{Notify, Semaphore, broadcast};
 
 use crate::api::{Asker, Membership, Serve};
 use crate::config::MeshConfig;
-use crate::hints::{Hints, Mismatch};
 use crate::limit::Bucket;
 use crate::narframe::FrameCache;
 use crate::pressure::CpuGauge;
@@ -185,16 +187,28 @@ pub(crate) struct Shared {
     pub(crate) id: PeerId,
     pub(crate) serve: Arc<dyn Serve>,
     pub(crate) started: Instant,
-    pub(crate) endpoints: OnceLock<Vec<Endpoint>>,
+    pub(crate) endpoints: Mutex<Vec<Endpoint>>,
     pub(crate) runtime: OnceLock<tokio::runtime::Handle>,
     pub(crate) peers: Mutex<Peers>,
-    pub(crate) hints: RwLock<Hints>,
+    pub(crate) hints: RwLock<Directory>,
     pub(crate) events: broadcast::Sender<MeshEvent>,
     /// Wakes the task that dials.
     pub(crate) wake: Notify,
     pub(crate) frames: Arc<Semaphore>,
     pub(crate) cache: FrameCache,
     pub(crate) gauge: CpuGauge,
+    pub(crate) dice: AtomicU64,
+}
+
+/// How a dial ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialled {
+    /// There is a connection with this peer now.
+    Connected(PeerId),
+    /// Nobody answered, or not in our language.
+    Failed,
+    /// The peer is in a mesh that we are not in.
+    Unwelcome,
 }
 
 /// What becomes of a new connection.
@@ -312,9 +326,13 @@ impl Shared {
         };
         entry.next_dial = Instant::now() + pause;
         peers.table.disconnected(&link.peer);
-        // The lock order is peers, then hints; nobody takes them the other way round.
-        write(&self.hints).remove(&link.peer);
         drop(peers);
+        let mut hints = write(&self.hints);
+        // Unless the next connection is up already, and its holdings may be in.
+        if self.link(&link.peer).is_none() {
+            hints.remove_peer(&link.peer);
+        }
+        drop(hints);
         self.wake.notify_one();
         true
     }
@@ -403,16 +421,19 @@ impl Shared {
     }
 
     /// Books the end of a dial.
-    pub(crate) fn dialled(&self, peer: &PeerId, connected: bool) {
+    pub(crate) fn dialled(&self, peer: &PeerId, outcome: Dialled) {
         let mut peers = self.lock_peers();
         if let Some(entry) = peers.entries.get_mut(peer) {
             entry.dialling = false;
-            if connected {
-                entry.failures = 0;
-            } else {
-                entry.failures = entry.failures.saturating_add(1);
-            }
-            entry.next_dial = Instant::now() + redial_pause(entry.failures);
+            entry.failures = match outcome {
+                Dialled::Connected(_) => 0,
+                _ => entry.failures.saturating_add(1),
+            };
+            let pause = match outcome {
+                Dialled::Unwelcome => REDIAL_STRANGER,
+                _ => redial_pause(entry.failures),
+            };
+            entry.next_dial = Instant::now() + pause;
         }
         drop(peers);
         self.wake.notify_one();
@@ -421,6 +442,15 @@ impl Shared {
     /// The peer's present connection.
     pub(crate) fn link(&self, peer: &PeerId) -> Option<Arc<Link>> {
         self.lock_peers().entries.get(peer)?.link().cloned()
+    }
+
+    /// Lets go of every socket, so that the ports are free while handles still exist.
+    pub(crate) fn clear(&self) {
+        lock(&self.endpoints).clear();
+        let mut peers = self.lock_peers();
+        for entry in peers.entries.values_mut() {
+            entry.link = None;
+        }
     }
 
     /// Every present connection.
@@ -446,15 +476,26 @@ impl Shared {
         })
     }
 
-    /// Applies holdings that arrived on `link`; ignored unless it is the peer's present connection.
-    pub(crate) fn take_holdings(&self, link: &Arc<Link>, message: Message) -> Result<(), Mismatch> {
-        let peers = self.lock_peers();
-        let current = peers.entries.get(&link.peer).and_then(|entry| entry.link.as_ref());
-        if !current.is_some_and(|current| Arc::ptr_eq(current, link)) {
-            return Ok(());
-        }
-        let count = write(&self.hints).apply(&link.peer, message)?;
-        drop(peers);
+    /// Applies holdings that arrived on `link`; ignored unless it is the peer's present connection. May take some
+    /// milliseconds for a large snapshot: for a blocking thread.
+    pub(crate) fn take_holdings(
+        &self,
+        link: &Arc<Link>,
+        message: &Message,
+    ) -> Result<(), DirectoryError> {
+        let count = {
+            // Both locks, in this order, so that the end of the connection cannot come between.
+            let mut hints = write(&self.hints);
+            let current = self.link(&link.peer);
+            if !current.is_some_and(|current| Arc::ptr_eq(&current, link)) {
+                return Ok(());
+            }
+            match message {
+                Message::Snapshot(snapshot) => drop(hints.apply_snapshot(link.peer, snapshot)?),
+                Message::Delta(delta) => hints.apply_delta(link.peer, delta)?,
+            }
+            hints.entries(&link.peer)
+        };
         self.emit(MeshEvent::Holdings { peer: link.peer, count });
         Ok(())
     }
@@ -493,45 +534,57 @@ impl Shared {
         let _ = self.events.send(event);
     }
 
-    /// Peers to ask for a prefix, best first.
-    pub(crate) fn who_has(&self, prefix: u32) -> Vec<PeerId> {
-        let holders = self.hints.read().unwrap_or_else(PoisonError::into_inner).who_has(prefix);
+    /// Peers to ask for a prefix and `bytes` of content, best first, with reasons.
+    pub(crate) fn candidates(&self, prefix: u32, bytes: u64) -> Ranking {
+        let random = self.random();
+        let holders = read(&self.hints).who_has(prefix, random);
         if holders.is_empty() {
-            return Vec::new();
+            return Ranking::default();
         }
-        self.usable(holders.into_iter())
+        self.rank(holders, bytes, random)
     }
 
-    fn usable(&self, candidates: impl Iterator<Item = PeerId>) -> Vec<PeerId> {
+    fn rank(
+        &self,
+        candidates: impl IntoIterator<Item = PeerId>,
+        bytes: u64,
+        random: u64,
+    ) -> Ranking {
         let now = self.now();
         let peers = self.lock_peers();
-        let mut usable: Vec<(u32, Duration, PeerId)> = candidates
-            .filter_map(|peer| {
-                let link = peers.entries.get(&peer)?.link()?;
-                let record = peers.table.get(&peer)?;
-                let fine = !link.silent.load(Ordering::Relaxed) && record.is_usable(now);
-                fine.then(|| (record.in_flight(), link.conn.rtt(), peer))
-            })
-            .collect();
-        // The least busy first, then the nearest.
-        usable.sort_unstable();
-        usable.into_iter().map(|(.., peer)| peer).collect()
+        let reachable = |peer: &PeerId| {
+            let link = peers.entries.get(peer).and_then(Entry::link);
+            link.is_some_and(|link| !link.silent.load(Ordering::Relaxed))
+        };
+        let reachable: Vec<PeerId> = candidates.into_iter().filter(reachable).collect();
+        choose::rank(&peers.table, reachable, bytes, now, random)
+    }
+
+    pub(crate) fn hedge_delay(&self) -> Duration {
+        choose::hedge_delay(self.lock_peers().table.first_byte())
+    }
+
+    /// Spreads choices; nothing secret hangs on it.
+    fn random(&self) -> u64 {
+        let step = self.dice.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let mixed = (step ^ (step >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed ^ (mixed >> 27)
     }
 
     /// Connected, usable peers without holdings.
     pub(crate) fn unannounced(&self) -> Vec<PeerId> {
-        let candidates: Vec<PeerId> = {
-            let peers = self.lock_peers();
-            let hints = self.hints.read().unwrap_or_else(PoisonError::into_inner);
-            peers.entries.keys().filter(|peer| hints.count(peer).is_none()).copied().collect()
+        let connected: Vec<PeerId> = self.links().iter().map(|link| link.peer).collect();
+        let silent: Vec<PeerId> = {
+            let hints = read(&self.hints);
+            connected.into_iter().filter(|peer| hints.version(peer).is_none()).collect()
         };
-        self.usable(candidates.into_iter())
+        self.rank(silent, 0, self.random()).peers().collect()
     }
 
     pub(crate) fn views(&self) -> Vec<PeerView> {
         let now = self.now();
+        let hints = read(&self.hints);
         let peers = self.lock_peers();
-        let hints = self.hints.read().unwrap_or_else(PoisonError::into_inner);
         let mut views: Vec<PeerView> = peers
             .entries
             .iter()
@@ -542,7 +595,7 @@ impl Shared {
     }
 }
 
-fn view(peer: &PeerId, entry: &Entry, table: &PeerTable, hints: &Hints, now: Now) -> PeerView {
+fn view(peer: &PeerId, entry: &Entry, table: &PeerTable, hints: &Directory, now: Now) -> PeerView {
     let link = entry.link();
     let banned_for = match table.state(peer, now) {
         Some(State::Banned { until, .. }) => Some(until.since(now)),
@@ -564,7 +617,7 @@ fn view(peer: &PeerId, entry: &Entry, table: &PeerTable, hints: &Hints, now: Now
         membership: link.map_or(entry.membership, |link| link.membership),
         state,
         rtt: link.map(|link| link.conn.rtt()),
-        holdings: hints.count(peer),
+        holdings: hints.version(peer).map(|_| hints.entries(peer)),
         bytes_given: entry.stats.given.load(Ordering::Relaxed),
         bytes_taken: entry.stats.taken.load(Ordering::Relaxed),
         wire_sent: wire.as_ref().map_or(0, |wire| wire.udp_tx.bytes),
@@ -608,4 +661,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use haulout_swarm::directory::DirectoryError;
 use haulout_swarm::holdings::{DELTA_BYTES_MAX, Message, SNAPSHOT_BYTES_MAX, Update};
 use haulout_swarm::{Fault, PeerId};
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
@@ -19,7 +20,7 @@ use crate::config::Strangers;
 use crate::frames::{FrameError, HELLO_BODY_MAX, Hello, MINOR_VERSION, UNI_HOLDINGS, checked_len};
 use crate::limit::Bucket;
 use crate::membership::{EXPORTER_LABEL, EXPORTER_LEN, Role};
-use crate::registry::{Adopted, DUPLICATE_GRACE, Link, Shared, closed_with, code};
+use crate::registry::{Adopted, DUPLICATE_GRACE, Dialled, Link, Shared, closed_with, code, lock};
 use crate::serve;
 use crate::tls::{SERVER_NAME, peer_of};
 use crate::transport;
@@ -57,14 +58,17 @@ enum HelloError {
 }
 
 /// Dials a peer at several addresses, the next one starting a little after the last; the first that answers wins.
-/// Returns whose connection came up.
+///
 pub(crate) async fn dial(
     shared: &Arc<Shared>,
     expected: Option<PeerId>,
     addrs: &[SocketAddr],
-) -> Option<PeerId> {
+) -> Dialled {
     let (connections, _) = shared.connection_counts(std::net::Ipv4Addr::UNSPECIFIED.into());
-    let config = transport::client_config(&shared.config.identity, expected, connections).ok()?;
+    let Ok(config) = transport::client_config(&shared.config.identity, expected, connections)
+    else {
+        return Dialled::Failed;
+    };
     let mut attempts = JoinSet::new();
     for (index, addr) in addrs.iter().enumerate() {
         let Some(endpoint) = endpoint_for(shared, *addr) else {
@@ -80,15 +84,25 @@ pub(crate) async fn dial(
     while let Some(attempt) = attempts.join_next().await {
         if let Ok(Some(conn)) = attempt {
             attempts.abort_all();
-            return established(shared, conn, Role::Dialler).await;
+            let watched = conn.clone();
+            return match established(shared, conn, Role::Dialler).await {
+                Some(peer) => Dialled::Connected(peer),
+                None if told_stranger(&watched) => Dialled::Unwelcome,
+                None => Dialled::Failed,
+            };
         }
     }
-    None
+    Dialled::Failed
+}
+
+/// Whether the other end closed because we are strangers to its mesh.
+fn told_stranger(conn: &Connection) -> bool {
+    conn.close_reason().as_ref().and_then(closed_with) == Some(code::STRANGER)
 }
 
 /// The endpoint whose socket can reach this address.
 fn endpoint_for(shared: &Shared, addr: SocketAddr) -> Option<Endpoint> {
-    let endpoints = shared.endpoints.get()?;
+    let endpoints = lock(&shared.endpoints);
     let local = |endpoint: &&Endpoint| endpoint.local_addr().ok();
     // A wildcard socket first: one bound to a single address reaches only its own network.
     let fits = |endpoint: &&Endpoint| {
@@ -292,6 +306,7 @@ async fn accept_holdings(shared: Arc<Shared>, link: Arc<Link>) {
             Err(HoldingsEnd::Resync) => {
                 let _ = recv.stop(VarInt::from_u32(RESYNC));
             }
+            Err(HoldingsEnd::NoRoom) => return,
             Err(HoldingsEnd::Bad(reason)) => {
                 shared.blame(&link.peer, Fault::ProtocolViolation, Some(&reason));
                 return;
@@ -302,7 +317,10 @@ async fn accept_holdings(shared: Arc<Shared>, link: Arc<Link>) {
 
 /// Why reading a holdings stream ended before the peer ended it.
 enum HoldingsEnd {
+    /// A delta without its base: the peer should start again.
     Resync,
+    /// The directory is full: do without this peer's holdings.
+    NoRoom,
     Bad(String),
 }
 
@@ -334,13 +352,19 @@ async fn read_holdings(
         let Ok(Ok(body)) = timeout(HOLDINGS_TIMEOUT, read_body(recv, len)).await else {
             return Ok(());
         };
-        let decoded = tokio::task::spawn_blocking(move || Message::decode(&body)).await;
-        let message = match decoded {
-            Ok(Ok(message)) => message,
-            Ok(Err(error)) => return Err(HoldingsEnd::Bad(error.to_string())),
-            Err(_) => return Ok(()),
-        };
-        shared.take_holdings(link, message).map_err(|_| HoldingsEnd::Resync)?;
+        let (shared, link) = (Arc::clone(shared), Arc::clone(link));
+        let applied = tokio::task::spawn_blocking(move || {
+            let message =
+                Message::decode(&body).map_err(|error| HoldingsEnd::Bad(error.to_string()))?;
+            shared.take_holdings(&link, &message).map_err(|error| match error {
+                DirectoryError::NoSnapshot | DirectoryError::WrongBase { .. } => {
+                    HoldingsEnd::Resync
+                }
+                DirectoryError::Full => HoldingsEnd::NoRoom,
+                error => HoldingsEnd::Bad(error.to_string()),
+            })
+        });
+        applied.await.unwrap_or(Err(HoldingsEnd::NoRoom))?;
     }
 }
 
