@@ -1,5 +1,11 @@
 //! A small world for the tests: an agent's content in memory, and meshes on loopback.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses a part of this"
+)]
 
 use std::collections::HashMap;
 use std::io;
@@ -30,7 +36,7 @@ impl Item {
     pub fn new(seed: u32, size: usize, public: bool) -> Self {
         let nar = text(seed, size);
         let mut hash = [0; 20];
-        hash[..32.min(20)].copy_from_slice(&blake3::hash(&seed.to_be_bytes()).as_bytes()[..20]);
+        hash.copy_from_slice(&blake3::hash(&seed.to_be_bytes()).as_bytes()[..20]);
         let path =
             StorePath::new(HashPart::from_bytes(hash), format!("item-{seed}").parse().unwrap());
         let info = PathInfo {
