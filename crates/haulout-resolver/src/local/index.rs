@@ -93,7 +93,7 @@ impl Index {
     pub(crate) fn insert(&mut self, paths: impl IntoIterator<Item = (HashPart, Standing)>) {
         self.entries.extend(paths.into_iter().map(|(hash, standing)| Entry { hash, standing }));
         // Sorted runs: the standard sort notices and merges.
-        self.entries.sort_by(|a, b| a.hash.cmp(&b.hash));
+        self.entries.sort_by_key(|entry| entry.hash);
     }
 
     /// How many paths there are.

@@ -33,6 +33,9 @@ const TREE_READ: usize = 1 << 20;
 /// Trees being computed at the same time; more askers wait on the same ones.
 const TREES_AT_ONCE: usize = 64;
 
+/// A tree that is being computed; everybody who wants it waits here.
+type Making = Arc<OnceLock<Option<Arc<NarTree>>>>;
+
 /// The machine's own store.
 pub struct LocalStore {
     database: Arc<Database>,
@@ -43,7 +46,7 @@ pub struct LocalStore {
     infos: Bounded<HashPart, Arc<PathInfo>>,
     layouts: Arc<Layouts>,
     trees: Arc<Trees>,
-    making: Mutex<HashMap<NarHash, Arc<OnceLock<Option<Arc<NarTree>>>>>>,
+    making: Mutex<HashMap<NarHash, Making>>,
     strangers: Arc<HoldingsFeed>,
     members: Arc<HoldingsFeed>,
     stats: Arc<Stats>,

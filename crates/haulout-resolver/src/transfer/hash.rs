@@ -23,8 +23,8 @@ pub(crate) struct WholeHash {
 }
 
 enum State {
-    Idle(Context),
-    Busy(JoinHandle<Context>),
+    Idle(Box<Context>),
+    Busy(JoinHandle<Box<Context>>),
     /// The blocking thread was lost (the runtime shuts down): no hash will
     /// ever match.
     Lost,
@@ -32,7 +32,11 @@ enum State {
 
 impl WholeHash {
     pub(crate) fn new() -> Self {
-        Self { state: State::Idle(Context::new(&SHA256)), backlog: Vec::new(), waiting: 0 }
+        Self {
+            state: State::Idle(Box::new(Context::new(&SHA256))),
+            backlog: Vec::new(),
+            waiting: 0,
+        }
     }
 
     /// Adds the next bytes of the NAR. Waits only while the hash is more

@@ -38,7 +38,7 @@ const STALLED: Duration = Duration::from_millis(1500);
 type Step = Pin<Box<dyn Future<Output = (RequestId, PeerId, Outcome)> + Send>>;
 
 enum Outcome {
-    Got(Feed, SmallVec<[Checked; 2]>),
+    Got(Box<Feed>, SmallVec<[Checked; 2]>),
     Done,
     Failed(FeedError),
 }
@@ -164,7 +164,7 @@ impl<'t> Multi<'t> {
         let step: Step = Box::pin(async move {
             let opened = Feed::open(&*shared.peers, peer, key, range, Some(tree)).await;
             match opened {
-                Ok(feed) => advance(segment.id, peer, feed).await,
+                Ok(feed) => advance(segment.id, peer, Box::new(feed)).await,
                 Err(error) => (segment.id, peer, Outcome::Failed(error)),
             }
         });
@@ -242,7 +242,7 @@ impl<'t> Multi<'t> {
     }
 }
 
-async fn advance(id: RequestId, peer: PeerId, mut feed: Feed) -> (RequestId, PeerId, Outcome) {
+async fn advance(id: RequestId, peer: PeerId, mut feed: Box<Feed>) -> (RequestId, PeerId, Outcome) {
     match feed.next().await {
         Ok(Some(good)) => (id, peer, Outcome::Got(feed, good)),
         Ok(None) => (id, peer, Outcome::Done),

@@ -1,0 +1,137 @@
+//! Real stores, the real mesh over loopback: what A holds, B resolves.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use haulout_mesh::{Identity, Mesh, MeshConfig, StaticPeer};
+use haulout_nix::db::StoreLocation;
+use haulout_nix::{KeySet, NarHash, PathInfo, SecretKey};
+use haulout_resolver::{Resolver, ResolverConfig, Serving};
+use haulout_sample::{Sample, SampleSpec, SampleStore};
+
+fn key() -> SecretKey {
+    SecretKey::from_seed("office-1", [7; 32]).unwrap()
+}
+
+struct Agent {
+    resolver: Resolver,
+    mesh: Mesh,
+}
+
+impl Agent {
+    async fn start(root: &Path, seed: u8, peers: &[&Self]) -> Self {
+        let mut keys = KeySet::new();
+        keys.insert(key().public_key().clone());
+        let config = ResolverConfig::new(StoreLocation::chroot(root), keys);
+        let serving = Serving::open(&config).unwrap();
+        let mut mesh_config = MeshConfig::new(Identity::from_seed([seed; 32]).unwrap());
+        mesh_config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        mesh_config.mdns = false;
+        mesh_config.static_peers = peers
+            .iter()
+            .map(|peer| StaticPeer { addr: peer.mesh.local_addrs()[0], key: None })
+            .collect();
+        let mesh = Mesh::start(mesh_config, serving.serve()).await.unwrap();
+        Self { resolver: Resolver::start(&config, serving, Arc::new(mesh.clone())), mesh }
+    }
+
+    async fn knows(&self, info: &PathInfo, holders: usize) {
+        let begun = Instant::now();
+        while self.mesh.who_has(&info.path.hash_part()).len() < holders {
+            assert!(begun.elapsed() < Duration::from_secs(10), "holdings did not arrive");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn nar(&self, info: &PathInfo, from: u64) -> Option<Vec<u8>> {
+        let mut body = self.resolver.nar(info.path.hash_part(), info.nar_hash, from).await?;
+        assert_eq!(body.size, info.nar_size);
+        let mut all = Vec::new();
+        while let Some(piece) = body.stream.next().await {
+            all.extend_from_slice(&piece.unwrap());
+        }
+        Some(all)
+    }
+}
+
+fn office(dir: &Path, paths: usize, bytes: u64) -> SampleStore {
+    let key = key();
+    Sample::generate(dir, SampleSpec { unsigned: 1, ..SampleSpec::new(3, paths, bytes, &key) })
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_signed_in_one_store_is_resolved_by_another_machine() {
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = office(dir_a.path(), 120, 24 << 20);
+    let a = Agent::start(dir_a.path(), 1, &[]).await;
+    let b = Agent::start(dir_b.path(), 2, &[&a]).await;
+    let signed = |info: &&PathInfo| !info.signatures.is_empty();
+    let shared: Vec<&PathInfo> = store.paths.iter().filter(signed).collect();
+    b.knows(shared[0], 1).await;
+    for info in store.paths.iter().rev() {
+        let found = b.resolver.path_info(info.path.hash_part()).await;
+        if info.signatures.is_empty() {
+            assert!(found.is_none(), "{} is not signed and stays where it is", info.path);
+            assert!(b.nar(info, 0).await.is_none());
+            continue;
+        }
+        let found = found.unwrap_or_else(|| panic!("{} was not found", info.path));
+        assert_eq!(*found, *info);
+        let nar = b.nar(info, 0).await.unwrap();
+        assert_eq!(NarHash::of(&nar), info.nar_hash);
+        let half = info.nar_size / 2;
+        assert!(b.nar(info, half).await.unwrap() == nar[usize::try_from(half).unwrap()..]);
+    }
+    let stats = b.resolver.stats();
+    assert!(
+        stats.info_memory.get() > stats.info_peers.get(),
+        "most infos came ahead: {} of memory, {} asked for",
+        stats.info_memory.get(),
+        stats.info_peers.get()
+    );
+    a.mesh.shutdown().await;
+    b.mesh.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_machines_serve_a_third_and_the_death_of_one_is_not_noticed() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let store = office(dirs[0].path(), 40, 160 << 20);
+    office(dirs[1].path(), 40, 160 << 20);
+    let a = Agent::start(dirs[0].path(), 1, &[]).await;
+    let b = Agent::start(dirs[1].path(), 2, &[]).await;
+    let c = Agent::start(dirs[2].path(), 3, &[&a, &b]).await;
+    let big = store.paths.iter().max_by_key(|info| info.nar_size).unwrap();
+    c.knows(big, 2).await;
+    let nar = c.nar(big, 0).await.unwrap();
+    assert_eq!(NarHash::of(&nar), big.nar_hash);
+    let views = c.mesh.peers();
+    assert!(views.iter().all(|view| view.bytes_taken > 0), "both gave something");
+
+    // Once more, and A goes in the middle.
+    let mut body = c.resolver.nar(big.path.hash_part(), big.nar_hash, 0).await.unwrap();
+    let mut all = body.stream.next().await.unwrap().unwrap().to_vec();
+    a.mesh.shutdown().await;
+    while let Some(piece) = body.stream.next().await {
+        all.extend_from_slice(&piece.unwrap());
+    }
+    assert!(all == nar);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_own_store_answers_what_is_trusted_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = office(dir.path(), 30, 4 << 20);
+    let a = Agent::start(dir.path(), 1, &[]).await;
+    for info in &store.paths {
+        let found = a.resolver.path_info(info.path.hash_part()).await;
+        assert_eq!(found.is_some(), !store.unsigned.contains(&info.path), "{}", info.path);
+        if found.is_some() {
+            assert_eq!(NarHash::of(&a.nar(info, 0).await.unwrap()), info.nar_hash);
+        }
+    }
+}
