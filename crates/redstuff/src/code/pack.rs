@@ -1,0 +1,94 @@
+//! How symbols are laid out in 64-byte blocks.
+//!
+//! The code works on 16-bit elements, each independently of the others. Within a
+//! symbol, full 64-byte blocks hold 32 low bytes, then 32 high bytes; a shorter last
+//! block of `L` bytes holds `L/2` low, then `L/2` high bytes. When several symbols
+//! share a shard, their short ends are packed together so that no work is done on
+//! filling.
+
+use super::Block;
+
+/// The layout of symbols of one size.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout {
+    size: usize,
+    /// Full blocks in a symbol.
+    full: usize,
+    /// Elements after the full blocks; at most 31.
+    tail: usize,
+}
+
+impl Layout {
+    pub(crate) fn new(size: usize) -> Self {
+        debug_assert!(size.is_multiple_of(2));
+        Self {
+            size,
+            full: size / 64,
+            tail: size % 64 / 2,
+        }
+    }
+
+    /// Blocks that `count` symbols take.
+    pub(crate) fn blocks(&self, count: usize) -> usize {
+        count * self.full + (count * self.tail).div_ceil(32)
+    }
+
+    /// Most symbols that fit in `blocks` blocks, at least one.
+    pub(crate) fn count(&self, blocks: usize) -> usize {
+        (blocks * 32 / (self.full * 32 + self.tail)).max(1)
+    }
+
+    /// Writes symbols that follow each other in `symbols`, starting with symbol `first` of the shard.
+    pub(crate) fn pack(&self, symbols: &[u8], first: usize, count: usize, out: &mut [Block]) {
+        if self.tail == 0 {
+            out.as_flattened_mut()[first * self.size..][..symbols.len()].copy_from_slice(symbols);
+            return;
+        }
+        let (full, ends) = out.split_at_mut(count * self.full);
+        for (i, symbol) in symbols.chunks_exact(self.size).enumerate() {
+            let (head, end) = symbol.split_at(self.full * 64);
+            let (low, high) = end.split_at(self.tail);
+            let index = first + i;
+            full[index * self.full..][..self.full]
+                .as_flattened_mut()
+                .copy_from_slice(head);
+            self.for_tail(index, |block, at, part| {
+                ends[block][at..][..part.len()].copy_from_slice(&low[part.clone()]);
+                ends[block][32 + at..][..part.len()].copy_from_slice(&high[part]);
+            });
+        }
+    }
+
+    /// Reads symbols `first..` of a shard of `count` symbols into `symbols`, one after the other.
+    pub(crate) fn unpack(&self, blocks: &[Block], first: usize, count: usize, symbols: &mut [u8]) {
+        if self.tail == 0 {
+            let from = &blocks.as_flattened()[first * self.size..];
+            symbols.copy_from_slice(&from[..symbols.len()]);
+            return;
+        }
+        let (full, ends) = blocks.split_at(count * self.full);
+        for (i, symbol) in symbols.chunks_exact_mut(self.size).enumerate() {
+            let (head, end) = symbol.split_at_mut(self.full * 64);
+            let (low, high) = end.split_at_mut(self.tail);
+            let index = first + i;
+            head.copy_from_slice(full[index * self.full..][..self.full].as_flattened());
+            self.for_tail(index, |block, at, part| {
+                low[part.clone()].copy_from_slice(&ends[block][at..][..part.len()]);
+                high[part.clone()].copy_from_slice(&ends[block][32 + at..][..part.len()]);
+            });
+        }
+    }
+
+    /// Calls `f` with the block, the offset in it, and the elements of the symbol's end
+    /// that go there: one call, or two where it crosses into the next block.
+    #[inline]
+    fn for_tail(&self, index: usize, mut f: impl FnMut(usize, usize, std::ops::Range<usize>)) {
+        let start = index * self.tail;
+        let (block, at) = (start / 32, start % 32);
+        let here = self.tail.min(32 - at);
+        f(block, at, 0..here);
+        if here < self.tail {
+            f(block + 1, 0, here..self.tail);
+        }
+    }
+}
