@@ -6,6 +6,8 @@ mod layouts;
 mod serve;
 mod share;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
