@@ -25,8 +25,13 @@ fn secret(text: &str) -> MeshSecret {
 fn raw_endpoint(identity: &Identity) -> Endpoint {
     let bound = transport::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let server = transport::server_config(identity, 8).unwrap();
-    Endpoint::new(transport::endpoint_config(), Some(server), bound.socket, Arc::new(TokioRuntime))
-        .unwrap()
+    Endpoint::new(
+        transport::endpoint_config(identity),
+        Some(server),
+        bound.socket,
+        Arc::new(TokioRuntime),
+    )
+    .unwrap()
 }
 
 async fn raw_dial(endpoint: &Endpoint, identity: &Identity, addr: SocketAddr) -> Connection {
@@ -452,4 +457,64 @@ async fn slow_openers_are_let_go() {
     assert_eq!(crate::registry::closed_with(&reason), Some(code::TIMEOUT));
     assert!(started.elapsed() < Duration::from_secs(4));
     assert!(mesh.peers().is_empty());
+}
+
+/// Says hello to the mesh that dials `endpoint`, and keeps the connection.
+async fn greet(endpoint: &Endpoint) -> Connection {
+    let conn = endpoint.accept().await.unwrap().await.unwrap();
+    let (mut send, mut recv) = conn.accept_bi().await.unwrap();
+    read_raw_hello(&mut recv).await;
+    send.write_all(&Hello { minor: 0, proof: None }.encode()).await.unwrap();
+    send.finish().unwrap();
+    conn
+}
+
+#[test]
+fn a_peer_that_crashed_is_back_at_once() {
+    let build = || {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    };
+    let outer = build();
+    // The mesh dials, and its connections are the ones to keep: the hard case.
+    let (first, second) = (identity(1), identity(2));
+    let (mesh_key, peer) = if first.id() < second.id() { (1, second) } else { (2, first) };
+    let doomed = build();
+    let (endpoint, addr) = doomed.block_on(async {
+        let endpoint = raw_endpoint(&peer);
+        let addr = endpoint.local_addr().unwrap();
+        (endpoint, addr)
+    });
+    let mut dialling = config(mesh_key);
+    dialling.static_peers.push(StaticPeer { addr, key: Some(peer.id()) });
+    let mesh = outer.block_on(start(dialling, &World::new([])));
+    let conn = doomed.block_on(greet(&endpoint));
+    let connected = || mesh.peers().iter().any(|peer| peer.state == PeerState::Connected);
+    outer.block_on(eventually("connected", connected));
+    // The process dies: nothing is said, the socket is closed by the kernel.
+    let runtime_gone = std::thread::spawn(move || {
+        doomed.shutdown_background();
+        drop((conn, endpoint));
+    });
+    runtime_gone.join().unwrap();
+    outer.block_on(async {
+        let started = Instant::now();
+        let bound = loop {
+            match transport::bind(addr) {
+                Ok(bound) => break bound,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let server = transport::server_config(&peer, 8).unwrap();
+        let endpoint = Endpoint::new(
+            transport::endpoint_config(&peer),
+            Some(server),
+            bound.socket,
+            Arc::new(TokioRuntime),
+        )
+        .unwrap();
+        // The mesh notices by its next keep-alive at the latest, and dials again.
+        let _conn = tokio::time::timeout(Duration::from_secs(6), greet(&endpoint)).await.unwrap();
+        println!("back after {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(5));
+    });
 }

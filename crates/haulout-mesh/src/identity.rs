@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use haulout_swarm::PeerId;
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
@@ -156,6 +157,14 @@ impl Identity {
     #[must_use]
     pub fn id(&self) -> PeerId {
         self.id
+    }
+
+    /// A key for another purpose, the same after every start.
+    pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.seed[..]);
+        let mut out = [0; 32];
+        out.copy_from_slice(hmac::sign(&key, purpose).as_ref());
+        out
     }
 
     /// PKCS#8 form for the TLS library.

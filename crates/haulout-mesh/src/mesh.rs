@@ -332,7 +332,7 @@ fn open(
     for bound in sockets {
         let server = transport::server_config(&shared.config.identity, limits.handshakes)?;
         let endpoint = Endpoint::new(
-            transport::endpoint_config(),
+            transport::endpoint_config(&shared.config.identity),
             Some(server),
             bound.socket,
             Arc::new(TokioRuntime),

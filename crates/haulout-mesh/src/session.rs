@@ -198,6 +198,9 @@ async fn established(shared: &Arc<Shared>, conn: Connection, role: Role) -> Opti
             Some(peer)
         }
         Adopted::Superseded => {
+            if let Some(kept) = shared.link(&peer) {
+                poke(kept);
+            }
             // The other end may have asked something on it already: answer that, then close.
             let requests = tokio::spawn(accept_requests(Arc::clone(shared), Arc::clone(&link)));
             close_later(link);
@@ -209,6 +212,20 @@ async fn established(shared: &Arc<Shared>, conn: Connection, role: Role) -> Opti
             None
         }
     }
+}
+
+/// Sends something on a connection that is preferred to a new one. If the peer has lost it (a crash, a restart), it says so
+/// with a stateless reset, and its next dial is taken.
+fn poke(link: Arc<Link>) {
+    /// A kind of one-way stream that every version ignores.
+    const NOTHING: u8 = 0;
+    tokio::spawn(async move {
+        if let Ok(mut send) = link.conn.open_uni().await {
+            let _ = send.write_all(&[NOTHING]).await;
+            let _ = send.finish();
+            let _ = timeout(HELLO_TIMEOUT, send.stopped()).await;
+        }
+    });
 }
 
 fn close_later(link: Arc<Link>) {

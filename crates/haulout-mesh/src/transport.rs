@@ -9,9 +9,11 @@ use haulout_swarm::PeerId;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
-    VarInt,
+    ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
+    MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
 };
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::StartError;
@@ -110,9 +112,39 @@ pub(crate) fn client_config(
     Ok(config)
 }
 
+/// Random connection ids. quinn's own carry a check value under a key of this run, by which it ignores packets for the
+/// connections of an earlier run instead of resetting those.
+#[derive(Debug)]
+struct RandomIds;
+
+/// Bytes of a connection id: as quinn's own.
+const CONNECTION_ID_LEN: usize = 8;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut bytes = [0; CONNECTION_ID_LEN];
+        // Without random numbers TLS does not come this far.
+        let _ = SystemRandom::new().fill(&mut bytes);
+        ConnectionId::new(&bytes)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
 /// Settings of the endpoint itself.
-pub(crate) fn endpoint_config() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+///
+/// The key for stateless resets derives from the identity: after a crash the next process tells peers at once that their
+/// connections to the last one are gone, instead of leaving them to time out.
+pub(crate) fn endpoint_config(identity: &Identity) -> EndpointConfig {
+    let reset = identity.derive(b"haulout quic stateless reset");
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
+    config.cid_generator(|| Box::new(RandomIds));
     // Cannot fail: the value is above the 1200 bytes QUIC demands.
     let _ = config.max_udp_payload_size(MTU_MAX);
     config

@@ -3,11 +3,7 @@ use crate::tree::NarTreeBuilder;
 use proptest::prelude::*;
 
 fn key(nar_size: u64) -> NarKey {
-    NarKey {
-        path: HashPart::from_bytes([1; 20]),
-        nar_hash: NarHash::from_bytes([2; 32]),
-        nar_size,
-    }
+    NarKey { path: HashPart::from_bytes([1; 20]), nar_hash: NarHash::from_bytes([2; 32]), nar_size }
 }
 
 fn decode(bytes: &[u8]) -> Result<Request, FrameError> {
