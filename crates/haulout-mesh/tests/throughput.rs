@@ -1,6 +1,8 @@
 //! How fast NARs move between two agents of one process on loopback, and what that costs. Run by hand:
 //! `cargo test --release -p haulout-mesh --test throughput -- --ignored --nocapture`
 
+#![allow(clippy::unwrap_used, reason = "a measurement may end by panic")]
+
 mod support;
 
 use std::sync::Arc;
