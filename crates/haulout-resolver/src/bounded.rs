@@ -75,11 +75,13 @@ impl<K: Hash + Eq, V: Clone> Bounded<K, V> {
     }
 
     /// How many entries there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.lock().map.len()
     }
 
     /// The weight of all entries, in bytes.
+    #[cfg(test)]
     pub(crate) fn weight(&self) -> usize {
         self.lock().weight
     }

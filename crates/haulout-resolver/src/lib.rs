@@ -10,6 +10,7 @@
 //! | `resolver` | all of it together; the [`haulout_gateway::Substituter`] |
 
 mod bounded;
+mod disk;
 mod local;
 mod lookup;
 pub mod peers;

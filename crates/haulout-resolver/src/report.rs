@@ -25,6 +25,14 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         paths_total: Some(total as u64),
         paths_shared: Some(shared as u64),
     };
+    if let Some(cache) = inner.disk.cache() {
+        let stats = cache.stats();
+        about.cache.used_bytes = stats.used_bytes;
+        about.cache.quota_bytes = stats.quota_bytes;
+        about.cache.nars = stats.nars;
+        about.cache.narinfos = stats.narinfos;
+        about.cache.paused = stats.paused;
+    }
     let stats = &inner.stats;
     about.counters.nars_by_source =
         SourceCounts { store: stats.nar_store.get(), cache: 0, peers: stats.nar_peers.get() };
@@ -116,6 +124,7 @@ pub(crate) async fn why(resolver: &Resolver, hash: HashPart) -> WhyReport {
     report.in_own_store = own.is_some();
     report.shared_with = shared_with.into_iter().map(str::to_owned).collect();
     report.candidates = candidates(inner, &hash);
+    report.cached.narinfo = inner.disk.info(&hash).is_some();
     let found = resolver.origin(hash, None).await;
     let trust = inner.trust.load_full();
     let info = found.as_ref().map(|origin| std::sync::Arc::clone(origin.info())).or(own);

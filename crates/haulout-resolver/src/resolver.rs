@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use haulout_cache::Cache;
 use haulout_gateway::api::AgentStatus;
 use haulout_gateway::{Cut, NarBody};
 use haulout_mesh::NarKey;
 use haulout_nix::db::{DbError, StoreLocation};
 use haulout_nix::{HashPart, KeySet, NarHash, PathInfo};
 
+use crate::disk::Disk;
 use crate::local::{LocalStore, Poke, SharePolicy, follow};
 use crate::lookup::Lookup;
 use crate::peers::Peers;
@@ -23,7 +25,7 @@ use crate::trees::Trees;
 use crate::trust::Trust;
 
 /// What the resolver needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ResolverConfig {
     /// The machine's own store.
     pub store: StoreLocation,
@@ -35,6 +37,9 @@ pub struct ResolverConfig {
     pub budget_bytes: u64,
     /// Where disputed NARs are put aside, in files without names.
     pub spool_dir: PathBuf,
+    /// Where verified infos and trees are remembered over a restart. The
+    /// resolver writes it out every few seconds and when it ends.
+    pub cache: Option<Cache>,
 }
 
 impl ResolverConfig {
@@ -48,6 +53,7 @@ impl ResolverConfig {
             share,
             budget_bytes: BUDGET_BYTES,
             spool_dir: std::env::temp_dir(),
+            cache: None,
         }
     }
 }
@@ -70,6 +76,7 @@ pub struct Serving {
     pub(crate) local: Arc<LocalStore>,
     pub(crate) trees: Arc<Trees>,
     pub(crate) stats: Arc<Stats>,
+    disk: Disk,
     poke: Poke,
 }
 
@@ -80,7 +87,8 @@ impl Serving {
     /// # Errors
     /// See [`StartError`]. A store that does not exist is empty.
     pub fn open(config: &ResolverConfig) -> Result<Self, StartError> {
-        let (trees, stats) = (Arc::new(Trees::new()), Arc::new(Stats::default()));
+        let disk = Disk::new(config.cache.clone());
+        let (trees, stats) = (Arc::new(Trees::new(disk.clone())), Arc::new(Stats::default()));
         let local = LocalStore::open(
             &config.store,
             config.share.clone(),
@@ -88,8 +96,9 @@ impl Serving {
             Arc::clone(&stats),
         )?;
         let local = Arc::new(local);
-        let poke = follow(&local)?;
-        Ok(Self { local, trees, stats, poke })
+        let to_write = disk.clone();
+        let poke = follow(&local, Box::new(move || to_write.tick()))?;
+        Ok(Self { local, trees, stats, disk, poke })
     }
 
     /// What to give [`haulout_mesh::Mesh::start`].
@@ -116,7 +125,7 @@ pub(crate) struct Inner {
     pub(crate) lookup: Lookup,
     pub(crate) transfers: Transfers,
     pub(crate) peers: Arc<dyn Peers>,
-    pub(crate) trees: Arc<Trees>,
+    pub(crate) disk: Disk,
     pub(crate) stats: Arc<Stats>,
     pub(crate) reasons: Arc<Reasons>,
     pub(crate) about: Mutex<AgentStatus>,
@@ -142,7 +151,7 @@ impl Resolver {
     /// Starts to resolve, with `peers` (normally the mesh that `serving` was
     /// given to).
     pub fn start(config: &ResolverConfig, serving: Serving, peers: Arc<dyn Peers>) -> Self {
-        let Serving { local, trees, stats, poke } = serving;
+        let Serving { local, trees, stats, disk, poke } = serving;
         let trust =
             Trust { store_dir: config.store.store_dir.clone(), keys: config.trusted_keys.clone() };
         let trust = Arc::new(ArcSwap::from_pointee(trust));
@@ -150,6 +159,7 @@ impl Resolver {
         let lookup = Lookup::new(
             Arc::clone(&peers),
             Arc::clone(&trust),
+            disk.clone(),
             Arc::clone(&stats),
             Arc::clone(&reasons),
         );
@@ -157,7 +167,7 @@ impl Resolver {
         let transfers = Transfers::new(
             Arc::clone(&peers),
             Budget::new(config.budget_bytes),
-            Arc::clone(&trees),
+            trees,
             Arc::clone(&stats),
             Arc::clone(&reasons),
             &config.spool_dir,
@@ -171,7 +181,7 @@ impl Resolver {
             lookup,
             transfers,
             peers,
-            trees,
+            disk,
             stats,
             reasons,
             about: Mutex::default(),

@@ -1,5 +1,7 @@
 //! Real stores, the real mesh over loopback: what A holds, B resolves.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use haulout_mesh::Membership;
 use haulout_nix::HashPart;
@@ -16,7 +16,12 @@ pub(crate) const POLL_EVERY: Duration = Duration::from_secs(1);
 /// How soon after a NAR was delivered the store is looked at, so that peers
 /// learn quickly what they can have from here. Nix needs a moment to register
 /// the path.
-pub(crate) const POLL_SOON: Duration = Duration::from_millis(100);
+pub(crate) const POLL_SOON: Duration = Duration::from_millis(200);
+/// How often the cache is written out.
+const WRITE_EVERY: Duration = Duration::from_secs(5);
+
+/// Writes out what is remembered.
+pub(crate) type Write = Box<dyn Fn() + Send>;
 
 /// Asks the following thread to look soon. The thread ends when this is gone.
 #[derive(Clone, Debug)]
@@ -31,16 +36,21 @@ impl Poke {
     }
 }
 
-/// Starts the thread that follows the store.
-pub(crate) fn follow(store: &Arc<LocalStore>) -> std::io::Result<Poke> {
+/// Starts the thread that follows the store and writes out, now and then and
+/// at the end, what is remembered.
+pub(crate) fn follow(store: &Arc<LocalStore>, write: Write) -> std::io::Result<Poke> {
     let (poke, pokes) = sync_channel(1);
     let store = Arc::downgrade(store);
-    std::thread::Builder::new().name("haulout-store".into()).spawn(move || run(&store, &pokes))?;
+    std::thread::Builder::new().name("haulout-store".into()).spawn(move || {
+        run(&store, &pokes, &write);
+        write();
+    })?;
     Ok(Poke(poke))
 }
 
-fn run(store: &Weak<LocalStore>, pokes: &Receiver<()>) {
+fn run(store: &Weak<LocalStore>, pokes: &Receiver<()>, write: &Write) {
     let mut failing = false;
+    let mut written = Instant::now();
     loop {
         match pokes.recv_timeout(POLL_EVERY) {
             Ok(()) => std::thread::sleep(POLL_SOON),
@@ -56,6 +66,10 @@ fn run(store: &Weak<LocalStore>, pokes: &Receiver<()>) {
                 tracing::warn!(%error, "cannot follow the store database, will go on trying");
             }
             Err(_) => {}
+        }
+        if written.elapsed() >= WRITE_EVERY {
+            write();
+            written = Instant::now();
         }
     }
 }

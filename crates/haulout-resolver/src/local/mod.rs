@@ -170,7 +170,7 @@ impl LocalStore {
         let tree = cell.get_or_init(|| self.make_tree(key).map(Arc::new)).clone();
         self.making.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.nar_hash);
         if let Some(tree) = &tree {
-            self.trees.put(key.nar_hash, Arc::clone(tree), false);
+            self.trees.put(key.nar_hash, key.nar_size, Arc::clone(tree), false);
         }
         tree
     }

@@ -34,7 +34,8 @@ fn sample(root: &Path) -> SampleStore {
 }
 
 fn open(root: &Path, policy: SharePolicy) -> LocalStore {
-    let (trees, stats) = (Arc::new(Trees::new()), Arc::new(Stats::default()));
+    let (trees, stats) =
+        (Arc::new(Trees::new(crate::disk::Disk::default())), Arc::new(Stats::default()));
     LocalStore::open(&StoreLocation::chroot(root), policy, trees, stats).unwrap()
 }
 

@@ -68,10 +68,6 @@ impl Answers {
     pub(super) fn clear(&self) {
         self.0.clear();
     }
-
-    pub(super) fn memory(&self) -> (usize, usize) {
-        (self.0.len(), self.0.weight())
-    }
 }
 
 /// Estimated heap bytes of a path info.

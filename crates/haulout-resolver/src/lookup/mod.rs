@@ -19,6 +19,7 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 use haulout_nix::{HashPart, NarHash, PathInfo};
 use haulout_swarm::PeerId;
 
+use crate::disk::Disk;
 use crate::peers::Peers;
 use crate::reasons::Reasons;
 use crate::stats::Stats;
@@ -61,6 +62,7 @@ pub(crate) struct Lookup {
 pub(crate) struct Inner {
     peers: Arc<dyn Peers>,
     trust: Arc<ArcSwap<Trust>>,
+    disk: Disk,
     answers: Answers,
     misses: Misses,
     flights: Mutex<HashMap<Question, WeakFlight>>,
@@ -72,12 +74,14 @@ impl Lookup {
     pub(crate) fn new(
         peers: Arc<dyn Peers>,
         trust: Arc<ArcSwap<Trust>>,
+        disk: Disk,
         stats: Arc<Stats>,
         reasons: Arc<Reasons>,
     ) -> Self {
         let inner = Inner {
             peers,
             trust,
+            disk,
             answers: Answers::new(),
             misses: Misses::new(),
             flights: Mutex::new(HashMap::new()),
@@ -102,6 +106,17 @@ impl Lookup {
         if declared.is_empty() && self.inner.peers.undeclared().is_empty() {
             return None;
         }
+        // Once known, still trusted, and somebody has it: no need to ask.
+        if !declared.is_empty()
+            && let Some(info) = self.inner.disk.info(&hash)
+            && want.is_none_or(|want| want == info.nar_hash)
+        {
+            let found = Found { info, from: None };
+            if self.inner.accept(&found) {
+                self.inner.stats.info_cache.one();
+                return Some(found);
+            }
+        }
         let found = self.fly((hash, want)).await;
         if found.is_some() {
             self.inner.stats.info_peers.one();
@@ -109,25 +124,10 @@ impl Lookup {
         found
     }
 
-    /// Remembers a verified info from elsewhere (the cache).
-    pub(crate) fn remember(&self, found: &Found) {
-        self.inner.answers.put(Known::Verified(found.clone()));
-    }
-
     /// Forgets what was verified with other keys.
     pub(crate) fn forget_all(&self) {
         self.inner.answers.clear();
         self.inner.misses.clear();
-    }
-
-    /// Can anybody who is here now deliver this path?
-    pub(crate) fn deliverable(&self, hash: &HashPart, from: Option<PeerId>) -> bool {
-        self.inner.deliverable(hash, from)
-    }
-
-    /// What is held in memory: entries, bytes.
-    pub(crate) fn memory(&self) -> (usize, usize) {
-        self.inner.answers.memory()
     }
 
     /// Joins the question in flight, or asks it.
@@ -190,7 +190,10 @@ impl Inner {
     /// sender.
     fn accept(&self, found: &Found) -> bool {
         match self.trust.load().judge(&found.info) {
-            Ok(_) => {
+            Ok(proof) => {
+                if found.from.is_some() {
+                    self.disk.put_info(&found.info, &proof);
+                }
                 self.answers.put(Known::Verified(found.clone()));
                 true
             }

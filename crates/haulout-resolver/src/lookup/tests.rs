@@ -11,6 +11,7 @@ fn lookup(script: &Arc<Script>) -> Lookup {
     Lookup::new(
         Arc::clone(script) as _,
         Arc::new(ArcSwap::from_pointee(trust())),
+        Disk::default(),
         Arc::new(Stats::default()),
         Arc::new(Reasons::new()),
     )

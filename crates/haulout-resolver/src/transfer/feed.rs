@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use haulout_mesh::{NarKey, NarTree};
 use haulout_swarm::{Fault, PeerId};
-use smallvec::SmallVec;
 use tokio::time::{Instant, timeout};
 
 use super::gate::{Checked, Gate, GateError};
@@ -84,7 +83,7 @@ impl Feed {
 
     /// The next checked bytes (none when only a part of a group came);
     /// `None` when the range is complete.
-    pub(crate) async fn next(&mut self) -> Result<Option<SmallVec<[Checked; 2]>>, FeedError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Checked>>, FeedError> {
         let begun = Instant::now();
         let answer = timeout(STALL, self.chunks.next()).await;
         self.waited += begun.elapsed();

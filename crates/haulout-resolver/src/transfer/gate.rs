@@ -54,8 +54,8 @@ impl Gate {
 
     /// Takes what a source sent and gives what is known to be good of it.
     /// Nothing is copied when the chunk holds whole groups.
-    pub(crate) fn push(&mut self, mut data: Bytes) -> Result<SmallVec<[Checked; 2]>, GateError> {
-        let mut out = SmallVec::new();
+    pub(crate) fn push(&mut self, mut data: Bytes) -> Result<Vec<Checked>, GateError> {
+        let mut out = Vec::new();
         let room = self.end - self.next - self.part.len() as u64;
         if data.len() as u64 > room {
             return Err(GateError::TooMany);

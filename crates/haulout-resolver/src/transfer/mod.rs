@@ -286,7 +286,7 @@ impl Job {
         let tree =
             large::run(shared, self.key, self.start, proven, &mut roster, ring, memory).await?;
         if let Some(tree) = tree {
-            shared.trees.put(self.key.nar_hash, Arc::new(tree), true);
+            shared.trees.put(self.key.nar_hash, self.key.nar_size, Arc::new(tree), true);
         }
         Ok(())
     }

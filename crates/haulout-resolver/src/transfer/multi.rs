@@ -38,7 +38,7 @@ const STALLED: Duration = Duration::from_millis(1500);
 type Step = Pin<Box<dyn Future<Output = (RequestId, PeerId, Outcome)> + Send>>;
 
 enum Outcome {
-    Got(Box<Feed>, SmallVec<[Checked; 2]>),
+    Got(Box<Feed>, Vec<Checked>),
     Done,
     Failed(FeedError),
 }

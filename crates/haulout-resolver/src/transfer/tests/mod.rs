@@ -29,7 +29,8 @@ struct World {
 
 impl World {
     fn new(script: &Arc<Script>) -> Self {
-        let (stats, trees) = (Arc::new(Stats::default()), Arc::new(Trees::new()));
+        let (stats, trees) =
+            (Arc::new(Stats::default()), Arc::new(Trees::new(crate::disk::Disk::default())));
         let received = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&received);
         let transfers = Transfers::new(
