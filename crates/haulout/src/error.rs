@@ -38,6 +38,17 @@ impl Failure {
         self
     }
 
+    /// Message and causes on one line, for logs and status pages.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = StdError::source(self);
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
+    }
+
     /// The text for standard error: message, causes, hint; no trailing newline.
     #[must_use]
     pub(crate) fn report(&self) -> String {

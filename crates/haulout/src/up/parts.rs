@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use haulout_cache::{Cache, CacheConfig, OpenError, UnixTime};
 use haulout_gateway::api::{AgentStatus, Warning};
 use haulout_mesh::{Identity, InterfaceRules, Mesh, MeshConfig, MeshSecret, StaticPeer, Strangers};
 use haulout_nix::conf::NixConf;
@@ -38,6 +40,7 @@ impl Agent {
         }
         let config = ResolverConfig {
             share: keys.share,
+            cache: open_cache(&settings, &mut warnings).await,
             ..ResolverConfig::new(store_location(&settings), keys.trusted)
         };
         let serving = open_store(config.clone()).await?;
@@ -112,6 +115,29 @@ fn store_location(settings: &Settings) -> StoreLocation {
         None => StoreLocation::from_setting(&NixConf::load().store)
             .unwrap_or_else(StoreLocation::system),
     }
+}
+
+/// Without a cache the agent still works: it forgets over a restart.
+async fn open_cache(settings: &Settings, warnings: &mut Vec<Warning>) -> Option<Cache> {
+    let dir = settings.cache.dir.clone();
+    let config = CacheConfig { quota_bytes: settings.cache.quota.0, ..CacheConfig::default() };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let opened = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&dir)
+            .map_err(|source| OpenError::Io { dir: dir.clone(), source })?;
+        Cache::open(&dir, config, UnixTime(now))
+    });
+    let problem = match opened.await {
+        Ok(Ok(cache)) => return Some(cache),
+        Ok(Err(error)) => Failure::new("running without a cache").because(error),
+        Err(error) => Failure::new("running without a cache").because(error),
+    };
+    warnings.push(Warning {
+        code: "no-cache".to_owned(),
+        text: problem.chain(),
+        hint: Some("choose another directory with --set cache.dir=DIR".to_owned()),
+    });
+    None
 }
 
 async fn open_store(config: ResolverConfig) -> Outcome<Serving> {
