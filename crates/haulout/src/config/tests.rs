@@ -14,7 +14,7 @@ fn from_text(text: &str) -> Outcome<Settings> {
 
 fn refusal(text: &str) -> String {
     let report = from_text(text).unwrap_err().report();
-    report.split_once("haulout.toml").map_or(report.clone(), |(_, rest)| rest.to_owned())
+    report.split_once("haulout.toml").map_or_else(|| report.clone(), |(_, rest)| rest.to_owned())
 }
 
 #[test]

@@ -89,11 +89,8 @@ async fn serve(args: &UpArgs, settings: Settings, listener: TcpListener) -> Outc
     };
     substituter.set(agent.resolver());
     agent.announce();
-    loop {
-        match signals.next().await {
-            Wanted::Reload => reload(args, &agent).await,
-            Wanted::End => break,
-        }
+    while let Wanted::Reload = signals.next().await {
+        reload(args, &agent).await;
     }
     agent.stop().await;
     drop(end);
