@@ -76,11 +76,7 @@ pub trait Wire: Sized {
     /// # Errors
     /// The input is not the BCS form of such a value, or longer.
     fn from_shared_bcs(input: &Bytes) -> Result<Self, BcsError> {
-        Reader {
-            rest: input,
-            owner: Some(input),
-        }
-        .finish(Self::read)
+        Reader { rest: input, owner: Some(input) }.finish(Self::read)
     }
 }
 
@@ -95,10 +91,7 @@ impl<'a> Reader<'a> {
     /// Starts at the beginning of `input`.
     #[must_use]
     pub fn new(input: &'a [u8]) -> Self {
-        Self {
-            rest: input,
-            owner: None,
-        }
+        Self { rest: input, owner: None }
     }
 
     /// Bytes not yet read.
@@ -123,9 +116,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// There are fewer.
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], BcsError> {
-        let missing = BcsError::Truncated {
-            missing: len.saturating_sub(self.rest.len()),
-        };
+        let missing = BcsError::Truncated { missing: len.saturating_sub(self.rest.len()) };
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(missing)?;
         self.rest = rest;
         Ok(taken)
@@ -136,9 +127,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// There are fewer.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], BcsError> {
-        let missing = BcsError::Truncated {
-            missing: N.saturating_sub(self.rest.len()),
-        };
+        let missing = BcsError::Truncated { missing: N.saturating_sub(self.rest.len()) };
         let (taken, rest) = self.rest.split_first_chunk().ok_or(missing)?;
         self.rest = rest;
         Ok(*taken)

@@ -36,7 +36,7 @@ impl BlobId {
         input[0] = ENCODING_RS2;
         input[1..9].copy_from_slice(&length.to_le_bytes());
         input[9..].copy_from_slice(root.as_bytes());
-        Self(*hash::blake2b256(&input).as_bytes())
+        Self(hash::blake2b256(&input))
     }
 
     /// The bytes. On chain the id is a `u256` with these as its little-endian bytes.
@@ -49,10 +49,7 @@ impl BlobId {
     #[must_use]
     pub fn rotation(&self, n: ShardCount) -> u16 {
         let n = u32::from(n.get());
-        let rest = self
-            .0
-            .iter()
-            .fold(0, |acc, &byte| (acc * 256 + u32::from(byte)) % n);
+        let rest = self.0.iter().fold(0, |acc, &byte| (acc * 256 + u32::from(byte)) % n);
         u16::try_from(rest).unwrap_or(u16::MAX)
     }
 
@@ -146,8 +143,6 @@ impl<'de> Deserialize<'de> for BlobId {
                 text.parse().map_err(E::custom)
             }
         }
-        deserializer
-            .deserialize_str(Visitor)
-            .map_err(D::Error::custom)
+        deserializer.deserialize_str(Visitor).map_err(D::Error::custom)
     }
 }

@@ -74,19 +74,11 @@ pub fn decode<A: Axis>(
         if sliver.blob != *metadata.id() || sliver.n != metadata.shards() {
             return Err(DecodeError::OtherBlob);
         }
-        known
-            .entry(sliver.index.as_usize())
-            .or_insert(&sliver.data[..]);
+        known.entry(sliver.index.as_usize()).or_insert(&sliver.data[..]);
     }
     let n = metadata.shards();
     let used = choose::<A>(n, known)?;
-    let blob = decode_known(
-        n,
-        A::KIND,
-        metadata.symbol_size(),
-        metadata.unencoded_length(),
-        &used,
-    );
+    let blob = decode_known(n, A::KIND, metadata.symbol_size(), metadata.unencoded_length(), &used);
     let verified = |row: usize| A::KIND == AxisKind::Primary && used.iter().any(|&(i, _)| i == row);
     match check {
         Consistency::Skip => {}
@@ -118,9 +110,7 @@ pub fn decode_unverified<A: Axis>(
     for sliver in slivers {
         let shape = sliver.data.len() == len && sliver.symbol_size == size.get();
         if shape && sliver.index.check(n).is_ok() {
-            known
-                .entry(sliver.index.as_usize())
-                .or_insert(&sliver.data[..]);
+            known.entry(sliver.index.as_usize()).or_insert(&sliver.data[..]);
         }
     }
     let used = choose::<A>(n, known)?;
@@ -148,10 +138,7 @@ fn decode_known(
     known: &[(usize, &[u8])],
 ) -> Vec<u8> {
     let (rows, width, size) = (n.rows(), n.columns() * size.as_usize(), size.as_usize());
-    #[allow(
-        clippy::expect_used,
-        reason = "slivers of that many bytes are in memory"
-    )]
+    #[allow(clippy::expect_used, reason = "slivers of that many bytes are in memory")]
     let length = usize::try_from(length).expect("the blob's length fits the address space");
     match axis {
         AxisKind::Primary => {
@@ -172,13 +159,11 @@ fn decode_known(
             let mut columns = vec![0; n.columns() * height];
             fill_missing(Code::new(n, axis), size, known, &mut columns, height);
             let mut blob = vec![0; length];
-            blob.par_chunks_mut(width)
-                .enumerate()
-                .for_each(|(row, out)| {
-                    for (column, out) in out.chunks_mut(size).enumerate() {
-                        out.copy_from_slice(&columns[column * height + row * size..][..out.len()]);
-                    }
-                });
+            blob.par_chunks_mut(width).enumerate().for_each(|(row, out)| {
+                for (column, out) in out.chunks_mut(size).enumerate() {
+                    out.copy_from_slice(&columns[column * height + row * size..][..out.len()]);
+                }
+            });
             blob
         }
     }
@@ -192,11 +177,8 @@ fn fill_missing(code: Code, size: usize, known: &[(usize, &[u8])], out: &mut [u8
             shard.copy_from_slice(data);
         }
     }
-    let missing: Vec<_> = shards
-        .into_iter()
-        .enumerate()
-        .filter_map(|(i, shard)| Some((i, shard?)))
-        .collect();
+    let missing: Vec<_> =
+        shards.into_iter().enumerate().filter_map(|(i, shard)| Some((i, shard?))).collect();
     if !missing.is_empty() {
         let erasures = Erasures::new(code, known.iter().map(|&(index, _)| index));
         erasures.decode_shards(size, known, missing);
@@ -232,18 +214,11 @@ fn check_rows(
             space.root::<Primary>(n, size, &padded)
         };
         let index = SliverIndex::<Primary>::new(row);
-        metadata.sliver_hash(index) == Some(&MerkleNode::Digest(root))
+        metadata.sliver_hash(index) == Some(&MerkleNode::from(root))
     };
     let rows = u16::try_from(n.rows()).unwrap_or(u16::MAX);
-    let all = (0..rows)
-        .into_par_iter()
-        .map_init(Scratch::default, good)
-        .all(|good| good);
-    if all {
-        Ok(())
-    } else {
-        Err(DecodeError::Inconsistent)
-    }
+    let all = (0..rows).into_par_iter().map_init(Scratch::default, good).all(|good| good);
+    if all { Ok(()) } else { Err(DecodeError::Inconsistent) }
 }
 
 /// Reads bytes `range` of a blob from the systematic primary slivers that hold them.

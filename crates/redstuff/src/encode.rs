@@ -4,10 +4,11 @@ use bytes::Bytes;
 use rayon::prelude::*;
 
 use crate::{
-    Axis, AxisKind, BlobId, Digest, HashPair, Metadata, OutOfRange, PairIndex, Primary, Secondary,
+    Axis, AxisKind, BlobId, HashPair, Metadata, OutOfRange, PairIndex, Primary, Secondary,
     ShardCount, Sliver, SliverIndex, TooLarge, UnverifiedMetadata,
     code::{Block, Code},
-    hash, merkle,
+    hash::{self, EMPTY, Node},
+    merkle,
 };
 
 /// Rows whose leaf hashes are kept at once while the columns' trees are built; a power of two.
@@ -29,12 +30,7 @@ impl<'a> Source<'a> {
         let (_, rest) = blob.split_at(blob.len() / width * width);
         let mut last = rest.to_vec();
         last.resize(width, 0);
-        Self {
-            blob,
-            width,
-            last,
-            zeros: vec![0; width],
-        }
+        Self { blob, width, last, zeros: vec![0; width] }
     }
 
     fn row(&self, index: usize) -> &[u8] {
@@ -49,21 +45,18 @@ impl<'a> Source<'a> {
 
 /// The sliver hashes of an encoding, by sliver index.
 struct Roots {
-    primary: Vec<Digest>,
-    secondary: Vec<Digest>,
+    primary: Vec<Node>,
+    secondary: Vec<Node>,
 }
 
 impl Roots {
     fn metadata(&self, length: u64) -> UnverifiedMetadata {
         let pairs = self.primary.iter().zip(self.secondary.iter().rev());
-        let pair = |(&primary, &secondary): (&Digest, &Digest)| HashPair {
+        let pair = |(&primary, &secondary): (&Node, &Node)| HashPair {
             primary: primary.into(),
             secondary: secondary.into(),
         };
-        UnverifiedMetadata {
-            unencoded_length: length,
-            hashes: pairs.map(pair).collect(),
-        }
+        UnverifiedMetadata { unencoded_length: length, hashes: pairs.map(pair).collect() }
     }
 }
 
@@ -71,7 +64,7 @@ impl Roots {
 #[derive(Default)]
 struct Workspace {
     blocks: Vec<Block>,
-    tree: Vec<Digest>,
+    tree: Vec<Node>,
 }
 
 impl Workspace {
@@ -83,8 +76,8 @@ impl Workspace {
         size: usize,
         rows: &[&[u8]],
         right: &mut [u8],
-        leaves: &mut [Digest],
-        roots: &mut [Digest],
+        leaves: &mut [Node],
+        roots: &mut [Node],
     ) {
         code.expand_rows(size, rows, right, &mut self.blocks);
         let right = right.chunks_exact(right.len() / rows.len());
@@ -114,8 +107,8 @@ fn hash_rows<'a>(
     let n = n.as_usize();
     let right_width = code.recovery() * size;
     let mut right = vec![0; GROUP.min(n) * right_width];
-    let mut leaves = vec![Digest::default(); GROUP.min(n) * n];
-    let mut primary = vec![Digest::default(); n];
+    let mut leaves = vec![EMPTY; GROUP.min(n) * n];
+    let mut primary = vec![EMPTY; n];
     let mut tops = Vec::with_capacity(n.div_ceil(GROUP) * n);
     let batch = code.row_batch(size).min(GROUP);
 
@@ -136,31 +129,22 @@ fn hash_rows<'a>(
             },
         );
         visit(start, right);
-        let height = if n > GROUP {
-            GROUP.trailing_zeros() as usize
-        } else {
-            merkle::depth(n)
-        };
+        let height = if n > GROUP { GROUP.trailing_zeros() as usize } else { merkle::depth(n) };
         reduce_columns(leaves, n, height);
         tops.extend_from_slice(&leaves[..n]);
     }
     let groups = tops.len() / n;
     reduce_columns(&mut tops, n, merkle::depth(groups));
     tops.truncate(n);
-    Roots {
-        primary,
-        secondary: tops,
-    }
+    Roots { primary, secondary: tops }
 }
 
 /// Merges rows of `width` nodes pairwise, `height` times; the result is in the first row.
-fn reduce_columns(rows: &mut [Digest], width: usize, height: usize) {
+fn reduce_columns(rows: &mut [Node], width: usize, height: usize) {
     for level in 0..height {
         rows.par_chunks_mut(width << (level + 1)).for_each(|rows| {
             let (left, rest) = rows.split_at_mut(width.min(rows.len()));
-            let right = rest
-                .get((width << level) - width..)
-                .and_then(|rest| rest.get(..width));
+            let right = rest.get((width << level) - width..).and_then(|rest| rest.get(..width));
             hash::parents_across(left, right);
         });
     }
@@ -194,10 +178,7 @@ impl ShardCount {
             clippy::expect_used,
             reason = "there are n roots of each kind and the length was checked"
         )]
-        roots
-            .metadata(length)
-            .trust(self)
-            .expect("own metadata has the right form")
+        roots.metadata(length).trust(self).expect("own metadata has the right form")
     }
 
     /// The id of a blob.
@@ -235,18 +216,15 @@ impl ShardCount {
             let end = rows.min(start + GROUP);
             let right_width = (n - self.columns()) * size;
             // Column by column, so that what is written is contiguous.
-            secondary
-                .par_chunks_mut(rows * size)
-                .enumerate()
-                .for_each(|(j, sliver)| {
-                    for p in start..end {
-                        let symbol = match j.checked_sub(self.columns()) {
-                            None => &row(p)[j * size..][..size],
-                            Some(j) => &right[(p - start) * right_width + j * size..][..size],
-                        };
-                        sliver[p * size..][..size].copy_from_slice(symbol);
-                    }
-                });
+            secondary.par_chunks_mut(rows * size).enumerate().for_each(|(j, sliver)| {
+                for p in start..end {
+                    let symbol = match j.checked_sub(self.columns()) {
+                        None => &row(p)[j * size..][..size],
+                        Some(j) => &right[(p - start) * right_width + j * size..][..size],
+                    };
+                    sliver[p * size..][..size].copy_from_slice(symbol);
+                }
+            });
         });
         Ok(EncodedBlob {
             metadata: self.own_metadata(&roots, length),
@@ -301,21 +279,14 @@ impl EncodedBlob {
         index: PairIndex,
     ) -> Result<(Sliver<Primary>, Sliver<Secondary>), OutOfRange> {
         let n = self.metadata.shards();
-        Ok((
-            self.sliver(index.sliver(n)?)?,
-            self.sliver(index.sliver(n)?)?,
-        ))
+        Ok((self.sliver(index.sliver(n)?)?, self.sliver(index.sliver(n)?)?))
     }
 
     /// All slivers of an axis, by sliver index.
     pub fn slivers<A: Axis>(&self) -> impl ExactSizeIterator<Item = Sliver<A>> {
         (0..self.metadata.shards().get()).map(|index| {
-            #[allow(
-                clippy::expect_used,
-                reason = "the index is below the number of shards"
-            )]
-            self.sliver(SliverIndex::new(index))
-                .expect("index in range")
+            #[allow(clippy::expect_used, reason = "the index is below the number of shards")]
+            self.sliver(SliverIndex::new(index)).expect("index in range")
         })
     }
 }

@@ -53,14 +53,9 @@ impl<T: Axis> InconsistencyProof<T> {
         symbols: impl IntoIterator<Item = RecoverySymbol<T>>,
     ) -> Self {
         let mut seen = BTreeSet::new();
-        let fresh = symbols
-            .into_iter()
-            .filter(|symbol| seen.insert(symbol.symbol.source));
+        let fresh = symbols.into_iter().filter(|symbol| seen.insert(symbol.symbol.source));
         let needed = metadata.shards().sliver_symbols::<T>();
-        Self {
-            target,
-            symbols: fresh.take(needed).collect(),
-        }
+        Self { target, symbols: fresh.take(needed).collect() }
     }
 
     /// Checks that this proves the blob inconsistent.
@@ -71,11 +66,8 @@ impl<T: Axis> InconsistencyProof<T> {
         let needed = metadata.shards().sliver_symbols::<T>();
         let different: BTreeSet<_> = self.symbols.iter().map(|s| s.symbol.source).collect();
         if self.symbols.len() != needed || different.len() != needed {
-            let found = if self.symbols.len() > needed {
-                self.symbols.len()
-            } else {
-                different.len()
-            };
+            let found =
+                if self.symbols.len() > needed { self.symbols.len() } else { different.len() };
             return Err(ProofError::Count { found, needed });
         }
         for symbol in &self.symbols {
@@ -153,10 +145,7 @@ impl Wire for AnyInconsistencyProof {
         match reader.variant()? {
             0 => Wire::read(reader).map(Self::Primary),
             1 => Wire::read(reader).map(Self::Secondary),
-            found => Err(BcsError::UnknownVariant {
-                what: "inconsistency proof",
-                found,
-            }),
+            found => Err(BcsError::UnknownVariant { what: "inconsistency proof", found }),
         }
     }
 }

@@ -18,11 +18,7 @@ pub struct OutOfRange {
 }
 
 fn check(index: u16, n: ShardCount) -> Result<u16, OutOfRange> {
-    if index < n.get() {
-        Ok(index)
-    } else {
-        Err(OutOfRange { index, shards: n })
-    }
+    if index < n.get() { Ok(index) } else { Err(OutOfRange { index, shards: n }) }
 }
 
 /// Index of a sliver on axis `A`: a row (primary) or column (secondary) of the expanded matrix.

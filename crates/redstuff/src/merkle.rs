@@ -5,7 +5,7 @@
 
 use crate::{
     bcs::{BcsError, Reader, Wire, write_vec},
-    hash::{self, Digest, EMPTY},
+    hash::{self, Digest, EMPTY, Node},
 };
 
 /// More levels than a tree over 2^32 leaves has: no honest proof is longer.
@@ -25,9 +25,15 @@ impl MerkleNode {
     #[must_use]
     pub fn digest(&self) -> Digest {
         match self {
-            Self::Empty => EMPTY,
+            Self::Empty => Digest::new(EMPTY),
             Self::Digest(digest) => *digest,
         }
+    }
+}
+
+impl From<Node> for MerkleNode {
+    fn from(node: Node) -> Self {
+        Self::Digest(Digest::new(node))
     }
 }
 
@@ -52,21 +58,18 @@ impl Wire for MerkleNode {
         match reader.variant()? {
             0 => Ok(Self::Empty),
             1 => Ok(Self::Digest(Digest::new(reader.array()?))),
-            found => Err(BcsError::UnknownVariant {
-                what: "Merkle node",
-                found,
-            }),
+            found => Err(BcsError::UnknownVariant { what: "Merkle node", found }),
         }
     }
 }
 
 /// The root over leaf hashes, without keeping the tree.
-pub(crate) fn root(mut hashes: Vec<Digest>) -> Digest {
+pub(crate) fn root(mut hashes: Vec<Node>) -> Node {
     root_in_place(&mut hashes)
 }
 
 /// The root over leaf hashes; leaves garbage behind.
-pub(crate) fn root_in_place(hashes: &mut [Digest]) -> Digest {
+pub(crate) fn root_in_place(hashes: &mut [Node]) -> Node {
     let mut count = hashes.len();
     while count > 1 {
         count = hash::parents(&mut hashes[..count]);
@@ -77,21 +80,16 @@ pub(crate) fn root_in_place(hashes: &mut [Digest]) -> Digest {
 /// A whole tree, for making proofs.
 #[derive(Debug, Clone)]
 pub struct MerkleTree {
-    levels: Vec<Vec<Digest>>,
+    levels: Vec<Vec<Node>>,
 }
 
 impl MerkleTree {
     /// Builds the tree over the given leaves' contents.
     pub fn new<T: AsRef<[u8]>>(leaves: impl IntoIterator<Item = T>) -> Self {
-        Self::from_leaf_hashes(
-            leaves
-                .into_iter()
-                .map(|leaf| hash::leaf(leaf.as_ref()))
-                .collect(),
-        )
+        Self::from_leaf_hashes(leaves.into_iter().map(|leaf| hash::leaf(leaf.as_ref())).collect())
     }
 
-    pub(crate) fn from_leaf_hashes(hashes: Vec<Digest>) -> Self {
+    pub(crate) fn from_leaf_hashes(hashes: Vec<Node>) -> Self {
         let mut levels = vec![hashes];
         while let Some(last) = levels.last().filter(|last| last.len() > 1) {
             let mut next = last.clone();
@@ -106,7 +104,7 @@ impl MerkleTree {
     #[must_use]
     pub fn root(&self) -> MerkleNode {
         match self.levels.last().and_then(|top| top.first()) {
-            Some(&digest) => MerkleNode::Digest(digest),
+            Some(&node) => node.into(),
             None => MerkleNode::Empty,
         }
     }
@@ -124,13 +122,11 @@ impl MerkleTree {
             return None;
         }
         let below_root = self.levels.split_last().map_or(&[][..], |(_, rest)| rest);
-        let sibling = |(height, level): (usize, &Vec<Digest>)| {
+        let sibling = |(height, level): (usize, &Vec<Node>)| {
             let node = level.get((index >> height) ^ 1);
-            node.map_or(MerkleNode::Empty, |&digest| MerkleNode::Digest(digest))
+            node.map_or(MerkleNode::Empty, |&node| node.into())
         };
-        Some(MerkleProof {
-            path: below_root.iter().enumerate().map(sibling).collect(),
-        })
+        Some(MerkleProof { path: below_root.iter().enumerate().map(sibling).collect() })
     }
 }
 
@@ -156,7 +152,7 @@ impl MerkleProof {
 
     pub(crate) fn verifies_hash(
         &self,
-        leaf: Digest,
+        leaf: Node,
         mut index: usize,
         leaf_count: usize,
         root: &MerkleNode,
@@ -166,7 +162,7 @@ impl MerkleProof {
         }
         let mut node = leaf;
         for sibling in &self.path {
-            let sibling = sibling.digest();
+            let sibling = *sibling.digest().as_bytes();
             node = if index.is_multiple_of(2) {
                 hash::inner(&node, &sibling)
             } else {
@@ -174,7 +170,7 @@ impl MerkleProof {
             };
             index /= 2;
         }
-        MerkleNode::Digest(node) == *root
+        MerkleNode::from(node) == *root
     }
 }
 
@@ -184,9 +180,7 @@ impl Wire for MerkleProof {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
-        Ok(Self {
-            path: reader.vec("Merkle proof nodes", 1, PROOF_NODES_MAX)?,
-        })
+        Ok(Self { path: reader.vec("Merkle proof nodes", 1, PROOF_NODES_MAX)? })
     }
 }
 

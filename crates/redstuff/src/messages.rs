@@ -52,10 +52,7 @@ impl<T: Intent> Wire for ProtocolMessage<T> {
         if reader.array()? != [T::TYPE, INTENT_VERSION, INTENT_APP] {
             return Err(BcsError::Invalid("a message has another intent"));
         }
-        Ok(Self {
-            epoch: reader.u32()?,
-            content: Wire::read(reader)?,
-        })
+        Ok(Self { epoch: reader.u32()?, content: Wire::read(reader)? })
     }
 }
 
@@ -83,10 +80,7 @@ impl Wire for BlobPersistence {
         match reader.variant()? {
             0 => Ok(Self::Permanent),
             1 => Ok(Self::Deletable(reader.array()?)),
-            found => Err(BcsError::UnknownVariant {
-                what: "blob persistence",
-                found,
-            }),
+            found => Err(BcsError::UnknownVariant { what: "blob persistence", found }),
         }
     }
 }
@@ -111,10 +105,7 @@ impl Wire for Confirmation {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
-        Ok(Self {
-            blob: BlobId(reader.array()?),
-            persistence: Wire::read(reader)?,
-        })
+        Ok(Self { blob: BlobId(reader.array()?), persistence: Wire::read(reader)? })
     }
 }
 
@@ -156,10 +147,7 @@ impl Wire for ProofOfPossession {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
-        Ok(Self {
-            address: reader.array()?,
-            public_key: reader.array()?,
-        })
+        Ok(Self { address: reader.array()?, public_key: reader.array()? })
     }
 }
 
@@ -200,10 +188,7 @@ impl Wire for SyncShard {
                 0 => AxisKind::Primary,
                 1 => AxisKind::Secondary,
                 found => {
-                    return Err(BcsError::UnknownVariant {
-                        what: "sliver type",
-                        found,
-                    });
+                    return Err(BcsError::UnknownVariant { what: "sliver type", found });
                 }
             },
             starting_blob: BlobId(reader.array()?),
@@ -259,13 +244,8 @@ impl Wire for SignedMessage {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
-        let message = reader
-            .byte_slice("message bytes", MESSAGE_BYTES_MAX)?
-            .to_vec();
-        Ok(Self {
-            message,
-            signature: reader.array()?,
-        })
+        let message = reader.byte_slice("message bytes", MESSAGE_BYTES_MAX)?.to_vec();
+        Ok(Self { message, signature: reader.array()? })
     }
 }
 
@@ -300,9 +280,7 @@ impl Wire for ConfirmationCertificate {
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
         Ok(Self {
             signers: reader.vec("signers", 2, MEMBERS_MAX)?,
-            message: reader
-                .byte_slice("message bytes", MESSAGE_BYTES_MAX)?
-                .to_vec(),
+            message: reader.byte_slice("message bytes", MESSAGE_BYTES_MAX)?.to_vec(),
             signature: reader.array()?,
         })
     }
@@ -331,12 +309,7 @@ pub fn bitmap_signers(bitmap: &[u8], members: u16) -> Option<Vec<u16>> {
         return None;
     }
     let bit = |i: usize| bitmap[i / 8] >> (i % 8) & 1 == 1;
-    let signers: Vec<_> = (0..bitmap.len() * 8)
-        .filter(|&i| bit(i))
-        .filter_map(|i| u16::try_from(i).ok())
-        .collect();
-    signers
-        .iter()
-        .all(|&signer| signer < members)
-        .then_some(signers)
+    let signers: Vec<_> =
+        (0..bitmap.len() * 8).filter(|&i| bit(i)).filter_map(|i| u16::try_from(i).ok()).collect();
+    signers.iter().all(|&signer| signer < members).then_some(signers)
 }

@@ -32,10 +32,7 @@ impl Wire for HashPair {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
-        Ok(Self {
-            primary: Wire::read(reader)?,
-            secondary: Wire::read(reader)?,
-        })
+        Ok(Self { primary: Wire::read(reader)?, secondary: Wire::read(reader)? })
     }
 }
 
@@ -85,7 +82,7 @@ impl UnverifiedMetadata {
             both[32..].copy_from_slice(pair.secondary.digest().as_bytes());
             hash::leaf(&both)
         };
-        merkle::root(self.hashes.iter().map(leaf).collect())
+        Digest::new(merkle::root(self.hashes.iter().map(leaf).collect()))
     }
 
     /// The blob id this metadata has.
@@ -103,10 +100,7 @@ impl UnverifiedMetadata {
         if metadata.id() == id {
             Ok(metadata)
         } else {
-            Err(MetadataError::WrongId {
-                expected: *id,
-                found: *metadata.id(),
-            })
+            Err(MetadataError::WrongId { expected: *id, found: *metadata.id() })
         }
     }
 
@@ -117,21 +111,12 @@ impl UnverifiedMetadata {
     /// The number of hash pairs or the length does not fit `n`.
     pub fn trust(self, n: ShardCount) -> Result<Metadata, MetadataError> {
         if self.hashes.len() != n.as_usize() {
-            return Err(MetadataError::HashCount {
-                found: self.hashes.len(),
-                shards: n,
-            });
+            return Err(MetadataError::HashCount { found: self.hashes.len(), shards: n });
         }
         let symbol_size = n.symbol_size(self.unencoded_length)?;
         let root_hash = self.root_hash();
         let id = BlobId::compute(self.unencoded_length, &root_hash);
-        Ok(Metadata(Arc::new(Inner {
-            n,
-            id,
-            root_hash,
-            symbol_size,
-            content: self,
-        })))
+        Ok(Metadata(Arc::new(Inner { n, id, root_hash, symbol_size, content: self })))
     }
 }
 
@@ -146,17 +131,11 @@ impl Wire for UnverifiedMetadata {
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
         let version = reader.variant()?;
         if version != METADATA_V1 {
-            return Err(BcsError::UnknownVariant {
-                what: "metadata version",
-                found: version,
-            });
+            return Err(BcsError::UnknownVariant { what: "metadata version", found: version });
         }
         let encoding = reader.u8()?;
         if encoding != ENCODING_RS2 {
-            return Err(BcsError::UnknownVariant {
-                what: "encoding type",
-                found: encoding.into(),
-            });
+            return Err(BcsError::UnknownVariant { what: "encoding type", found: encoding.into() });
         }
         Ok(Self {
             unencoded_length: reader.u64()?,
@@ -181,10 +160,7 @@ impl MetadataWithId {
     /// It is not, or it is said to be for another blob.
     pub fn verify(self, n: ShardCount, id: &BlobId) -> Result<Metadata, MetadataError> {
         if self.id != *id {
-            return Err(MetadataError::WrongId {
-                expected: *id,
-                found: self.id,
-            });
+            return Err(MetadataError::WrongId { expected: *id, found: self.id });
         }
         self.metadata.verify(n, id)
     }
@@ -197,10 +173,7 @@ impl Wire for MetadataWithId {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
-        Ok(Self {
-            id: BlobId(reader.array()?),
-            metadata: Wire::read(reader)?,
-        })
+        Ok(Self { id: BlobId(reader.array()?), metadata: Wire::read(reader)? })
     }
 }
 
@@ -263,10 +236,7 @@ impl Metadata {
     /// The content with the id, as a storage node or peer answers it.
     #[must_use]
     pub fn with_id(&self) -> MetadataWithId {
-        MetadataWithId {
-            id: *self.id(),
-            metadata: self.0.content.clone(),
-        }
+        MetadataWithId { id: *self.id(), metadata: self.0.content.clone() }
     }
 
     /// Bytes in a sliver of axis `A`.

@@ -165,11 +165,7 @@ impl ShardCount {
             .checked_next_multiple_of(SYMBOL_ALIGNMENT)
             .and_then(|size| u16::try_from(size).ok())
             .and_then(SymbolSize::new)
-            .ok_or_else(|| TooLarge {
-                length,
-                max: self.max_blob_size(),
-                shards: self,
-            })
+            .ok_or_else(|| TooLarge { length, max: self.max_blob_size(), shards: self })
     }
 
     /// Billed bytes of metadata: `64 n + 32` for each shard.
@@ -245,9 +241,7 @@ impl SymbolSize {
     /// Wraps an even, non-zero size.
     #[must_use]
     pub fn new(size: u16) -> Option<Self> {
-        NonZeroU16::new(size)
-            .filter(|size| size.get().is_multiple_of(2))
-            .map(Self)
+        NonZeroU16::new(size).filter(|size| size.get().is_multiple_of(2)).map(Self)
     }
 
     /// The size in bytes.

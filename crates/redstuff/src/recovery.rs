@@ -63,10 +63,7 @@ impl<T: Axis> Wire for RecoverySymbol<T> {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
-        Ok(Self {
-            symbol: Wire::read(reader)?,
-            proof: Wire::read(reader)?,
-        })
+        Ok(Self { symbol: Wire::read(reader)?, proof: Wire::read(reader)? })
     }
 }
 
@@ -97,10 +94,7 @@ impl Wire for EitherDecodingSymbol {
         match reader.variant()? {
             0 => Wire::read(reader).map(Self::Primary),
             1 => Wire::read(reader).map(Self::Secondary),
-            found => Err(BcsError::UnknownVariant {
-                what: "decoding symbol",
-                found,
-            }),
+            found => Err(BcsError::UnknownVariant { what: "decoding symbol", found }),
         }
     }
 }
@@ -120,10 +114,7 @@ impl GeneralRecoverySymbol {
     /// Makes one of a symbol for `target`.
     #[must_use]
     pub fn new<T: Axis>(target: SliverIndex<T>, symbol: RecoverySymbol<T>) -> Self {
-        let RecoverySymbol {
-            symbol: DecodingSymbol { source, data },
-            proof,
-        } = symbol;
+        let RecoverySymbol { symbol: DecodingSymbol { source, data }, proof } = symbol;
         let source = source.get();
         let symbol = match T::KIND {
             AxisKind::Primary => {
@@ -135,11 +126,7 @@ impl GeneralRecoverySymbol {
                 EitherDecodingSymbol::Secondary(DecodingSymbol { source, data })
             }
         };
-        Self {
-            symbol,
-            target: target.get(),
-            proof,
-        }
+        Self { symbol, target: target.get(), proof }
     }
 
     /// Target and symbol, if the symbol is for axis `T`.
@@ -154,31 +141,20 @@ impl GeneralRecoverySymbol {
             }
             _ => return None,
         };
-        let symbol = DecodingSymbol {
-            source: SliverIndex::new(source),
-            data,
-        };
-        Some((
-            SliverIndex::new(self.target),
-            RecoverySymbol {
-                symbol,
-                proof: self.proof,
-            },
-        ))
+        let symbol = DecodingSymbol { source: SliverIndex::new(source), data };
+        Some((SliverIndex::new(self.target), RecoverySymbol { symbol, proof: self.proof }))
     }
 
     /// Which symbol of the expanded matrix this is.
     #[must_use]
     pub fn id(&self) -> SymbolId {
         match &self.symbol {
-            EitherDecodingSymbol::Primary(symbol) => SymbolId {
-                primary: SliverIndex::new(self.target),
-                secondary: symbol.source,
-            },
-            EitherDecodingSymbol::Secondary(symbol) => SymbolId {
-                primary: symbol.source,
-                secondary: SliverIndex::new(self.target),
-            },
+            EitherDecodingSymbol::Primary(symbol) => {
+                SymbolId { primary: SliverIndex::new(self.target), secondary: symbol.source }
+            }
+            EitherDecodingSymbol::Secondary(symbol) => {
+                SymbolId { primary: symbol.source, secondary: SliverIndex::new(self.target) }
+            }
         }
     }
 }
@@ -191,11 +167,7 @@ impl Wire for GeneralRecoverySymbol {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
-        Ok(Self {
-            symbol: Wire::read(reader)?,
-            target: reader.u16()?,
-            proof: Wire::read(reader)?,
-        })
+        Ok(Self { symbol: Wire::read(reader)?, target: reader.u16()?, proof: Wire::read(reader)? })
     }
 }
 
@@ -291,10 +263,7 @@ impl<A: Axis> ExpandedSliver<A> {
     ) -> Result<DecodingSymbol<A::Other>, RecoveryError> {
         target.check(self.sliver().shards())?;
         let data = Bytes::copy_from_slice(self.symbol(target).unwrap_or_default());
-        Ok(DecodingSymbol {
-            source: SliverIndex::new(self.sliver().index().get()),
-            data,
-        })
+        Ok(DecodingSymbol { source: SliverIndex::new(self.sliver().index().get()), data })
     }
 
     /// The symbol for a target sliver, with proof.
@@ -306,10 +275,7 @@ impl<A: Axis> ExpandedSliver<A> {
         target: SliverIndex<A::Other>,
     ) -> Result<RecoverySymbol<A::Other>, RecoveryError> {
         let symbol = self.decoding_symbol(target)?;
-        let proof = self
-            .tree()
-            .proof(target.as_usize())
-            .ok_or(RecoveryError::Proof)?;
+        let proof = self.tree().proof(target.as_usize()).ok_or(RecoveryError::Proof)?;
         Ok(RecoverySymbol { symbol, proof })
     }
 }
@@ -350,21 +316,11 @@ impl<T: Axis> RecoverySymbol<T> {
         let n = metadata.shards();
         target.check(n)?;
         check_symbol(metadata, &self.symbol)?;
-        let root = metadata
-            .sliver_hash(self.symbol.source)
-            .ok_or(RecoveryError::Proof)?;
-        if !self
-            .proof
-            .verifies(&self.symbol.data, target.as_usize(), n.as_usize(), root)
-        {
+        let root = metadata.sliver_hash(self.symbol.source).ok_or(RecoveryError::Proof)?;
+        if !self.proof.verifies(&self.symbol.data, target.as_usize(), n.as_usize(), root) {
             return Err(RecoveryError::Proof);
         }
-        Ok(VerifiedSymbol {
-            blob: *metadata.id(),
-            n,
-            target,
-            content: self,
-        })
+        Ok(VerifiedSymbol { blob: *metadata.id(), n, target, content: self })
     }
 }
 
@@ -374,11 +330,7 @@ fn check_symbol<T: Axis>(
 ) -> Result<(), RecoveryError> {
     symbol.source.check(metadata.shards())?;
     let (expected, found) = (metadata.symbol_size().as_usize(), symbol.data.len());
-    if found == expected {
-        Ok(())
-    } else {
-        Err(RecoveryError::SymbolSize { expected, found })
-    }
+    if found == expected { Ok(()) } else { Err(RecoveryError::SymbolSize { expected, found }) }
 }
 
 /// What verified symbols lead to.
@@ -411,9 +363,7 @@ pub fn recover<T: Axis>(
         Some(sliver) => Ok(Recovered::Sliver(sliver)),
         None => {
             let contents = symbols.iter().map(|symbol| symbol.content.clone());
-            Ok(Recovered::Inconsistent(InconsistencyProof::collect(
-                metadata, target, contents,
-            )))
+            Ok(Recovered::Inconsistent(InconsistencyProof::collect(metadata, target, contents)))
         }
     }
 }
@@ -429,9 +379,7 @@ pub fn recover_unproven<T: Axis>(
     target: SliverIndex<T>,
     symbols: &[DecodingSymbol<T>],
 ) -> Result<Sliver<T>, RecoveryError> {
-    let usable = symbols
-        .iter()
-        .filter(|symbol| check_symbol(metadata, symbol).is_ok());
+    let usable = symbols.iter().filter(|symbol| check_symbol(metadata, symbol).is_ok());
     rebuild(metadata, target, usable.collect())?.ok_or(RecoveryError::Hash)
 }
 
@@ -447,22 +395,17 @@ pub(crate) fn rebuild<T: Axis>(
     let mut known = BTreeMap::new();
     for symbol in symbols {
         if known.len() < needed {
-            known
-                .entry(symbol.source.as_usize())
-                .or_insert(&symbol.data[..]);
+            known.entry(symbol.source.as_usize()).or_insert(&symbol.data[..]);
         }
     }
     if known.len() < needed {
-        return Err(RecoveryError::TooFew {
-            found: known.len(),
-            needed,
-        });
+        return Err(RecoveryError::TooFew { found: known.len(), needed });
     }
     let known: Vec<_> = known.into_iter().collect();
     let size = metadata.symbol_size();
     let data = decode_symbols(Code::new(n, T::KIND.other()), size.as_usize(), &known);
     let root = Scratch::default().root::<T>(n, size.as_usize(), &data);
-    let authentic = metadata.sliver_hash(target) == Some(&MerkleNode::Digest(root));
+    let authentic = metadata.sliver_hash(target) == Some(&MerkleNode::from(root));
     Ok(authentic.then(|| Sliver {
         blob: *metadata.id(),
         n,

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use rayon::prelude::*;
 
 use crate::{
-    Axis, BlobId, Digest, MerkleNode, MerkleTree, Metadata, OutOfRange, Primary, Secondary,
-    ShardCount, SliverIndex, SymbolSize,
+    Axis, BlobId, MerkleNode, MerkleTree, Metadata, OutOfRange, Primary, Secondary, ShardCount,
+    SliverIndex, SymbolSize,
     bcs::{BcsError, Reader, Wire, write_bytes},
     code::{Block, Code},
-    hash, merkle,
+    hash::{self, EMPTY, Node},
+    merkle,
 };
 
 /// Most bytes of any sliver there can be: as many symbols as there are shards.
@@ -61,10 +62,7 @@ impl<A: Axis> UnverifiedSliver<A> {
         self.index.check(metadata.shards())?;
         let expected = metadata.symbol_size();
         if self.symbol_size != expected.get() {
-            return Err(SliverError::SymbolSize {
-                expected,
-                found: self.symbol_size,
-            });
+            return Err(SliverError::SymbolSize { expected, found: self.symbol_size });
         }
         let (expected, found) = (metadata.sliver_len::<A>(), self.data.len());
         if found != expected {
@@ -80,13 +78,8 @@ impl<A: Axis> UnverifiedSliver<A> {
     /// The content does not have the shape of a sliver for `n` shards.
     pub fn root(&self, n: ShardCount) -> Result<MerkleNode, SliverError> {
         let symbols = n.sliver_symbols::<A>();
-        let wrong = |expected| SliverError::Length {
-            expected,
-            found: self.data.len(),
-        };
-        let size = SymbolSize::new(self.symbol_size)
-            .ok_or_else(|| wrong(0))?
-            .as_usize();
+        let wrong = |expected| SliverError::Length { expected, found: self.data.len() };
+        let size = SymbolSize::new(self.symbol_size).ok_or_else(|| wrong(0))?.as_usize();
         if self.data.len() != symbols * size {
             return Err(wrong(symbols * size));
         }
@@ -110,7 +103,7 @@ impl<A: Axis> UnverifiedSliver<A> {
         self.check_shape(metadata)?;
         let size = metadata.symbol_size().as_usize();
         let root = space.root::<A>(metadata.shards(), size, &self.data);
-        if metadata.sliver_hash(self.index) != Some(&MerkleNode::Digest(root)) {
+        if metadata.sliver_hash(self.index) != Some(&MerkleNode::from(root)) {
             return Err(SliverError::Hash);
         }
         Ok(Sliver {
@@ -128,10 +121,7 @@ impl<A: Axis> UnverifiedSliver<A> {
         metadata: &Metadata,
     ) -> Vec<Result<Sliver<A>, SliverError>> {
         let verify = |space: &mut Scratch, sliver: Self| sliver.verify_with(metadata, space);
-        slivers
-            .into_par_iter()
-            .map_init(Scratch::default, verify)
-            .collect()
+        slivers.into_par_iter().map_init(Scratch::default, verify).collect()
     }
 }
 
@@ -148,11 +138,7 @@ impl<A: Axis> Wire for UnverifiedSliver<A> {
         if symbol_size == 0 {
             return Err(BcsError::Invalid("a symbol size is zero"));
         }
-        Ok(Self {
-            data,
-            symbol_size,
-            index: SliverIndex::new(reader.u16()?),
-        })
+        Ok(Self { data, symbol_size, index: SliverIndex::new(reader.u16()?) })
     }
 }
 
@@ -161,7 +147,7 @@ impl<A: Axis> Wire for UnverifiedSliver<A> {
 pub(crate) struct Scratch {
     blocks: Vec<Block>,
     recovery: Vec<u8>,
-    hashes: Vec<Digest>,
+    hashes: Vec<Node>,
 }
 
 impl Scratch {
@@ -170,14 +156,14 @@ impl Scratch {
         let code = Code::new(n, A::KIND.other());
         self.recovery.resize(code.recovery() * size, 0);
         code.expand_rows(size, &[data], &mut self.recovery, &mut self.blocks);
-        self.hashes.resize(n.as_usize(), Digest::default());
+        self.hashes.resize(n.as_usize(), EMPTY);
         let (source, recovery) = self.hashes.split_at_mut(code.original());
         hash::leaves(data, size, source);
         hash::leaves(&self.recovery, size, recovery);
     }
 
     /// The hash of a sliver.
-    pub(crate) fn root<A: Axis>(&mut self, n: ShardCount, size: usize, data: &[u8]) -> Digest {
+    pub(crate) fn root<A: Axis>(&mut self, n: ShardCount, size: usize, data: &[u8]) -> Node {
         self.leaves::<A>(n, size, data);
         merkle::root_in_place(&mut self.hashes)
     }
@@ -315,10 +301,7 @@ impl Wire for AnySliver {
         match reader.variant()? {
             0 => Wire::read(reader).map(Self::Primary),
             1 => Wire::read(reader).map(Self::Secondary),
-            found => Err(BcsError::UnknownVariant {
-                what: "sliver",
-                found,
-            }),
+            found => Err(BcsError::UnknownVariant { what: "sliver", found }),
         }
     }
 }
@@ -339,9 +322,6 @@ impl Wire for UnverifiedPair {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
-        Ok(Self {
-            primary: Wire::read(reader)?,
-            secondary: Wire::read(reader)?,
-        })
+        Ok(Self { primary: Wire::read(reader)?, secondary: Wire::read(reader)? })
     }
 }

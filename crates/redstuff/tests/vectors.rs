@@ -1,10 +1,6 @@
 //! The code against vectors made with Walrus' own implementations.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test that cannot go on fails"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod common;
 
@@ -26,25 +22,11 @@ fn params() {
         let (kp, ks) = (n.rows(), n.columns());
         assert_eq!(kp as u64, number(entry, "primary_source_symbols"));
         assert_eq!(ks as u64, number(entry, "secondary_source_symbols"));
-        let counts = |key| {
-            list(entry, key)
-                .iter()
-                .map(|v| v.as_u64().unwrap())
-                .collect::<Vec<_>>()
-        };
+        let counts = |key| list(entry, key).iter().map(|v| v.as_u64().unwrap()).collect::<Vec<_>>();
         let all = n.as_usize();
-        assert_eq!(
-            counts("primary_encoder_original_recovery"),
-            [kp as u64, (all - kp) as u64]
-        );
-        assert_eq!(
-            counts("secondary_encoder_original_recovery"),
-            [ks as u64, (all - ks) as u64]
-        );
-        assert_eq!(
-            n.source_symbol_count(),
-            number(entry, "source_symbols_per_blob")
-        );
+        assert_eq!(counts("primary_encoder_original_recovery"), [kp as u64, (all - kp) as u64]);
+        assert_eq!(counts("secondary_encoder_original_recovery"), [ks as u64, (all - ks) as u64]);
+        assert_eq!(n.source_symbol_count(), number(entry, "source_symbols_per_blob"));
         assert_eq!(n.max_blob_size(), number(entry, "max_blob_size"));
         assert_eq!(n.max_sliver_size(), number(entry, "max_sliver_size"));
         assert_eq!(n.metadata_length(), number(entry, "metadata_length"));
@@ -67,22 +49,10 @@ fn sizes() {
         let size = n.symbol_size(length).unwrap().as_u64();
         assert_eq!(size, number(entry, "symbol_size"));
         let sliver = |symbols: usize| symbols as u64 * size;
-        assert_eq!(
-            sliver(n.sliver_symbols::<Primary>()),
-            number(entry, "primary_sliver_len")
-        );
-        assert_eq!(
-            sliver(n.sliver_symbols::<Secondary>()),
-            number(entry, "secondary_sliver_len")
-        );
-        assert_eq!(
-            n.encoded_length(length).unwrap(),
-            number(entry, "encoded_blob_length")
-        );
-        assert_eq!(
-            n.slivers_length(length).unwrap(),
-            number(entry, "encoded_slivers_length")
-        );
+        assert_eq!(sliver(n.sliver_symbols::<Primary>()), number(entry, "primary_sliver_len"));
+        assert_eq!(sliver(n.sliver_symbols::<Secondary>()), number(entry, "secondary_sliver_len"));
+        assert_eq!(n.encoded_length(length).unwrap(), number(entry, "encoded_blob_length"));
+        assert_eq!(n.slivers_length(length).unwrap(), number(entry, "encoded_slivers_length"));
     }
 }
 
@@ -98,12 +68,7 @@ fn check_blobs(from: u64, to: u64) {
             continue;
         }
         let encoded = n.encode(&blob).unwrap();
-        assert_eq!(
-            encoded.metadata(),
-            &n.metadata(&blob).unwrap(),
-            "{}",
-            text(entry, "id")
-        );
+        assert_eq!(encoded.metadata(), &n.metadata(&blob).unwrap(), "{}", text(entry, "id"));
         check_metadata(entry, encoded.metadata());
         check_slivers(entry, &encoded);
         // Verifying a thousand slivers takes a while; a few such blobs are enough.
@@ -132,12 +97,7 @@ fn blobs_of_public_shards() {
 /// Compares with a value that only some entries have.
 fn same(entry: &Value, key: &str, found: impl FnOnce() -> String) {
     if let Some(expected) = entry.get(key) {
-        assert_eq!(
-            expected.as_str().unwrap(),
-            found(),
-            "{key} of {}",
-            text(entry, "id")
-        );
+        assert_eq!(expected.as_str().unwrap(), found(), "{key} of {}", text(entry, "id"));
     }
 }
 
@@ -145,14 +105,8 @@ fn check_metadata(entry: &Value, metadata: &Metadata) {
     let (n, id) = (metadata.shards(), metadata.id());
     assert_eq!(id.to_string(), text(entry, "blob_id"));
     assert_eq!(hex(id.as_bytes()), text(entry, "blob_id_hex"));
-    assert_eq!(
-        hex(metadata.root_hash().as_bytes()),
-        text(entry, "root_hash_hex")
-    );
-    assert_eq!(
-        u64::from(metadata.symbol_size().get()),
-        number(entry, "symbol_size")
-    );
+    assert_eq!(hex(metadata.root_hash().as_bytes()), text(entry, "root_hash_hex"));
+    assert_eq!(u64::from(metadata.symbol_size().get()), number(entry, "symbol_size"));
     assert_eq!(u64::from(id.rotation(n)), number(entry, "rotation_offset"));
     let bcs = metadata.as_unverified().to_bcs();
     assert_eq!(bcs.len() as u64, number(entry, "blob_metadata_bcs_len"));
@@ -160,9 +114,7 @@ fn check_metadata(entry: &Value, metadata: &Metadata) {
     same(entry, "blob_metadata_bcs_sha256", || sha256(&bcs));
     let with_id = metadata.with_id().to_bcs();
     same(entry, "blob_metadata_with_id_bcs_hex", || hex(&with_id));
-    same(entry, "blob_metadata_with_id_bcs_sha256", || {
-        sha256(&with_id)
-    });
+    same(entry, "blob_metadata_with_id_bcs_sha256", || sha256(&with_id));
     let digests = |axis: AxisKind| {
         let node = |pair: &redstuff::HashPair| match axis {
             AxisKind::Primary => hex(pair.primary.digest().as_bytes()),
@@ -170,38 +122,17 @@ fn check_metadata(entry: &Value, metadata: &Metadata) {
         };
         metadata.hashes().iter().map(node).collect()
     };
-    same(entry, "primary_hashes_by_pair_index_hex", || {
-        digests(AxisKind::Primary)
-    });
-    same(entry, "secondary_hashes_by_pair_index_hex", || {
-        digests(AxisKind::Secondary)
-    });
+    same(entry, "primary_hashes_by_pair_index_hex", || digests(AxisKind::Primary));
+    same(entry, "secondary_hashes_by_pair_index_hex", || digests(AxisKind::Secondary));
 
-    assert_eq!(
-        &UnverifiedMetadata::from_bcs(&bcs)
-            .unwrap()
-            .verify(n, id)
-            .unwrap(),
-        metadata
-    );
-    assert_eq!(
-        &MetadataWithId::from_bcs(&with_id)
-            .unwrap()
-            .verify(n, id)
-            .unwrap(),
-        metadata
-    );
+    assert_eq!(&UnverifiedMetadata::from_bcs(&bcs).unwrap().verify(n, id).unwrap(), metadata);
+    assert_eq!(&MetadataWithId::from_bcs(&with_id).unwrap().verify(n, id).unwrap(), metadata);
 }
 
 /// The BCS forms by pair index.
 fn forms<A: Axis>(encoded: &EncodedBlob) -> Vec<Vec<u8>> {
     let n = encoded.metadata().shards();
-    let form = |pair| {
-        encoded
-            .sliver::<A>(PairIndex(pair).sliver(n).unwrap())
-            .unwrap()
-            .to_bcs()
-    };
+    let form = |pair| encoded.sliver::<A>(PairIndex(pair).sliver(n).unwrap()).unwrap().to_bcs();
     (0..n.get()).map(form).collect()
 }
 
@@ -210,46 +141,24 @@ fn check_slivers(entry: &Value, encoded: &EncodedBlob) {
     let (primary, secondary) = (forms::<Primary>(encoded), forms::<Secondary>(encoded));
     if entry.get("primary_bcs_len").is_some() {
         assert_eq!(primary[0].len() as u64, number(entry, "primary_bcs_len"));
-        assert_eq!(
-            secondary[0].len() as u64,
-            number(entry, "secondary_bcs_len")
-        );
+        assert_eq!(secondary[0].len() as u64, number(entry, "secondary_bcs_len"));
     }
     same(entry, "all_primary_bcs_sha256", || sha256(primary.concat()));
-    same(entry, "all_secondary_bcs_sha256_by_pair_index", || {
-        sha256(secondary.concat())
-    });
+    same(entry, "all_secondary_bcs_sha256_by_pair_index", || sha256(secondary.concat()));
     let compare = |key: &str, forms: &[Vec<u8>], show: fn(&Vec<u8>) -> String| {
         if entry.get(key).is_some() {
-            let expected: Vec<_> = list(entry, key)
-                .iter()
-                .map(|v| v.as_str().unwrap())
-                .collect();
-            assert_eq!(
-                expected,
-                forms.iter().map(show).collect::<Vec<_>>(),
-                "{key}"
-            );
+            let expected: Vec<_> = list(entry, key).iter().map(|v| v.as_str().unwrap()).collect();
+            assert_eq!(expected, forms.iter().map(show).collect::<Vec<_>>(), "{key}");
         }
     };
     compare("primary_bcs_hex", &primary, |form| hex(form));
-    compare("secondary_bcs_hex_by_pair_index", &secondary, |form| {
-        hex(form)
-    });
+    compare("secondary_bcs_hex_by_pair_index", &secondary, |form| hex(form));
     compare("primary_bcs_sha256", &primary, |form| sha256(form));
-    compare("secondary_bcs_sha256_by_pair_index", &secondary, |form| {
-        sha256(form)
-    });
+    compare("secondary_bcs_sha256_by_pair_index", &secondary, |form| sha256(form));
 
-    let sliver = |index| {
-        encoded
-            .sliver::<Primary>(SliverIndex::new(index))
-            .unwrap()
-            .to_unverified()
-    };
-    same(entry, "sliver_enum_primary0_bcs_hex", || {
-        hex(AnySliver::Primary(sliver(0)).to_bcs())
-    });
+    let sliver =
+        |index| encoded.sliver::<Primary>(SliverIndex::new(index)).unwrap().to_unverified();
+    same(entry, "sliver_enum_primary0_bcs_hex", || hex(AnySliver::Primary(sliver(0)).to_bcs()));
     let first = PairIndex(0).sliver::<Secondary>(n).unwrap();
     let zero = [SliverIndex::new(0), first].map(|index| {
         hex(AnySliver::Secondary(encoded.sliver(index).unwrap().to_unverified()).to_bcs())
@@ -257,30 +166,16 @@ fn check_slivers(entry: &Value, encoded: &EncodedBlob) {
     if let Some(expected) = entry.get("sliver_enum_secondary0_bcs_hex") {
         assert!(zero.iter().any(|form| form == expected.as_str().unwrap()));
     }
-    for sample in entry
-        .get("sample_slivers")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for sample in entry.get("sample_slivers").and_then(Value::as_array).into_iter().flatten() {
         let pair = PairIndex(number(sample, "pair_index").try_into().unwrap());
         let shard = pair.shard(n, encoded.metadata().id()).unwrap();
         assert_eq!(u64::from(shard.0), number(sample, "shard"));
         assert_eq!(shard.pair(n, encoded.metadata().id()), Ok(pair));
         let (row, column) = encoded.pair(pair).unwrap();
-        assert_eq!(
-            u64::from(row.index().get()),
-            number(sample, "primary_index")
-        );
-        assert_eq!(
-            u64::from(column.index().get()),
-            number(sample, "secondary_index")
-        );
+        assert_eq!(u64::from(row.index().get()), number(sample, "primary_index"));
+        assert_eq!(u64::from(column.index().get()), number(sample, "secondary_index"));
         assert_eq!(sha256(row.to_bcs()), text(sample, "primary_bcs_sha256"));
-        assert_eq!(
-            sha256(column.to_bcs()),
-            text(sample, "secondary_bcs_sha256")
-        );
+        assert_eq!(sha256(column.to_bcs()), text(sample, "secondary_bcs_sha256"));
     }
 }
 
@@ -324,16 +219,10 @@ fn check_decoding(encoded: &EncodedBlob, blob: &[u8]) {
 fn merkle() {
     for entry in section("merkle") {
         let (count, size) = (number(entry, "n_leaves"), number(entry, "leaf_bytes"));
-        let (count, size) = (
-            usize::try_from(count).unwrap(),
-            usize::try_from(size).unwrap(),
-        );
+        let (count, size) = (usize::try_from(count).unwrap(), usize::try_from(size).unwrap());
         let data = common::pattern(text(entry, "pattern"), count * size);
         let tree = MerkleTree::new(data.chunks(size));
-        assert_eq!(
-            hex(tree.root().digest().as_bytes()),
-            text(entry, "root_hex")
-        );
+        assert_eq!(hex(tree.root().digest().as_bytes()), text(entry, "root_hex"));
         for expected in list(entry, "proofs") {
             let index = usize::try_from(number(expected, "leaf_index")).unwrap();
             let proof = tree.proof(index).unwrap();
@@ -355,9 +244,8 @@ fn symbols<T: Axis>(encoded: &EncodedBlob, target: PairIndex) -> Vec<RecoverySym
     let symbol = |pair: PairIndex| {
         let sliver = encoded.sliver::<T::Other>(pair.sliver(n).unwrap()).unwrap();
         // `T::Other::Other` is `T`, but the compiler needs the detour over bytes to see it.
-        let symbol = sliver
-            .expand()
-            .recovery_symbol(SliverIndex::new(target.sliver::<T>(n).unwrap().get()));
+        let symbol =
+            sliver.expand().recovery_symbol(SliverIndex::new(target.sliver::<T>(n).unwrap().get()));
         RecoverySymbol::<T>::from_bcs(&symbol.unwrap().to_bcs()).unwrap()
     };
     pairs.map(symbol).collect()
@@ -378,10 +266,8 @@ fn check_recovery<T: Axis>(
     assert_eq!(needed, n.sliver_symbols::<T>());
 
     let symbols = symbols::<T>(encoded, pair);
-    let general: Vec<_> = symbols
-        .iter()
-        .map(|symbol| GeneralRecoverySymbol::new(target, symbol.clone()))
-        .collect();
+    let general: Vec<_> =
+        symbols.iter().map(|symbol| GeneralRecoverySymbol::new(target, symbol.clone())).collect();
     for (expected, found) in list(entry, key).iter().zip(&general) {
         assert_eq!(expected.as_str().unwrap(), hex(found.to_bcs()));
         let parsed = GeneralRecoverySymbol::from_bcs(&unhex(expected.as_str().unwrap())).unwrap();
@@ -390,10 +276,8 @@ fn check_recovery<T: Axis>(
         assert!(parsed.into_typed::<T::Other>().is_none());
     }
     let plain: Vec<_> = symbols.iter().map(|symbol| symbol.symbol.clone()).collect();
-    let verified: Vec<_> = symbols
-        .into_iter()
-        .map(|symbol| symbol.verify(metadata, target).unwrap())
-        .collect();
+    let verified: Vec<_> =
+        symbols.into_iter().map(|symbol| symbol.verify(metadata, target).unwrap()).collect();
     let expected = encoded.sliver(target).unwrap();
     // The last ones, so that arithmetic is needed.
     let enough = verified.len() - needed;
@@ -402,10 +286,7 @@ fn check_recovery<T: Axis>(
         Recovered::Inconsistent(_) => panic!("an honest blob"),
     }
     assert!(recover(metadata, target, &verified[enough + 1..]).is_err());
-    assert_eq!(
-        recover_unproven(metadata, target, &plain[..needed]).unwrap(),
-        expected
-    );
+    assert_eq!(recover_unproven(metadata, target, &plain[..needed]).unwrap(), expected);
     general
 }
 
@@ -429,11 +310,7 @@ fn recovery() {
             primary.clone(),
             secondary.clone(),
             primary.iter().chain(&secondary).cloned().collect(),
-            primary
-                .iter()
-                .zip(&secondary)
-                .flat_map(|(a, b)| [a.clone(), b.clone()])
-                .collect(),
+            primary.iter().zip(&secondary).flat_map(|(a, b)| [a.clone(), b.clone()]).collect(),
         ];
         let expected = text(entry, "list_recovery_symbols_response_bcs_sha256");
         let found = lists.map(|list| sha256(RecoverySymbols(list).to_bcs()));
@@ -447,13 +324,8 @@ fn recovery() {
             let sources = list(entry, "decoding_symbols_source_pair_indices").iter();
             let symbol = |pair: &Value| {
                 let pair = PairIndex(pair.as_u64().unwrap().try_into().unwrap());
-                let source = encoded
-                    .sliver::<Secondary>(pair.sliver(n).unwrap())
-                    .unwrap();
-                let symbol = source
-                    .expand()
-                    .decoding_symbol(SliverIndex::new(target))
-                    .unwrap();
+                let source = encoded.sliver::<Secondary>(pair.sliver(n).unwrap()).unwrap();
+                let symbol = source.expand().decoding_symbol(SliverIndex::new(target)).unwrap();
                 redstuff::EitherDecodingSymbol::Primary(symbol)
             };
             response.0.insert(target, sources.map(symbol).collect());
@@ -482,25 +354,16 @@ fn consistency() {
         let mut made = encoded.metadata().as_unverified().clone();
         made.hashes[altered.pair(n).unwrap().as_usize()].primary = bad.root(n).unwrap();
         assert_eq!(made.to_bcs(), bcs);
-        let metadata = made
-            .verify(n, &blob_id(entry, "inconsistent_blob_id"))
-            .unwrap();
+        let metadata = made.verify(n, &blob_id(entry, "inconsistent_blob_id")).unwrap();
 
         let sliver = |index: &Value| {
             let index = SliverIndex::new(index.as_u64().unwrap().try_into().unwrap());
             let good = || encoded.sliver(index).unwrap().to_unverified();
-            let sliver = if index == altered {
-                bad.clone()
-            } else {
-                good()
-            };
+            let sliver = if index == altered { bad.clone() } else { good() };
             sliver.verify(&metadata).unwrap()
         };
         for outcome in list(entry, "outcomes") {
-            let slivers: Vec<_> = list(outcome, "primary_indices")
-                .iter()
-                .map(sliver)
-                .collect();
+            let slivers: Vec<_> = list(outcome, "primary_indices").iter().map(sliver).collect();
             for (key, level) in [
                 ("skip", Consistency::Skip),
                 ("default", Consistency::Default),

@@ -1,10 +1,6 @@
 //! Signed messages and quilts against the vectors.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test that cannot go on fails"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod common;
 
@@ -21,10 +17,7 @@ use redstuff::{
 use serde_json::Value;
 
 fn numbers(entry: &Value, key: &str) -> Vec<u16> {
-    list(entry, key)
-        .iter()
-        .map(|v| v.as_u64().unwrap().try_into().unwrap())
-        .collect()
+    list(entry, key).iter().map(|v| v.as_u64().unwrap().try_into().unwrap()).collect()
 }
 
 #[test]
@@ -35,32 +28,17 @@ fn messages() {
         assert_eq!(hex(blob.as_bytes()), text(entry, "blob_id_hex"));
         let object = unhex(text(entry, "object_id_hex")).try_into().unwrap();
         let confirm = |persistence| {
-            let message = ProtocolMessage {
-                epoch,
-                content: Confirmation { blob, persistence },
-            };
+            let message = ProtocolMessage { epoch, content: Confirmation { blob, persistence } };
             let bcs = message.to_bcs();
             assert_eq!(ProtocolMessage::from_bcs(&bcs), Ok(message));
             bcs
         };
         let permanent = confirm(BlobPersistence::Permanent);
-        assert_eq!(
-            hex(permanent),
-            text(entry, "confirmation_permanent_bcs_hex")
-        );
+        assert_eq!(hex(permanent), text(entry, "confirmation_permanent_bcs_hex"));
         let deletable = confirm(BlobPersistence::Deletable(object));
-        assert_eq!(
-            hex(&deletable),
-            text(entry, "confirmation_deletable_bcs_hex")
-        );
-        let invalid = ProtocolMessage {
-            epoch,
-            content: InvalidBlobId(blob),
-        };
-        assert_eq!(
-            hex(invalid.to_bcs()),
-            text(entry, "invalid_blob_id_bcs_hex")
-        );
+        assert_eq!(hex(&deletable), text(entry, "confirmation_deletable_bcs_hex"));
+        let invalid = ProtocolMessage { epoch, content: InvalidBlobId(blob) };
+        assert_eq!(hex(invalid.to_bcs()), text(entry, "invalid_blob_id_bcs_hex"));
         assert!(ProtocolMessage::<InvalidBlobId>::from_bcs(&deletable).is_err());
 
         let signed =
@@ -70,16 +48,11 @@ fn messages() {
 
         let aggregate = &entry["aggregate"];
         let signers = numbers(aggregate, "signers");
-        assert_eq!(
-            hex(signers_bitmap(&signers)),
-            text(aggregate, "signers_bitmap_hex")
-        );
+        assert_eq!(hex(signers_bitmap(&signers)), text(aggregate, "signers_bitmap_hex"));
         let certificate = ConfirmationCertificate {
             signers,
             message: deletable,
-            signature: unhex(text(aggregate, "aggregate_signature_hex"))
-                .try_into()
-                .unwrap(),
+            signature: unhex(text(aggregate, "aggregate_signature_hex")).try_into().unwrap(),
         };
         let bcs = unhex(text(aggregate, "certificate_bcs_hex"));
         assert_eq!(certificate.to_bcs(), bcs);
@@ -108,11 +81,7 @@ fn files(entry: &Value) -> Vec<QuiltFile> {
         assert_eq!(sha256(&data), text(file, "sha256"));
         let tags = file["tags"].as_object().unwrap().iter();
         let tags = tags.map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned()));
-        QuiltFile {
-            identifier: text(file, "identifier").to_owned(),
-            tags: tags.collect(),
-            data,
-        }
+        QuiltFile { identifier: text(file, "identifier").to_owned(), tags: tags.collect(), data }
     };
     list(entry, "files").iter().enumerate().map(file).collect()
 }
@@ -126,10 +95,7 @@ fn quilts() {
             (Err(_), Some(_)) => continue,
             (outcome, _) => panic!("{}: {outcome:?}", text(entry, "name")),
         };
-        assert_eq!(
-            u64::from(quilt.symbol_size().get()),
-            number(entry, "symbol_size")
-        );
+        assert_eq!(u64::from(quilt.symbol_size().get()), number(entry, "symbol_size"));
         assert_eq!(quilt.blob().len() as u64, number(entry, "quilt_len"));
         assert_eq!(sha256(quilt.blob()), text(entry, "quilt_sha256"));
         let encoded = n.encode(quilt.blob()).unwrap();
@@ -143,19 +109,13 @@ fn quilts() {
         assert_eq!(&view.index().unwrap(), quilt.index());
         for expected in patches {
             let patch = quilt.index().find(text(expected, "identifier")).unwrap();
-            assert_eq!(
-                u64::from(patch.columns.start),
-                number(expected, "start_index")
-            );
+            assert_eq!(u64::from(patch.columns.start), number(expected, "start_index"));
             assert_eq!(u64::from(patch.columns.end), number(expected, "end_index"));
             let patch_id = QuiltPatchId::new(id, &patch.columns);
             assert_eq!(patch_id.to_string(), text(expected, "patch_id"));
             assert_eq!(hex(patch_id.to_bcs()), text(expected, "patch_id_hex"));
             assert_eq!(text(expected, "patch_id").parse(), Ok(patch_id));
-            let original = files
-                .iter()
-                .find(|file| file.identifier == patch.identifier)
-                .unwrap();
+            let original = files.iter().find(|file| file.identifier == patch.identifier).unwrap();
             assert_eq!(&view.file(patch).unwrap(), original);
             // The same from the file's own slivers only.
             let slivers: Vec<_> = patch
@@ -173,10 +133,7 @@ fn quilts() {
         let index: QuiltIndex = columns.index().unwrap();
         assert_eq!(&index, quilt.index());
 
-        let all: Vec<_> = encoded
-            .slivers::<Secondary>()
-            .skip(n.max_faulty().into())
-            .collect();
+        let all: Vec<_> = encoded.slivers::<Secondary>().skip(n.max_faulty().into()).collect();
         let blob = redstuff::decode(encoded.metadata(), &all, Consistency::Strict).unwrap();
         assert!(blob == quilt.blob());
     }

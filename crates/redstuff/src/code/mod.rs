@@ -5,17 +5,17 @@
 //! symbol per call, and derive the erasure polynomial anew for each call. Here the
 //! caller lays out whole strips of the matrix in one work space (see [`pack`]).
 
+mod field;
+#[cfg(target_arch = "x86_64")]
+mod gfni;
 mod pack;
 mod strips;
 #[cfg(test)]
 mod tests;
 
-use std::sync::OnceLock;
+use reed_solomon_simd::engine::{GF_MODULUS, GF_ORDER, GfElement};
 
-use reed_solomon_simd::engine::{
-    DefaultEngine, Engine, GF_MODULUS, GF_ORDER, GfElement, ShardsRefMut,
-};
-
+use field::{Factor, Fft};
 pub(crate) use pack::Layout;
 
 use crate::{AxisKind, ShardCount};
@@ -25,11 +25,6 @@ pub(crate) type Block = [u8; 64];
 
 /// Most bytes of work space for one strip: it should stay in a core's second-level cache.
 const WORK_BYTES: usize = 512 << 10;
-
-fn engine() -> &'static DefaultEngine {
-    static ENGINE: OnceLock<DefaultEngine> = OnceLock::new();
-    ENGINE.get_or_init(DefaultEngine::new)
-}
 
 /// A code with `original` source symbols and `recovery` further ones.
 #[derive(Debug, Clone, Copy)]
@@ -52,11 +47,7 @@ impl Code {
         let (o, r) = (original.next_power_of_two(), recovery.next_power_of_two());
         // For equal powers of two the seemingly wrong rate is what the network uses.
         let high_rate = o > r || (o == r && original <= recovery);
-        Self {
-            original,
-            recovery,
-            high_rate,
-        }
+        Self { original, recovery, high_rate }
     }
 
     pub(crate) fn original(&self) -> usize {
@@ -65,21 +56,13 @@ impl Code {
 
     /// Size of one FFT.
     fn chunk(&self) -> usize {
-        let count = if self.high_rate {
-            self.recovery
-        } else {
-            self.original
-        };
+        let count = if self.high_rate { self.recovery } else { self.original };
         count.next_power_of_two()
     }
 
     /// Shards of work space that [`Self::encode`] needs.
     pub(crate) fn encode_work(&self) -> usize {
-        let count = if self.high_rate {
-            self.original
-        } else {
-            self.recovery
-        };
+        let count = if self.high_rate { self.original } else { self.recovery };
         count.next_multiple_of(self.chunk())
     }
 
@@ -104,28 +87,28 @@ impl Code {
         let (chunk, shards) = (self.chunk(), self.encode_work());
         for start in (0..shards).step_by(chunk) {
             let present = (self.original - start).min(chunk);
-            let mut data = ShardsRefMut::new(shards, blocks, work);
-            engine().ifft(&mut data, start, chunk, present, start + chunk);
+            let fft = Fft { start, size: chunk, used: present, skew: start + chunk };
+            fft.inverse(work, blocks);
             if start > 0 {
                 let (first, rest) = work.split_at_mut(start * blocks);
                 xor(&mut first[..chunk * blocks], &rest[..chunk * blocks]);
             }
         }
-        let mut data = ShardsRefMut::new(shards, blocks, work);
-        engine().fft(&mut data, 0, chunk, self.recovery, 0);
+        let fft = Fft { start: 0, size: chunk, used: self.recovery, skew: 0 };
+        fft.forward(work, blocks);
     }
 
     fn encode_low(&self, work: &mut [Block], blocks: usize) {
         let (chunk, shards) = (self.chunk(), self.encode_work());
-        let mut data = ShardsRefMut::new(shards, blocks, work);
-        engine().ifft(&mut data, 0, chunk, self.original, 0);
+        let fft = Fft { start: 0, size: chunk, used: self.original, skew: 0 };
+        fft.inverse(work, blocks);
         for start in (chunk..shards).step_by(chunk) {
             work.copy_within(..chunk * blocks, start * blocks);
         }
-        let mut data = ShardsRefMut::new(shards, blocks, work);
         for start in (0..shards).step_by(chunk) {
             let wanted = (self.recovery - start).min(chunk);
-            engine().fft(&mut data, start, chunk, wanted, start + chunk);
+            let fft = Fft { start, size: chunk, used: wanted, skew: start + chunk };
+            fft.forward(work, blocks);
         }
     }
 }
@@ -142,24 +125,16 @@ pub(crate) struct Erasures {
     code: Code,
     /// Which symbols are known, in the work space's order.
     known: Vec<bool>,
-    /// Logarithms of what to multiply each position with.
-    factors: Vec<GfElement>,
+    /// What to multiply known positions with beforehand, and missing source symbols
+    /// with afterwards.
+    factors: Vec<Factor>,
 }
 
 impl Erasures {
     /// Prepares decoding from the `known` symbols, at least as many as there are originals.
     pub(crate) fn new(code: Code, known: impl IntoIterator<Item = usize>) -> Self {
-        let end = code.chunk()
-            + if code.high_rate {
-                code.original
-            } else {
-                code.recovery
-            };
-        let mut this = Self {
-            code,
-            known: vec![false; end],
-            factors: Vec::new(),
-        };
+        let end = code.chunk() + if code.high_rate { code.original } else { code.recovery };
+        let mut this = Self { code, known: vec![false; end], factors: Vec::new() };
         for symbol in known {
             let position = this.position(symbol);
             this.known[position] = true;
@@ -168,11 +143,7 @@ impl Erasures {
         let (head, tail) = (0..end, if code.high_rate { 0 } else { 1 });
         // Positions between the two kinds of symbols are known zeros in the low-rate
         // code and erased ones in the high-rate code; beyond the end it is the reverse.
-        let gap = if code.high_rate {
-            code.recovery
-        } else {
-            code.original
-        };
+        let gap = if code.high_rate { code.recovery } else { code.original };
         for position in head {
             let padding = (gap..code.chunk()).contains(&position);
             erased[position] = if padding {
@@ -183,8 +154,11 @@ impl Erasures {
         }
         erased[end..].fill(tail);
         let nonzero = if code.high_rate { end } else { GF_ORDER };
-        DefaultEngine::eval_poly(&mut erased, nonzero);
-        this.factors = erased[..end].to_vec();
+        field::eval_poly(&mut erased, nonzero);
+        let factor = |(&log, &known): (&GfElement, &bool)| {
+            Factor::new(if known { log } else { GF_MODULUS - log })
+        };
+        this.factors = erased.iter().zip(&this.known).map(factor).collect();
         this
     }
 
@@ -219,36 +193,19 @@ impl Erasures {
         let (shards, end) = (self.work(), self.known.len());
         assert_eq!(work.len(), shards * blocks);
         for (position, _) in self.known.iter().enumerate().filter(|(_, known)| **known) {
-            engine().mul(shard(work, position, blocks), self.factors[position]);
+            self.factors[position].multiply(shard(work, position, blocks));
         }
-        engine().ifft(
-            &mut ShardsRefMut::new(shards, blocks, work),
-            0,
-            shards,
-            end,
-            0,
-        );
+        let fft = Fft { start: 0, size: shards, used: end, skew: 0 };
+        fft.inverse(work, blocks);
         for i in 1..shards {
             let width = 1 << i.trailing_zeros();
             let (before, after) = work.split_at_mut(i * blocks);
-            xor(
-                &mut before[(i - width) * blocks..],
-                &after[..width * blocks],
-            );
+            xor(&mut before[(i - width) * blocks..], &after[..width * blocks]);
         }
-        engine().fft(
-            &mut ShardsRefMut::new(shards, blocks, work),
-            0,
-            shards,
-            end,
-            0,
-        );
+        fft.forward(work, blocks);
         for symbol in (0..self.code.original).filter(|&symbol| self.is_missing(symbol)) {
             let position = self.position(symbol);
-            engine().mul(
-                shard(work, position, blocks),
-                GF_MODULUS - self.factors[position],
-            );
+            self.factors[position].multiply(shard(work, position, blocks));
         }
     }
 }

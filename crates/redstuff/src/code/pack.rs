@@ -21,11 +21,7 @@ pub(crate) struct Layout {
 impl Layout {
     pub(crate) fn new(size: usize) -> Self {
         debug_assert!(size.is_multiple_of(2));
-        Self {
-            size,
-            full: size / 64,
-            tail: size % 64 / 2,
-        }
+        Self { size, full: size / 64, tail: size % 64 / 2 }
     }
 
     /// Blocks that `count` symbols take.
@@ -49,9 +45,7 @@ impl Layout {
             let (head, end) = symbol.split_at(self.full * 64);
             let (low, high) = end.split_at(self.tail);
             let index = first + i;
-            full[index * self.full..][..self.full]
-                .as_flattened_mut()
-                .copy_from_slice(head);
+            full[index * self.full..][..self.full].as_flattened_mut().copy_from_slice(head);
             self.for_tail(index, |block, at, part| {
                 ends[block][at..][..part.len()].copy_from_slice(&low[part.clone()]);
                 ends[block][32 + at..][..part.len()].copy_from_slice(&high[part]);

@@ -39,9 +39,7 @@ impl Strip {
 /// Parts of a symbol that take at most `blocks` blocks: offset and length.
 fn parts(size: usize, blocks: usize) -> impl Iterator<Item = (usize, usize)> {
     let step = blocks * 64;
-    (0..size)
-        .step_by(step)
-        .map(move |offset| (offset, step.min(size - offset)))
+    (0..size).step_by(step).map(move |offset| (offset, step.min(size - offset)))
 }
 
 /// Cuts shards of `count` symbols of `size` bytes into strips of at most `blocks` blocks.
@@ -59,20 +57,13 @@ fn strips(size: usize, count: usize, blocks: usize) -> Vec<Strip> {
     let step = Layout::new(size).count(blocks);
     (0..count)
         .step_by(step)
-        .map(|c| Strip {
-            offset: c * size,
-            piece: size,
-            count: step.min(count - c),
-        })
+        .map(|c| Strip { offset: c * size, piece: size, count: step.min(count - c) })
         .collect()
 }
 
 /// Hands each strip its piece of every output shard.
 fn split_outputs<'a>(strips: &[Strip], outputs: Vec<&'a mut [u8]>) -> Vec<Vec<&'a mut [u8]>> {
-    let mut of_strip: Vec<_> = strips
-        .iter()
-        .map(|_| Vec::with_capacity(outputs.len()))
-        .collect();
+    let mut of_strip: Vec<_> = strips.iter().map(|_| Vec::with_capacity(outputs.len())).collect();
     for mut output in outputs {
         for (strip, pieces) in strips.iter().zip(&mut of_strip) {
             let (piece, rest) = output.split_at_mut(strip.len());
@@ -102,24 +93,17 @@ impl Code {
         let count = source(0).len() / size;
         let strips = strips(size, count, self.encode_blocks());
         let outputs = split_outputs(&strips, recovery);
-        strips
-            .into_par_iter()
-            .zip(outputs)
-            .for_each_init(Vec::new, |space, (strip, outputs)| {
-                let (layout, blocks) = (strip.layout(), strip.blocks());
-                let work = scratch(space, self.encode_work() * blocks);
-                for (i, shard) in work
-                    .chunks_exact_mut(blocks)
-                    .take(self.original)
-                    .enumerate()
-                {
-                    layout.pack(strip.of(source(i)), 0, strip.count, shard);
-                }
-                self.encode(work, blocks);
-                for (shard, output) in work.chunks_exact(blocks).zip(outputs) {
-                    layout.unpack(shard, 0, strip.count, output);
-                }
-            });
+        strips.into_par_iter().zip(outputs).for_each_init(Vec::new, |space, (strip, outputs)| {
+            let (layout, blocks) = (strip.layout(), strip.blocks());
+            let work = scratch(space, self.encode_work() * blocks);
+            for (i, shard) in work.chunks_exact_mut(blocks).take(self.original).enumerate() {
+                layout.pack(strip.of(source(i)), 0, strip.count, shard);
+            }
+            self.encode(work, blocks);
+            for (shard, output) in work.chunks_exact(blocks).zip(outputs) {
+                layout.unpack(shard, 0, strip.count, output);
+            }
+        });
     }
 
     /// Expands rows: each of `rows` is the source symbols of one code word; its recovery
@@ -135,21 +119,13 @@ impl Code {
         let width = self.recovery * size;
         for (offset, piece) in parts(size, budget) {
             let layout = Layout::new(piece);
-            let batch = if piece == size {
-                layout.count(budget)
-            } else {
-                1
-            };
+            let batch = if piece == size { layout.count(budget) } else { 1 };
             let outputs = recovery.chunks_mut(batch * width);
             for (rows, output) in rows.chunks(batch).zip(outputs) {
                 let count = rows.len();
                 let blocks = layout.blocks(count);
                 let work = scratch(space, self.encode_work() * blocks);
-                for (i, shard) in work
-                    .chunks_exact_mut(blocks)
-                    .take(self.original)
-                    .enumerate()
-                {
+                for (i, shard) in work.chunks_exact_mut(blocks).take(self.original).enumerate() {
                     for (r, row) in rows.iter().enumerate() {
                         layout.pack(&row[i * size + offset..][..piece], r, count, shard);
                     }
@@ -190,22 +166,19 @@ impl Erasures {
         let strips = strips(size, first.len() / size, self.blocks());
         let (symbols, outputs): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
         let outputs = split_outputs(&strips, outputs);
-        strips
-            .into_par_iter()
-            .zip(outputs)
-            .for_each_init(Vec::new, |space, (strip, outputs)| {
-                let (layout, blocks) = (strip.layout(), strip.blocks());
-                let work = scratch(space, self.work() * blocks);
-                work.fill([0; 64]);
-                for &(symbol, shard) in known {
-                    let to = &mut work[self.position(symbol) * blocks..][..blocks];
-                    layout.pack(strip.of(shard), 0, strip.count, to);
-                }
-                self.decode(work, blocks);
-                for (&symbol, output) in symbols.iter().zip(outputs) {
-                    let from = &work[self.position(symbol) * blocks..][..blocks];
-                    layout.unpack(from, 0, strip.count, output);
-                }
-            });
+        strips.into_par_iter().zip(outputs).for_each_init(Vec::new, |space, (strip, outputs)| {
+            let (layout, blocks) = (strip.layout(), strip.blocks());
+            let work = scratch(space, self.work() * blocks);
+            work.fill([0; 64]);
+            for &(symbol, shard) in known {
+                let to = &mut work[self.position(symbol) * blocks..][..blocks];
+                layout.pack(strip.of(shard), 0, strip.count, to);
+            }
+            self.decode(work, blocks);
+            for (&symbol, output) in symbols.iter().zip(outputs) {
+                let from = &work[self.position(symbol) * blocks..][..blocks];
+                layout.unpack(from, 0, strip.count, output);
+            }
+        });
     }
 }

@@ -8,9 +8,7 @@ use serde_json::Value;
 use super::*;
 
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length)
-        .map(|i| u8::try_from((31 * i + 7) % 251).unwrap())
-        .collect()
+    (0..length).map(|i| u8::try_from((31 * i + 7) % 251).unwrap()).collect()
 }
 
 /// All recovery symbols of one code word.
@@ -22,10 +20,7 @@ fn recovery(code: Code, source: &[u8], size: usize) -> Vec<u8> {
 
 #[test]
 fn vectors() {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/data/walrus-vectors.json"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/walrus-vectors.json");
     let own = || path.into();
     let path = std::env::var_os("REDSTUFF_VECTORS").map_or_else(own, std::path::PathBuf::from);
     let vectors: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();

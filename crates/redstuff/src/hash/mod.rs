@@ -1,4 +1,14 @@
 //! BLAKE2b-256 and the Merkle node hashes, many at a time.
+//!
+//! A blob for 1,000 shards has a million symbols, so about three million short hashes
+//! decide how fast it is encoded. They are independent of each other: with AVX-512
+//! eight are computed side by side ([`wide`]), else as many as `blake2b_simd` can.
+
+mod portable;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use std::fmt;
 
@@ -35,63 +45,78 @@ impl fmt::Display for Digest {
     }
 }
 
+/// A node of a Merkle tree while it is being computed.
+pub(crate) type Node = [u8; 32];
+
 /// Stands in for a missing right sibling. No digest of anything is known to have this value.
-pub(crate) const EMPTY: Digest = Digest([0; 32]);
+pub(crate) const EMPTY: Node = [0; 32];
 
 /// Domain separation of leaves.
 const LEAF: u8 = 0;
 /// Domain separation of inner nodes.
 const INNER: u8 = 1;
 
-fn digest(parts: [&[u8]; 3]) -> Digest {
-    let mut state = Params::new().hash_length(32).to_state();
+fn params() -> Params {
+    let mut params = Params::new();
+    params.hash_length(32);
+    params
+}
+
+fn digest(parts: [&[u8]; 3]) -> Node {
+    let mut state = params().to_state();
     for part in parts {
         state.update(part);
     }
-    let mut out = [0; 32];
-    out.copy_from_slice(state.finalize().as_bytes());
-    Digest(out)
+    node(&state.finalize())
+}
+
+fn node(hash: &blake2b_simd::Hash) -> Node {
+    let mut out = EMPTY;
+    out.copy_from_slice(hash.as_bytes());
+    out
 }
 
 /// BLAKE2b with 32 bytes of output.
-pub(crate) fn blake2b256(data: &[u8]) -> Digest {
+pub(crate) fn blake2b256(data: &[u8]) -> Node {
     digest([data, &[], &[]])
 }
 
 /// The hash of a Merkle leaf.
-pub(crate) fn leaf(data: &[u8]) -> Digest {
+pub(crate) fn leaf(data: &[u8]) -> Node {
     digest([&[LEAF], data, &[]])
 }
 
 /// The hash of an inner Merkle node.
-pub(crate) fn inner(left: &Digest, right: &Digest) -> Digest {
-    digest([&[INNER], &left.0, &right.0])
+pub(crate) fn inner(left: &Node, right: &Node) -> Node {
+    digest([&[INNER], left, right])
 }
 
 /// The leaf hashes of equally long symbols that follow each other in `symbols`.
-pub(crate) fn leaves(symbols: &[u8], size: usize, out: &mut [Digest]) {
+pub(crate) fn leaves(symbols: &[u8], size: usize, out: &mut [Node]) {
     debug_assert_eq!(symbols.len(), size * out.len());
-    for (symbol, out) in symbols.chunks_exact(size).zip(out) {
-        *out = leaf(symbol);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(token) = wide::token() {
+        return wide::leaves(token, symbols, size, out);
     }
+    portable::leaves(symbols, size, out);
 }
 
 /// Replaces the first half of `nodes` by the parents of neighbours; a missing last
 /// sibling is [`EMPTY`]. Returns how many parents there are.
-pub(crate) fn parents(nodes: &mut [Digest]) -> usize {
-    let count = nodes.len().div_ceil(2);
-    for i in 0..count {
-        let right = nodes.get(2 * i + 1).copied().unwrap_or(EMPTY);
-        nodes[i] = inner(&nodes[2 * i], &right);
+pub(crate) fn parents(nodes: &mut [Node]) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(token) = wide::token() {
+        return wide::parents(token, nodes);
     }
-    count
+    portable::parents(nodes)
 }
 
 /// Replaces each of `left` by the parent of it and its counterpart in `right`, or
 /// [`EMPTY`] if there is no right side.
-pub(crate) fn parents_across(left: &mut [Digest], right: Option<&[Digest]>) {
-    for (i, node) in left.iter_mut().enumerate() {
-        let right = right.map_or(EMPTY, |right| right[i]);
-        *node = inner(node, &right);
+pub(crate) fn parents_across(left: &mut [Node], right: Option<&[Node]>) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(token) = wide::token() {
+        return wide::parents_across(token, left, right);
     }
+    portable::parents_across(left, right);
 }

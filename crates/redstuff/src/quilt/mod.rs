@@ -80,9 +80,7 @@ impl QuiltIndex {
     /// The file with this identifier.
     #[must_use]
     pub fn find(&self, identifier: &str) -> Option<&QuiltPatch> {
-        self.patches
-            .iter()
-            .find(|patch| patch.identifier == identifier)
+        self.patches.iter().find(|patch| patch.identifier == identifier)
     }
 
     /// The BCS form. It does not say where the first file begins.
@@ -94,10 +92,7 @@ impl QuiltIndex {
             identifier: patch.identifier.clone(),
             tags: StoredTags(patch.tags.clone()),
         };
-        write_vec(
-            &mut out,
-            &self.patches.iter().map(stored).collect::<Vec<_>>(),
-        );
+        write_vec(&mut out, &self.patches.iter().map(stored).collect::<Vec<_>>());
         out
     }
 
@@ -109,22 +104,11 @@ impl QuiltIndex {
         let StoredIndex(stored) = StoredIndex::from_bcs(input)?;
         let mut start = first;
         let mut patches = Vec::with_capacity(stored.len());
-        for StoredPatch {
-            end,
-            identifier,
-            tags: StoredTags(tags),
-        } in stored
-        {
+        for StoredPatch { end, identifier, tags: StoredTags(tags) } in stored {
             if end <= start || end > columns {
-                return Err(BcsError::Invalid(
-                    "the columns of a quilt's files are out of order",
-                ));
+                return Err(BcsError::Invalid("the columns of a quilt's files are out of order"));
             }
-            patches.push(QuiltPatch {
-                identifier,
-                tags,
-                columns: start..end,
-            });
+            patches.push(QuiltPatch { identifier, tags, columns: start..end });
             start = end;
         }
         Ok(Self { patches })
@@ -178,11 +162,8 @@ fn bcs_string(text: &str) -> Vec<u8> {
 impl Wire for StoredTags {
     fn write(&self, out: &mut Vec<u8>) {
         // BCS orders a map by the bytes of its keys, length included.
-        let mut entries: Vec<_> = self
-            .0
-            .iter()
-            .map(|(key, value)| (bcs_string(key), value))
-            .collect();
+        let mut entries: Vec<_> =
+            self.0.iter().map(|(key, value)| (bcs_string(key), value)).collect();
         entries.sort();
         crate::bcs::write_uleb(out, entries.len());
         for (key, value) in entries {
@@ -241,11 +222,7 @@ impl QuiltPatchId {
     /// The id of a file of a quilt.
     #[must_use]
     pub fn new(quilt: BlobId, columns: &Range<u16>) -> Self {
-        Self {
-            quilt,
-            start: columns.start,
-            end: columns.end,
-        }
+        Self { quilt, start: columns.start, end: columns.end }
     }
 
     /// The columns.
@@ -268,16 +245,9 @@ impl Wire for QuiltPatchId {
         let version = reader.u8()?;
         if version != VERSION {
             let found = version.into();
-            return Err(BcsError::UnknownVariant {
-                what: "quilt version",
-                found,
-            });
+            return Err(BcsError::UnknownVariant { what: "quilt version", found });
         }
-        Ok(Self {
-            quilt,
-            start: reader.u16()?,
-            end: reader.u16()?,
-        })
+        Ok(Self { quilt, start: reader.u16()?, end: reader.u16()? })
     }
 }
 
@@ -300,9 +270,7 @@ impl FromStr for QuiltPatchId {
         if BASE64URL_NOPAD.decode_len(text.len()) != Ok(bytes.len()) {
             return Err(BadPatchId);
         }
-        BASE64URL_NOPAD
-            .decode_mut(text.as_bytes(), &mut bytes)
-            .map_err(|_| BadPatchId)?;
+        BASE64URL_NOPAD.decode_mut(text.as_bytes(), &mut bytes).map_err(|_| BadPatchId)?;
         Self::from_bcs(&bytes).map_err(|_| BadPatchId)
     }
 }

@@ -67,10 +67,7 @@ impl<'a> QuiltView<'a> {
     /// The length is not that of a quilt.
     pub fn of_blob(n: ShardCount, blob: &'a [u8]) -> Result<Self, QuiltError> {
         let shape = shape_of(n, blob.len() as u64)?;
-        Ok(Self {
-            shape,
-            columns: Columns::Blob(blob),
-        })
+        Ok(Self { shape, columns: Columns::Blob(blob) })
     }
 
     /// Views some secondary slivers. The index is in the first up to ten of them; for a
@@ -93,10 +90,7 @@ impl<'a> QuiltView<'a> {
                 *column = Some(&sliver.data()[..]);
             }
         }
-        Ok(Self {
-            shape,
-            columns: Columns::Slivers(columns),
-        })
+        Ok(Self { shape, columns: Columns::Slivers(columns) })
     }
 
     /// Appends column `index` to `out`.
@@ -162,11 +156,7 @@ impl<'a> QuiltView<'a> {
     pub fn index(&self) -> Result<QuiltIndex, QuiltError> {
         let bytes = self.gather(0, self.index_size()?)?;
         let first = self.index_columns()?;
-        Ok(QuiltIndex::from_bcs(
-            &bytes[INDEX_PREFIX..],
-            first,
-            self.shape.columns(),
-        )?)
+        Ok(QuiltIndex::from_bcs(&bytes[INDEX_PREFIX..], first, self.shape.columns())?)
     }
 
     /// A file of the index.
@@ -208,11 +198,7 @@ impl<'a> QuiltView<'a> {
             StoredTags::from_bcs(sized(&mut reader)?)?.0
         };
         let data = reader.take(reader.remaining())?.to_vec();
-        Ok(QuiltFile {
-            identifier,
-            tags,
-            data,
-        })
+        Ok(QuiltFile { identifier, tags, data })
     }
 }
 
@@ -230,8 +216,6 @@ impl Wire for Identifier {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, BcsError> {
-        reader
-            .string("identifier bytes", super::IDENTIFIER_BYTES_MAX)
-            .map(Self)
+        reader.string("identifier bytes", super::IDENTIFIER_BYTES_MAX).map(Self)
     }
 }

@@ -66,10 +66,7 @@ impl Quilt {
     pub fn new(n: ShardCount, mut files: Vec<QuiltFile>) -> Result<Self, QuiltWriteError> {
         let max = n.columns() - 1;
         if files.len() > max {
-            return Err(QuiltWriteError::TooMany {
-                found: files.len(),
-                max,
-            });
+            return Err(QuiltWriteError::TooMany { found: files.len(), max });
         }
         if files.is_empty() {
             return Err(QuiltWriteError::Empty);
@@ -86,16 +83,11 @@ impl Quilt {
             tags: file.tags.clone(),
             columns: 0..0,
         };
-        let mut index = QuiltIndex {
-            patches: files.iter().map(patch).collect(),
-        };
+        let mut index = QuiltIndex { patches: files.iter().map(patch).collect() };
         // Column numbers have a fixed width, so the size does not depend on them.
         let index_size = INDEX_PREFIX + index.to_bcs().len();
-        let sizes: Vec<_> = heads
-            .iter()
-            .zip(&files)
-            .map(|(head, file)| head.len() + file.data.len())
-            .collect();
+        let sizes: Vec<_> =
+            heads.iter().zip(&files).map(|(head, file)| head.len() + file.data.len()).collect();
         let shape =
             choose_shape(n, index_size, &sizes).ok_or(QuiltWriteError::TooLarge { shards: n })?;
 
@@ -139,10 +131,7 @@ impl Quilt {
 }
 
 fn bad_identifier(identifier: &str, reason: &'static str) -> QuiltWriteError {
-    QuiltWriteError::Identifier {
-        identifier: identifier.to_owned(),
-        reason,
-    }
+    QuiltWriteError::Identifier { identifier: identifier.to_owned(), reason }
 }
 
 /// What precedes a file's content.
@@ -167,16 +156,11 @@ fn head(file: &QuiltFile) -> Result<Vec<u8>, QuiltWriteError> {
         let tags = StoredTags(file.tags.clone()).to_bcs();
         if tags.len() > TAGS_BYTES_MAX {
             let identifier = text.clone();
-            return Err(QuiltWriteError::Tags {
-                identifier,
-                found: tags.len(),
-            });
+            return Err(QuiltWriteError::Tags { identifier, found: tags.len() });
         }
         push_sized(&mut extensions, &tags);
     }
-    let too_large = || QuiltWriteError::FileTooLarge {
-        identifier: text.clone(),
-    };
+    let too_large = || QuiltWriteError::FileTooLarge { identifier: text.clone() };
     let total = FILE_HEADER + extensions.len() + file.data.len();
     let length = u32::try_from(total).map_err(|_| too_large())? - FILE_HEADER as u32;
     let mut head = vec![VERSION];
@@ -225,11 +209,7 @@ fn choose_shape(n: ShardCount, index_size: usize, sizes: &[usize]) -> Option<Sha
 
 /// Writes everything into its columns.
 fn fill(shape: Shape, index: &QuiltIndex, heads: &[Vec<u8>], files: &[QuiltFile]) -> Vec<u8> {
-    let (rows, columns, symbol) = (
-        shape.n.rows(),
-        shape.n.columns(),
-        shape.symbol_size.as_usize(),
-    );
+    let (rows, columns, symbol) = (shape.n.rows(), shape.n.columns(), shape.symbol_size.as_usize());
     let mut blob = vec![0; rows * columns * symbol];
     let mut write = |first: u16, parts: [&[u8]; 2]| {
         let mut at = usize::from(first) * shape.column();

@@ -13,13 +13,7 @@ use serde_json::Value;
 pub(crate) fn vectors() -> &'static Value {
     static VECTORS: OnceLock<Value> = OnceLock::new();
     VECTORS.get_or_init(|| {
-        let own = || {
-            concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/tests/data/walrus-vectors.json"
-            )
-            .into()
-        };
+        let own = || concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/walrus-vectors.json").into();
         let path = std::env::var_os("REDSTUFF_VECTORS").map_or_else(own, PathBuf::from);
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     })
@@ -33,21 +27,15 @@ pub(crate) fn section(name: &str) -> &'static [Value] {
 }
 
 pub(crate) fn number(entry: &Value, key: &str) -> u64 {
-    entry[key]
-        .as_u64()
-        .unwrap_or_else(|| panic!("{key} in {entry}"))
+    entry[key].as_u64().unwrap_or_else(|| panic!("{key} in {entry}"))
 }
 
 pub(crate) fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
-    entry[key]
-        .as_str()
-        .unwrap_or_else(|| panic!("{key} in {entry}"))
+    entry[key].as_str().unwrap_or_else(|| panic!("{key} in {entry}"))
 }
 
 pub(crate) fn list<'a>(entry: &'a Value, key: &str) -> &'a [Value] {
-    entry[key]
-        .as_array()
-        .unwrap_or_else(|| panic!("{key} in {entry}"))
+    entry[key].as_array().unwrap_or_else(|| panic!("{key} in {entry}"))
 }
 
 pub(crate) fn shards(entry: &Value) -> ShardCount {
@@ -73,9 +61,7 @@ pub(crate) fn sha256(bytes: impl AsRef<[u8]>) -> String {
 /// The documented input patterns.
 pub(crate) fn pattern(name: &str, length: usize) -> Vec<u8> {
     match name {
-        "A" => (0..length)
-            .map(|i| u8::try_from((31 * i + 7) % 251).unwrap())
-            .collect(),
+        "A" => (0..length).map(|i| u8::try_from((31 * i + 7) % 251).unwrap()).collect(),
         "B" => {
             let block = |j: u64| digest(&SHA256, &j.to_le_bytes());
             let blocks = (0..length.div_ceil(32) as u64).map(block);
