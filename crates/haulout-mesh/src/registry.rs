@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use haulout_swarm::choose::{self, Ranking};
 use haulout_swarm::directory::{Directory, DirectoryError};
 use haulout_swarm::holdings::Message;
-use haulout_swarm::peers::{PeerTable, State, Verdict};
+use haulout_swarm::peers::{PeerTable, SILENCE, State, Verdict};
 use haulout_swarm::{Fault, Now, PeerId};
 use quinn::{Connection, Endpoint, VarInt};
 use tokio::sync::{Notify, Semaphore, broadcast};
@@ -551,13 +551,23 @@ impl Shared {
         random: u64,
     ) -> Ranking {
         let now = self.now();
-        let peers = self.lock_peers();
-        let reachable = |peer: &PeerId| {
-            let link = peers.entries.get(peer).and_then(Entry::link);
-            link.is_some_and(|link| !link.silent.load(Ordering::Relaxed))
-        };
-        let reachable: Vec<PeerId> = candidates.into_iter().filter(reachable).collect();
-        choose::rank(&peers.table, reachable, bytes, now, random)
+        let mut peers = self.lock_peers();
+        let Peers { entries, table } = &mut *peers;
+        let mut reachable: Vec<PeerId> = Vec::new();
+        for peer in candidates {
+            let Some(link) = entries.get(&peer).and_then(Entry::link) else { continue };
+            if link.silent.load(Ordering::Relaxed) {
+                continue;
+            }
+            // An answer that waits behind others on a busy line is late, not silent: packets arrive.
+            if matches!(table.state(&peer, now), Some(State::Silent { .. }))
+                && link.quiet_for(Instant::now()) < SILENCE
+            {
+                table.heard(&peer, now);
+            }
+            reachable.push(peer);
+        }
+        choose::rank(table, reachable, bytes, now, random)
     }
 
     pub(crate) fn hedge_delay(&self) -> Duration {

@@ -254,7 +254,8 @@ impl Peer {
 
     pub(super) fn heard(&mut self, now: Now) {
         self.last_heard = now;
-        self.waiting_since = (self.in_flight > 0).then_some(now);
+        // What is under way may be a stream that its reader holds up: only a new question waits again.
+        self.waiting_since = None;
     }
 
     pub(super) fn asked(&mut self, now: Now) {
