@@ -38,6 +38,8 @@ pub(crate) enum Gives {
     Endless,
     /// No.
     No,
+    /// Busy for the first so many times it is asked.
+    BusyFor(usize),
     /// One piece in this time.
     Slow(Duration),
     /// Bytes of another NAR, the same from everybody who behaves so, with
@@ -250,6 +252,8 @@ impl Peers for Script {
         let actor = self.note("nar", peer);
         let data = self.nars.lock().unwrap().get(&key.nar_hash).cloned();
         let given = actor_of(peer);
+        let times = self.asked("nar").iter().filter(|who| **who == given).count();
+        let busy = matches!(actor.gives, Gives::BusyFor(first) if times <= first);
         let delay = actor.delay;
         let stream = data.map(|data| Play {
             data: if actor.gives == Gives::Other { other(&data) } else { data },
@@ -261,6 +265,7 @@ impl Peers for Script {
         Box::pin(async move {
             sleep(delay).await;
             match stream {
+                Some(_) if busy => Err(PeerError::Busy),
                 Some(stream) if stream.gives != Gives::No => {
                     Ok(Box::new(stream) as Box<dyn Chunks>)
                 }

@@ -137,3 +137,27 @@ async fn the_own_store_answers_what_is_trusted_and_nothing_else() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_slowly_does_not_make_its_source_look_silent() {
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = office(dir_a.path(), 40, 160 << 20);
+    let a = Agent::start(dir_a.path(), 1, &[]).await;
+    let b = Agent::start(dir_b.path(), 2, &[&a]).await;
+    let big = store.paths.iter().max_by_key(|info| info.nar_size).unwrap();
+    b.knows(big, 1).await;
+    let mut body = b.resolver.nar(big.path.hash_part(), big.nar_hash, 0).await.unwrap();
+    let mut all = body.stream.next().await.unwrap().unwrap().to_vec();
+    // Nix is busy: nothing more is read, so nothing more arrives.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for info in store.paths.iter().filter(|info| !info.signatures.is_empty()) {
+        assert!(b.resolver.path_info(info.path.hash_part()).await.is_some(), "{}", info.path);
+    }
+    let small = store.paths.iter().filter(|info| !info.signatures.is_empty());
+    let small = small.min_by_key(|info| info.nar_size).unwrap();
+    assert_eq!(NarHash::of(&b.nar(small, 0).await.unwrap()), small.nar_hash);
+    while let Some(piece) = body.stream.next().await {
+        all.extend_from_slice(&piece.unwrap());
+    }
+    assert_eq!(NarHash::of(&all), big.nar_hash);
+}

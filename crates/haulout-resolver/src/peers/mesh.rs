@@ -9,16 +9,17 @@ use bytes::Bytes;
 use haulout_mesh::{Mesh, NarKey, NarStream, NarTree, PeerView, RequestError, StreamError};
 use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::{Fault, PeerId};
+use tokio::time::timeout;
 
 use super::{Answer, Chunks, PeerError, Peers};
 
-/// How long a peer may take to say yes to a NAR.
-const NAR_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a peer that is alive may take to say yes to a NAR: on a slow link
+/// the answer waits behind the bytes of other NARs.
+const NAR_DEADLINE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the peer is alive.
+const LOOK_EVERY: Duration = Duration::from_millis(400);
 /// How long a peer may take to give a tree it may first have to compute.
 const TREE_DEADLINE: Duration = Duration::from_secs(2);
-/// Until a second peer is asked the same small question. A LAN answers in
-/// one millisecond; a busy disk takes some tens.
-const HEDGE_DELAY: Duration = Duration::from_millis(50);
 
 impl From<RequestError> for PeerError {
     fn from(error: RequestError) -> Self {
@@ -85,8 +86,16 @@ impl Peers for Mesh {
     ) -> Answer<Result<Box<dyn Chunks>, PeerError>> {
         let mesh = self.clone();
         Box::pin(async move {
-            let stream = Self::nar_range(&mesh, &peer, &key, range, NAR_DEADLINE).await?;
-            Ok(Box::new(stream) as Box<dyn Chunks>)
+            let mut ask = std::pin::pin!(Self::nar_range(&mesh, &peer, &key, range, NAR_DEADLINE));
+            loop {
+                if let Ok(answer) = timeout(LOOK_EVERY, &mut ask).await {
+                    return Ok(Box::new(answer?) as Box<dyn Chunks>);
+                }
+                let here = Self::who_has(&mesh, &key.path).contains(&peer);
+                if !here && !mesh.unannounced().contains(&peer) {
+                    return Err(PeerError::Silent);
+                }
+            }
         })
     }
 
@@ -95,7 +104,7 @@ impl Peers for Mesh {
     }
 
     fn hedge_delay(&self) -> Duration {
-        HEDGE_DELAY
+        Self::hedge_delay(self)
     }
 
     fn views(&self) -> Vec<PeerView> {

@@ -227,7 +227,7 @@ impl<'t> Multi<'t> {
     fn lost(&mut self, id: RequestId, peer: PeerId, error: &FeedError) {
         self.plan.failed(id);
         self.roster.failed(peer, error);
-        if self.roster.has_given_up(peer) {
+        if !self.roster.usable().contains(&peer) {
             for other in self.plan.remove_source(&peer) {
                 self.stop(other);
             }

@@ -10,10 +10,15 @@ use tokio::time::{Instant, sleep};
 
 use super::Shared;
 use super::feed::FeedError;
+use crate::peers::PeerError;
 
 /// How often one peer may fail on one NAR (without lying) before it is left
 /// alone.
 const FAILURES_MAX: u8 = 3;
+/// How often one peer may say that it is busy.
+const BUSY_MAX: u8 = 12;
+/// How long a busy peer is left alone, times how often it said so.
+const BUSY_REST: Duration = Duration::from_millis(50);
 /// How long a transfer waits for a source to appear or come back before it
 /// gives up: long enough for a link that flaps, short against Nix's patience.
 pub(crate) const NO_SOURCE_WAIT: Duration = Duration::from_secs(3);
@@ -26,6 +31,8 @@ pub(crate) struct Roster {
     key: NarKey,
     hint: Option<PeerId>,
     failures: HashMap<PeerId, u8>,
+    /// Peers that were busy: how often, and until when they are left alone.
+    busy: HashMap<PeerId, (u8, Instant)>,
     /// Those in use, for status pages.
     in_use: Arc<Mutex<BTreeSet<PeerId>>>,
 }
@@ -37,7 +44,7 @@ impl Roster {
         hint: Option<PeerId>,
         in_use: Arc<Mutex<BTreeSet<PeerId>>>,
     ) -> Self {
-        Self { shared, key, hint, failures: HashMap::new(), in_use }
+        Self { shared, key, hint, failures: HashMap::new(), busy: HashMap::new(), in_use }
     }
 
     /// Notes that a source is being used.
@@ -47,7 +54,7 @@ impl Roster {
 
     /// All sources worth asking now, the best first.
     pub(crate) fn usable(&self) -> Vec<PeerId> {
-        let peers = &self.shared.peers;
+        let (peers, now) = (&self.shared.peers, Instant::now());
         let mut all = peers.who_has(&self.key.path);
         // The peer that gave the info is a source even if it announces
         // nothing.
@@ -60,6 +67,7 @@ impl Roster {
         all.retain(|peer| {
             self.failures.get(peer).is_none_or(|count| *count < FAILURES_MAX)
                 && !self.shared.distrust.has(*peer, self.key.nar_hash)
+                && self.busy.get(peer).is_none_or(|(_, until)| *until <= now)
         });
         // Stable: among equals the mesh's ranking stays.
         all.sort_by_key(|peer| self.failures.get(peer).copied().unwrap_or(0));
@@ -69,7 +77,11 @@ impl Roster {
     /// The best source, waited for up to [`NO_SOURCE_WAIT`] if there was one
     /// before, else not at all.
     pub(crate) async fn best(&self) -> Option<PeerId> {
-        let patience = if self.failures.is_empty() { Duration::ZERO } else { NO_SOURCE_WAIT };
+        let patience = if self.failures.is_empty() && self.busy.is_empty() {
+            Duration::ZERO
+        } else {
+            NO_SOURCE_WAIT
+        };
         let until = Instant::now() + patience;
         loop {
             let usable = self.usable();
@@ -83,12 +95,6 @@ impl Roster {
         }
     }
 
-    /// Whether a source is out of this transfer for good.
-    pub(crate) fn has_given_up(&self, peer: PeerId) -> bool {
-        self.failures.get(&peer).is_some_and(|count| *count >= FAILURES_MAX)
-            || self.shared.distrust.has(peer, self.key.nar_hash)
-    }
-
     /// Notes that a source failed, and reports it if it is to blame.
     pub(crate) fn failed(&mut self, peer: PeerId, error: &FeedError) {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
@@ -100,6 +106,14 @@ impl Roster {
         if error.is_lie() {
             shared.stats.lies.one();
             shared.distrust.add(peer, self.key.nar_hash);
+        }
+        if *error == FeedError::Peer(PeerError::Busy) {
+            let (count, until) = self.busy.entry(peer).or_insert_with(|| (0, Instant::now()));
+            *count += 1;
+            *until = Instant::now() + BUSY_REST * u32::from(*count);
+            if *count < BUSY_MAX {
+                return;
+            }
         }
         let count = self.failures.entry(peer).or_default();
         *count = if error.is_final() { FAILURES_MAX } else { *count + 1 };

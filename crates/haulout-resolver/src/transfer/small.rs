@@ -19,8 +19,8 @@ use crate::peers::PeerError;
 /// NARs up to this size are held whole before they are delivered, in bytes.
 /// At 1 Gbit/s that is 9 ms.
 pub(crate) const SMALL_MAX: u64 = 1 << 20;
-/// Peers one small NAR is asked from at most.
-const TRIES_MAX: usize = 8;
+/// Questions for one small NAR at most, repeated ones included.
+const TRIES_MAX: usize = 24;
 
 /// Fetches, checks and delivers a small NAR.
 pub(crate) async fn run(

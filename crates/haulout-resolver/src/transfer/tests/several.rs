@@ -139,6 +139,14 @@ async fn a_tree_that_never_comes_costs_at_most_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn busy_sources_are_asked_again() {
+    let script = Script::giving(&[Gives::BusyFor(4), Gives::BusyFor(3)]);
+    let (result, data, _) = fetch(&script).await;
+    assert!(result.unwrap() == data);
+    assert!(script.blamed().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_source_that_comes_later_joins() {
     let script = Script::new(vec![Actor::gives(slow())]);
     let (info, data) = sample("several", 64 * MIB);

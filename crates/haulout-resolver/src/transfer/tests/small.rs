@@ -91,6 +91,14 @@ async fn a_no_after_the_yes_goes_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_busy_peer_is_asked_again_a_little_later() {
+    let script = Script::giving(&[Gives::BusyFor(5)]);
+    let (result, data, _) = fetch(&script, 100_000).await;
+    assert_eq!(result.unwrap(), data);
+    assert!(script.blamed().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_peer_that_described_the_path_is_a_source_even_unannounced() {
     let actor = Actor { undeclared: true, ..Actor::default() };
     let script = Script::new(vec![actor]);
