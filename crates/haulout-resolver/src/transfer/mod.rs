@@ -1,6 +1,6 @@
 //! NARs from peers: verified while they arrive, delivered in order.
 //!
-//! One task per NAR writes into a [`ring::Ring`]; every HTTP response that
+//! One task per NAR writes into a `ring::Ring`; every HTTP response that
 //! wants the NAR reads from it. The task lives as long as anybody reads (and
 //! a little longer, for a client that comes back), so nobody is the leader
 //! whose departure would hurt.
