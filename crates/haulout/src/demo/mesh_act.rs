@@ -24,6 +24,9 @@ use crate::report::{self, Table};
 const PATHS: usize = 300;
 const BYTES: u64 = 60_000_000;
 
+/// How many paths are damaged on machine A.
+const DAMAGED: usize = 40;
+
 /// How often progress is looked at while waiting to kill a peer.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -223,17 +226,26 @@ fn given_by(peers: &[PeerReport], others: &[&Machine]) -> Vec<(&'static str, u64
     others.iter().map(|other| (other.name, bytes(other))).collect()
 }
 
-/// Flips one bit in the middle of the largest path's largest file.
+/// Flips one bit in each of the largest paths, so that whoever asks this machine
+/// for a good part of the closure is sure to meet one.
 fn damage_largest(root: &Path, paths: &[PathInfo]) -> Outcome<()> {
-    let largest = paths.iter().max_by_key(|info| info.nar_size);
-    let largest = largest.ok_or_else(|| Failure::new("the generated closure is empty"))?;
-    let place = root.join("nix/store").join(largest.path.to_string());
-    let file = largest_file(&place)
-        .ok_or_else(|| Failure::new(format!("{} has no file", largest.path)))?;
+    let mut by_size: Vec<&PathInfo> = paths.iter().collect();
+    by_size.sort_by_key(|info| std::cmp::Reverse(info.nar_size));
+    for info in by_size.into_iter().take(DAMAGED) {
+        let place = root.join("nix/store").join(info.path.to_string());
+        let file = largest_file(&place)
+            .ok_or_else(|| Failure::new(format!("{} has no file", info.path)))?;
+        damage(&file)?;
+    }
+    Ok(())
+}
+
+/// Flips one bit in the middle of a file.
+fn damage(file: &Path) -> Outcome<()> {
     let damaging = || format!("cannot damage {}", file.display());
-    let permissions = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode));
+    let permissions = |mode| std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode));
     permissions(0o644).context(damaging)?;
-    let mut open = std::fs::File::options().read(true).write(true).open(&file).context(damaging)?;
+    let mut open = std::fs::File::options().read(true).write(true).open(file).context(damaging)?;
     let middle = open.metadata().context(damaging)?.len() / 2;
     let mut byte = [0];
     open.seek(SeekFrom::Start(middle)).context(damaging)?;
