@@ -5,58 +5,100 @@ use rayon::prelude::*;
 
 use crate::{
     Axis, AxisKind, BlobId, HashPair, Metadata, OutOfRange, PairIndex, Primary, Secondary,
-    ShardCount, Sliver, SliverIndex, TooLarge, UnverifiedMetadata,
+    ShardCount, Sliver, SliverIndex, SymbolSize, TooLarge, UnverifiedMetadata,
     code::{Block, Code},
     hash::{self, EMPTY, Node},
     merkle,
 };
 
 /// Rows whose leaf hashes are kept at once while the columns' trees are built; a power of two.
-const GROUP: usize = 64;
+pub(crate) const GROUP: usize = 64;
 
 /// The source matrix: the blob, padded with zeros.
-struct Source<'a> {
-    blob: &'a [u8],
+#[derive(Debug, Clone)]
+struct Source<B> {
+    blob: B,
     /// Bytes of a row.
     width: usize,
     /// The row in which the blob ends, padded.
-    last: Vec<u8>,
+    last: Bytes,
     /// A row of padding.
-    zeros: Vec<u8>,
+    zeros: Bytes,
 }
 
-impl<'a> Source<'a> {
-    fn new(blob: &'a [u8], width: usize) -> Self {
-        let (_, rest) = blob.split_at(blob.len() / width * width);
-        let mut last = rest.to_vec();
+impl<B: AsRef<[u8]>> Source<B> {
+    fn new(blob: B, width: usize) -> Self {
+        let bytes = blob.as_ref();
+        let mut last = bytes[bytes.len() / width * width..].to_vec();
         last.resize(width, 0);
-        Self { blob, width, last, zeros: vec![0; width] }
+        Self { blob, width, last: last.into(), zeros: vec![0; width].into() }
     }
 
     fn row(&self, index: usize) -> &[u8] {
-        let start = index * self.width;
-        match self.blob.get(start..start + self.width) {
+        let (blob, start) = (self.blob.as_ref(), index * self.width);
+        match blob.get(start..start + self.width) {
             Some(row) => row,
-            None if start < self.blob.len() => &self.last,
+            None if start < blob.len() => &self.last,
             None => &self.zeros,
         }
     }
 }
 
 /// The sliver hashes of an encoding, by sliver index.
-struct Roots {
-    primary: Vec<Node>,
-    secondary: Vec<Node>,
+pub(crate) struct Roots {
+    pub(crate) primary: Vec<Node>,
+    pub(crate) secondary: Vec<Node>,
 }
 
 impl Roots {
-    fn metadata(&self, length: u64) -> UnverifiedMetadata {
+    /// The metadata of a blob of `length` bytes, which is known to be allowed.
+    pub(crate) fn verified(&self, n: ShardCount, length: u64) -> Metadata {
         let pairs = self.primary.iter().zip(self.secondary.iter().rev());
         let pair = |(&primary, &secondary): (&Node, &Node)| HashPair {
             primary: primary.into(),
             secondary: secondary.into(),
         };
-        UnverifiedMetadata { unencoded_length: length, hashes: pairs.map(pair).collect() }
+        let metadata =
+            UnverifiedMetadata { unencoded_length: length, hashes: pairs.map(pair).collect() };
+        #[allow(clippy::expect_used, reason = "n roots of each kind and a checked length")]
+        metadata.trust(n).expect("own metadata has the right form")
+    }
+}
+
+/// The trees over the columns, built from groups of rows of leaf hashes so that only a
+/// group has to be in memory.
+pub(crate) struct ColumnTrees {
+    n: usize,
+    leaves: Vec<Node>,
+    /// The roots over each group.
+    tops: Vec<Node>,
+}
+
+impl ColumnTrees {
+    pub(crate) fn new(n: usize) -> Self {
+        let tops = Vec::with_capacity(n.div_ceil(GROUP) * n);
+        Self { n, leaves: vec![EMPTY; GROUP.min(n) * n], tops }
+    }
+
+    /// Where the leaf hashes of the next group of `rows` rows go, row by row.
+    pub(crate) fn leaves(&mut self, rows: usize) -> &mut [Node] {
+        &mut self.leaves[..rows * self.n]
+    }
+
+    /// Takes the group's leaves, which are all there now.
+    pub(crate) fn close_group(&mut self, rows: usize) {
+        let full = GROUP.trailing_zeros() as usize;
+        let height = if self.n > GROUP { full } else { merkle::depth(self.n) };
+        reduce_columns(&mut self.leaves[..rows * self.n], self.n, height);
+        self.tops.extend_from_slice(&self.leaves[..self.n]);
+    }
+
+    /// The roots, once all groups are there.
+    pub(crate) fn finish(mut self) -> Vec<Node> {
+        let groups = self.tops.len() / self.n;
+        reduce_columns(&mut self.tops, self.n, merkle::depth(groups));
+        self.tops.truncate(self.n);
+        self.tops
     }
 }
 
@@ -64,23 +106,28 @@ impl Roots {
 #[derive(Default)]
 struct Workspace {
     blocks: Vec<Block>,
+    right: Vec<u8>,
     tree: Vec<Node>,
 }
 
 impl Workspace {
-    /// Expands rows: their other symbols go to `right`, the hashes of all their symbols
-    /// to `leaves`, and the roots over these to `roots`.
+    /// Expands rows: their other symbols go to `right` if they are wanted, the hashes of
+    /// all their symbols to `leaves`, and the roots over these to `roots`.
     fn hash_rows(
         &mut self,
-        code: Code,
-        size: usize,
+        (code, size): (Code, usize),
         rows: &[&[u8]],
-        right: &mut [u8],
+        right: Option<&mut [u8]>,
         leaves: &mut [Node],
         roots: &mut [Node],
     ) {
+        let width = code.recovery() * size;
+        let right = right.unwrap_or_else(|| {
+            self.right.resize(width * rows.len(), 0);
+            &mut self.right
+        });
         code.expand_rows(size, rows, right, &mut self.blocks);
-        let right = right.chunks_exact(right.len() / rows.len());
+        let right = right.chunks_exact(width);
         let leaves = leaves.chunks_exact_mut(leaves.len() / rows.len());
         for (((row, right), leaves), root) in rows.iter().zip(right).zip(leaves).zip(roots) {
             let (source, recovery) = leaves.split_at_mut(code.original());
@@ -95,29 +142,31 @@ impl Workspace {
 
 /// Expands all `n` rows group by group and hashes every symbol once, for both trees.
 ///
-/// `row(p)` is the first `ks` symbols of row `p`. `visit(p, right)` sees the other
-/// symbols of the rows from `p` on, row by row.
+/// `row(p)` is the first `ks` symbols of row `p`; the other symbols of the first rows are
+/// kept in `kept`, whole groups of them.
 fn hash_rows<'a>(
     n: ShardCount,
     size: usize,
     row: impl Fn(usize) -> &'a [u8] + Sync,
-    mut visit: impl FnMut(usize, &[u8]),
+    kept: &mut [u8],
 ) -> Roots {
     let code = Code::new(n, AxisKind::Secondary);
     let n = n.as_usize();
-    let right_width = code.recovery() * size;
-    let mut right = vec![0; GROUP.min(n) * right_width];
-    let mut leaves = vec![EMPTY; GROUP.min(n) * n];
+    let width = code.recovery() * size;
+    let mut kept = kept.chunks_mut(GROUP * width);
+    let mut columns = ColumnTrees::new(n);
     let mut primary = vec![EMPTY; n];
-    let mut tops = Vec::with_capacity(n.div_ceil(GROUP) * n);
     let batch = code.row_batch(size).min(GROUP);
 
     for (group, roots) in primary.chunks_mut(GROUP).enumerate() {
-        let (start, count) = (group * GROUP, roots.len());
-        let right = &mut right[..count * right_width];
-        let leaves = &mut leaves[..count * n];
+        let start = group * GROUP;
+        let leaves = columns.leaves(roots.len());
+        let right: Vec<_> = match kept.next() {
+            Some(kept) => kept.chunks_mut(batch * width).map(Some).collect(),
+            None => (0..roots.len().div_ceil(batch)).map(|_| None).collect(),
+        };
         let batches = right
-            .par_chunks_mut(batch * right_width)
+            .into_par_iter()
             .zip(leaves.par_chunks_mut(batch * n))
             .zip(roots.par_chunks_mut(batch));
         batches.enumerate().for_each_init(
@@ -125,18 +174,12 @@ fn hash_rows<'a>(
             |space, (i, ((right, leaves), roots))| {
                 let first = start + i * batch;
                 let rows: Vec<_> = (first..first + roots.len()).map(&row).collect();
-                space.hash_rows(code, size, &rows, right, leaves, roots);
+                space.hash_rows((code, size), &rows, right, leaves, roots);
             },
         );
-        visit(start, right);
-        let height = if n > GROUP { GROUP.trailing_zeros() as usize } else { merkle::depth(n) };
-        reduce_columns(leaves, n, height);
-        tops.extend_from_slice(&leaves[..n]);
+        columns.close_group(roots.len());
     }
-    let groups = tops.len() / n;
-    reduce_columns(&mut tops, n, merkle::depth(groups));
-    tops.truncate(n);
-    Roots { primary, secondary: tops }
+    Roots { primary, secondary: columns.finish() }
 }
 
 /// Merges rows of `width` nodes pairwise, `height` times; the result is in the first row.
@@ -158,27 +201,10 @@ impl ShardCount {
     /// # Errors
     /// The blob is too large for this number of shards.
     pub fn metadata(self, blob: &[u8]) -> Result<Metadata, TooLarge> {
-        let length = blob.len() as u64;
-        let size = self.symbol_size(length)?.as_usize();
-        let source = Source::new(blob, self.columns() * size);
-        let code = Code::new(self, AxisKind::Primary);
-        let mut recovery = vec![0; code.recovery() * source.width];
-        let outputs = recovery.chunks_exact_mut(source.width).collect();
-        code.encode_shards(size, |row| source.row(row), outputs);
-        let row = |p: usize| match p.checked_sub(code.original()) {
-            None => source.row(p),
-            Some(p) => &recovery[p * source.width..][..source.width],
-        };
-        let roots = hash_rows(self, size, row, |_, _| {});
-        Ok(self.own_metadata(&roots, length))
-    }
-
-    fn own_metadata(self, roots: &Roots, length: u64) -> Metadata {
-        #[allow(
-            clippy::expect_used,
-            reason = "there are n roots of each kind and the length was checked"
-        )]
-        roots.metadata(length).trust(self).expect("own metadata has the right form")
+        let size = self.symbol_size(blob.len() as u64)?;
+        let source = Source::new(blob, self.columns() * size.as_usize());
+        let (metadata, _) = self.expand(&source, size, &mut []);
+        Ok(metadata)
     }
 
     /// The id of a blob.
@@ -191,55 +217,59 @@ impl ShardCount {
 
     /// Encodes a blob: metadata and all slivers.
     ///
-    /// Needs about 4.6 times the blob's size of memory besides the blob; the result
-    /// keeps 4.5 times.
+    /// Besides the blob, whose memory is shared, the result takes about 2.6 times the
+    /// blob's size of memory; little more is needed to make it.
     ///
     /// # Errors
     /// The blob is too large for this number of shards.
-    pub fn encode(self, blob: &[u8]) -> Result<EncodedBlob, TooLarge> {
-        let length = blob.len() as u64;
-        let size = self.symbol_size(length)?.as_usize();
-        let (n, rows, width) = (self.as_usize(), self.rows(), self.columns() * size);
-        let mut primary = vec![0; n * width];
-        primary[..blob.len()].copy_from_slice(blob);
-        let (source, recovery) = primary.split_at_mut(rows * width);
-        let source = &*source;
-        Code::new(self, AxisKind::Primary).encode_shards(
-            size,
-            |row| &source[row * width..][..width],
-            recovery.chunks_exact_mut(width).collect(),
-        );
+    pub fn encode(self, blob: impl Into<Bytes>) -> Result<EncodedBlob, TooLarge> {
+        let blob = blob.into();
+        let size = self.symbol_size(blob.len() as u64)?;
+        let right_width = (self.as_usize() - self.columns()) * size.as_usize();
+        let kept = self.rows().next_multiple_of(GROUP).min(self.as_usize());
+        let mut right = vec![0; kept * right_width];
+        let source = Source::new(blob, self.columns() * size.as_usize());
+        let (metadata, recovery) = self.expand(&source, size, &mut right);
+        Ok(EncodedBlob { metadata, source, recovery: recovery.into(), right: right.into() })
+    }
 
-        let mut secondary = vec![0; n * rows * size];
-        let row = |p: usize| &primary[p * width..][..width];
-        let roots = hash_rows(self, size, row, |start, right| {
-            let end = rows.min(start + GROUP);
-            let right_width = (n - self.columns()) * size;
-            // Column by column, so that what is written is contiguous.
-            secondary.par_chunks_mut(rows * size).enumerate().for_each(|(j, sliver)| {
-                for p in start..end {
-                    let symbol = match j.checked_sub(self.columns()) {
-                        None => &row(p)[j * size..][..size],
-                        Some(j) => &right[(p - start) * right_width + j * size..][..size],
-                    };
-                    sliver[p * size..][..size].copy_from_slice(symbol);
-                }
-            });
-        });
-        Ok(EncodedBlob {
-            metadata: self.own_metadata(&roots, length),
-            primary: primary.into(),
-            secondary: secondary.into(),
-        })
+    /// Expands the matrix: metadata and the rows below the source's. Whole groups of what
+    /// is to the right of the source are kept in `right`.
+    fn expand<B: AsRef<[u8]> + Sync>(
+        self,
+        source: &Source<B>,
+        size: SymbolSize,
+        right: &mut [u8],
+    ) -> (Metadata, Vec<u8>) {
+        let code = Code::new(self, AxisKind::Primary);
+        let (size, width) = (size.as_usize(), source.width);
+        let mut recovery = vec![0; code.recovery() * width];
+        let outputs = recovery.chunks_exact_mut(width).collect();
+        code.encode_shards(size, |row| source.row(row), outputs);
+        let row = |p: usize| match p.checked_sub(code.original()) {
+            None => source.row(p),
+            Some(p) => &recovery[p * width..][..width],
+        };
+        let roots = hash_rows(self, size, row, right);
+        (roots.verified(self, source.blob.as_ref().len() as u64), recovery)
     }
 }
 
+/// How many columns [`EncodedBlob::slivers`] collects in one pass over the rows.
+const COLUMNS_AT_ONCE: u16 = 8;
+
 /// A blob's metadata and all its slivers. Cheap to clone.
+///
+/// It keeps the expanded rows. Primary slivers share its memory; secondary ones are
+/// collected from the rows when asked for.
 #[derive(Debug, Clone)]
 pub struct EncodedBlob {
     metadata: Metadata,
-    primary: Bytes,
-    secondary: Bytes,
+    source: Source<Bytes>,
+    /// The rows below the source matrix.
+    recovery: Bytes,
+    /// The columns to the right of the source matrix, row by row.
+    right: Bytes,
 }
 
 impl EncodedBlob {
@@ -249,24 +279,71 @@ impl EncodedBlob {
         &self.metadata
     }
 
-    /// One sliver; shares the memory of all.
+    /// The blob.
+    #[must_use]
+    pub fn blob(&self) -> &Bytes {
+        &self.source.blob
+    }
+
+    /// One sliver.
     ///
     /// # Errors
     /// There is no sliver with this index.
     pub fn sliver<A: Axis>(&self, index: SliverIndex<A>) -> Result<Sliver<A>, OutOfRange> {
         index.check(self.metadata.shards())?;
-        let all = match A::KIND {
-            AxisKind::Primary => &self.primary,
-            AxisKind::Secondary => &self.secondary,
+        let [data] = match A::KIND {
+            AxisKind::Primary => [self.row(index.as_usize())],
+            AxisKind::Secondary => self.columns(index.get()),
         };
-        let len = self.metadata.sliver_len::<A>();
-        let start = index.as_usize() * len;
-        Ok(Sliver {
+        Ok(self.wrap(index.get(), data))
+    }
+
+    fn wrap<A: Axis>(&self, index: u16, data: Bytes) -> Sliver<A> {
+        Sliver {
             blob: *self.metadata.id(),
             n: self.metadata.shards(),
             symbol_size: self.metadata.symbol_size(),
-            index,
-            data: all.slice(start..start + len),
+            index: SliverIndex::new(index),
+            data,
+        }
+    }
+
+    fn row(&self, index: usize) -> Bytes {
+        let Source { blob, width, last, zeros } = &self.source;
+        if let Some(below) = index.checked_sub(self.metadata.shards().rows()) {
+            return self.recovery.slice(below * width..(below + 1) * width);
+        }
+        let start = index * width;
+        match start + width <= blob.len() {
+            true => blob.slice(start..start + width),
+            false if start < blob.len() => last.clone(),
+            false => zeros.clone(),
+        }
+    }
+
+    /// The data of `N` columns from `first` on; beyond the last column it is empty.
+    fn columns<const N: usize>(&self, first: u16) -> [Bytes; N] {
+        let n = self.metadata.shards();
+        let size = self.metadata.symbol_size().as_usize();
+        let (rows, source) = (n.rows(), n.columns());
+        let right_width = (n.as_usize() - source) * size;
+        let indices = usize::from(first)..n.as_usize().min(usize::from(first) + N);
+        let mut data = vec![0; indices.len() * rows * size];
+        for row in 0..rows {
+            let left = self.source.row(row);
+            let right = &self.right[row * right_width..][..right_width];
+            for (column, out) in indices.clone().zip(data.chunks_exact_mut(rows * size)) {
+                let from = match column.checked_sub(source) {
+                    None => &left[column * size..][..size],
+                    Some(column) => &right[column * size..][..size],
+                };
+                out[row * size..][..size].copy_from_slice(from);
+            }
+        }
+        let data = Bytes::from(data);
+        std::array::from_fn(|i| {
+            let at = |i: usize| data.len().min(i * rows * size);
+            data.slice(at(i)..at(i + 1))
         })
     }
 
@@ -283,10 +360,21 @@ impl EncodedBlob {
     }
 
     /// All slivers of an axis, by sliver index.
-    pub fn slivers<A: Axis>(&self) -> impl ExactSizeIterator<Item = Sliver<A>> {
-        (0..self.metadata.shards().get()).map(|index| {
-            #[allow(clippy::expect_used, reason = "the index is below the number of shards")]
-            self.sliver(SliverIndex::new(index)).expect("index in range")
-        })
+    pub fn slivers<A: Axis>(&self) -> impl Iterator<Item = Sliver<A>> {
+        let n = self.metadata.shards().get();
+        let run = move |first: u16| -> [Bytes; COLUMNS_AT_ONCE as usize] {
+            match A::KIND {
+                AxisKind::Primary => std::array::from_fn(|i| {
+                    let index = usize::from(first) + i;
+                    if index < usize::from(n) { self.row(index) } else { Bytes::new() }
+                }),
+                AxisKind::Secondary => self.columns(first),
+            }
+        };
+        let wrap = |(index, data)| self.wrap(index, data);
+        (0..n)
+            .step_by(COLUMNS_AT_ONCE.into())
+            .flat_map(move |first| (first..n).zip(run(first)))
+            .map(wrap)
     }
 }

@@ -9,7 +9,7 @@
 //! use redstuff::{Consistency, Primary, ShardCount, SliverIndex, decode};
 //!
 //! let n = ShardCount::new(10)?;
-//! let encoded = n.encode(b"hello, walrus")?;
+//! let encoded = n.encode(&b"hello, walrus"[..])?;
 //! let metadata = encoded.metadata();
 //!
 //! // What a storage node or a peer answers is not trusted until it is verified.
@@ -40,6 +40,7 @@ mod params;
 pub mod quilt;
 mod recovery;
 mod sliver;
+mod stream;
 
 pub use axis::{Axis, AxisKind, Primary, Secondary, UnknownAxis};
 pub use blob_id::{BlobId, BlobIdError, ENCODING_RS2};
@@ -61,3 +62,4 @@ pub use recovery::{
 pub use sliver::{
     AnySliver, ExpandedSliver, Sliver, SliverError, UnverifiedPair, UnverifiedSliver,
 };
+pub use stream::StreamError;

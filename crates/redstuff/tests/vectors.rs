@@ -64,10 +64,10 @@ fn check_blobs(from: u64, to: u64) {
         assert_eq!(sha256(&blob), text(entry, "blob_sha256"));
         if let Some(error) = entry.get("error") {
             assert_eq!(error, "too_large");
-            assert!(n.encode(&blob).is_err() && n.metadata(&blob).is_err());
+            assert!(n.encode(blob.clone()).is_err() && n.metadata(&blob).is_err());
             continue;
         }
-        let encoded = n.encode(&blob).unwrap();
+        let encoded = n.encode(blob.clone()).unwrap();
         assert_eq!(encoded.metadata(), &n.metadata(&blob).unwrap(), "{}", text(entry, "id"));
         check_metadata(entry, encoded.metadata());
         check_slivers(entry, &encoded);
@@ -294,7 +294,7 @@ fn check_recovery<T: Axis>(
 fn recovery() {
     for entry in section("recovery") {
         let (n, blob) = (shards(entry), blob(entry));
-        let encoded = n.encode(&blob).unwrap();
+        let encoded = n.encode(blob.clone()).unwrap();
         assert_eq!(encoded.metadata().id(), &blob_id(entry, "blob_id"));
         let primary = check_recovery::<Primary>(
             entry,
@@ -340,7 +340,7 @@ fn recovery() {
 fn consistency() {
     for entry in section("consistency") {
         let (n, blob) = (shards(entry), blob(entry));
-        let encoded = n.encode(&blob).unwrap();
+        let encoded = n.encode(blob.clone()).unwrap();
         assert_eq!(encoded.metadata().id(), &blob_id(entry, "honest_blob_id"));
         let altered =
             SliverIndex::<Primary>::new(number(entry, "altered_primary_index").try_into().unwrap());

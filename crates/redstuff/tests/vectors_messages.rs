@@ -98,7 +98,7 @@ fn quilts() {
         assert_eq!(u64::from(quilt.symbol_size().get()), number(entry, "symbol_size"));
         assert_eq!(quilt.blob().len() as u64, number(entry, "quilt_len"));
         assert_eq!(sha256(quilt.blob()), text(entry, "quilt_sha256"));
-        let encoded = n.encode(quilt.blob()).unwrap();
+        let encoded = n.encode(quilt.blob().to_vec()).unwrap();
         let id = *encoded.metadata().id();
         assert_eq!(id.to_string(), text(entry, "quilt_blob_id"));
         assert_eq!(hex(quilt.index().to_bcs()), text(entry, "index_bcs_hex"));

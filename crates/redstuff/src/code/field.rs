@@ -88,6 +88,17 @@ impl Factor {
     }
 }
 
+/// `x ^= y`
+pub(super) fn xor(x: &mut [Block], y: &[Block]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(tables) = gfni::tables(0) {
+        return gfni::xor(tables.token, x, y);
+    }
+    for (x, y) in x.as_flattened_mut().iter_mut().zip(y.as_flattened()) {
+        *x ^= y;
+    }
+}
+
 /// Logarithms of the factors that the erased positions lead to; `nonzero` is how many
 /// of the positions may be erased.
 pub(super) fn eval_poly(erased: &mut [GfElement; GF_ORDER], nonzero: usize) {

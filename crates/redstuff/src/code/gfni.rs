@@ -102,6 +102,15 @@ pub(super) fn multiply(_token: X64V4xToken, m: &Matrices, shard: &mut [Block]) {
     }
 }
 
+/// `x ^= y`
+#[arcane(import_intrinsics)]
+pub(super) fn xor(_token: X64V4xToken, x: &mut [Block], y: &[Block]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        let sum = _mm512_xor_si512(_mm512_loadu_si512(x), _mm512_loadu_si512(y));
+        _mm512_storeu_si512(x, sum);
+    }
+}
+
 /// Splits a group of shards into four quarters.
 fn quarters(group: &mut [Block]) -> [&mut [Block]; 4] {
     let quarter = group.len() / 4;

@@ -15,7 +15,7 @@ mod tests;
 
 use reed_solomon_simd::engine::{GF_MODULUS, GF_ORDER, GfElement};
 
-use field::{Factor, Fft};
+use field::{Factor, Fft, xor};
 pub(crate) use pack::Layout;
 
 use crate::{AxisKind, ShardCount};
@@ -110,13 +110,6 @@ impl Code {
             let fft = Fft { start, size: chunk, used: wanted, skew: start + chunk };
             fft.forward(work, blocks);
         }
-    }
-}
-
-/// `x ^= y`
-fn xor(x: &mut [Block], y: &[Block]) {
-    for (x, y) in x.as_flattened_mut().iter_mut().zip(y.as_flattened()) {
-        *x ^= y;
     }
 }
 

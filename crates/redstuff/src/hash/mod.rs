@@ -101,6 +101,57 @@ pub(crate) fn leaves(symbols: &[u8], size: usize, out: &mut [Node]) {
     portable::leaves(symbols, size, out);
 }
 
+/// The leaf hashes of a run of equally long symbols that come in pieces.
+#[derive(Clone)]
+pub(crate) enum Unfinished {
+    #[cfg(target_arch = "x86_64")]
+    Wide(wide::Unfinished),
+    Portable(Vec<blake2b_simd::State>),
+}
+
+impl Unfinished {
+    /// Begins `count` hashes.
+    pub(crate) fn new(count: usize) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(token) = wide::token() {
+            return Self::Wide(wide::Unfinished::new(token, count));
+        }
+        Self::portable(count)
+    }
+
+    fn portable(count: usize) -> Self {
+        let mut state = params().to_state();
+        state.update(&[LEAF]);
+        Self::Portable(vec![state; count])
+    }
+
+    /// Takes the next `piece` bytes of every symbol, which follow each other; unless they
+    /// are the last, `piece` is a multiple of 128.
+    pub(crate) fn update(&mut self, pieces: &[u8], piece: usize, last: bool) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Wide(hashes) => hashes.update(pieces, piece, last),
+            Self::Portable(states) => {
+                let pieces = pieces.chunks_exact(piece);
+                blake2b_simd::many::update_many(states.iter_mut().zip(pieces));
+            }
+        }
+    }
+
+    /// The hashes, once the last pieces are in.
+    pub(crate) fn finish(&self, out: &mut [Node]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Wide(hashes) => hashes.finish(out),
+            Self::Portable(states) => {
+                for (state, out) in states.iter().zip(out) {
+                    *out = node(&state.finalize());
+                }
+            }
+        }
+    }
+}
+
 /// Replaces the first half of `nodes` by the parents of neighbours; a missing last
 /// sibling is [`EMPTY`]. Returns how many parents there are.
 pub(crate) fn parents(nodes: &mut [Node]) -> usize {

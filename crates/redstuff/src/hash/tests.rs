@@ -33,6 +33,25 @@ proptest! {
     }
 
     #[test]
+    fn pieces_agree(seed in any::<u64>(), blocks in 1..4usize, half in 1..100usize, count in 1..20usize) {
+        let (head, tail) = (128 * blocks, 2 * half);
+        let size = 2 * head + tail;
+        let symbols = bytes(seed, size * count);
+        let expected: Vec<_> = symbols.chunks(size).map(leaf).collect();
+        let part = |from: usize, len: usize| -> Vec<u8> {
+            symbols.chunks(size).flat_map(|symbol| symbol[from..from + len].to_vec()).collect()
+        };
+        for mut hashes in [Unfinished::new(count), Unfinished::portable(count)] {
+            hashes.update(&part(0, head), head, false);
+            hashes.update(&part(head, head), head, false);
+            hashes.update(&part(2 * head, tail), tail, true);
+            let mut found = vec![EMPTY; count];
+            hashes.finish(&mut found);
+            prop_assert_eq!(&found, &expected);
+        }
+    }
+
+    #[test]
     fn parents_agree(seed in any::<u64>(), count in 1..70usize) {
         let nodes = nodes(seed, count);
         let pair = |pair: &[Node]| inner(&pair[0], pair.get(1).unwrap_or(&EMPTY));

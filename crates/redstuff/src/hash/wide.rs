@@ -204,29 +204,129 @@ fn load_block(data: &[u8], at: usize, mask: [u64; 2]) -> [__m512i; 2] {
     [_mm512_maskz_loadu_epi8(mask[0], &low), _mm512_maskz_loadu_epi8(mask[1], &high)]
 }
 
+/// Which bytes of a message are being hashed.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// Bytes hashed before.
+    before: usize,
+    /// Bytes to hash now: the one carried over and those of the symbol.
+    length: usize,
+    /// Whether they are the last.
+    last: bool,
+}
+
+/// Hashes a piece of the symbols `first..first + lanes` of `size` bytes each, preceded by
+/// one byte that is given in `carried`.
+#[rite(v4x, import_intrinsics)]
+fn absorb(
+    h: &mut [__m512i; 8],
+    carried: __m512i,
+    piece: Piece,
+    symbols: &[u8],
+    size: usize,
+    first: usize,
+    lanes: usize,
+) {
+    for block in (0..piece.length).step_by(BLOCK) {
+        let end = piece.length.min(block + BLOCK);
+        let mask = masks(usize::from(block == 0), end - block);
+        let mut low = [_mm512_setzero_si512(); 8];
+        let mut high = [_mm512_setzero_si512(); 8];
+        for lane in 0..LANES {
+            // Lanes without a symbol repeat the last.
+            let index = first + lane.min(lanes - 1);
+            [low[lane], high[lane]] = load_block(symbols, index * size + block, mask);
+        }
+        let [m0, m1, m2, m3, m4, m5, m6, m7] = transpose(low);
+        let [m8, m9, m10, m11, m12, m13, m14, m15] = transpose(high);
+        let m0 = if block == 0 { _mm512_or_si512(m0, carried) } else { m0 };
+        let m = [m0, m1, m2, m3, m4, m5, m6, m7, m8, m9, m10, m11, m12, m13, m14, m15];
+        let count = (piece.before + end) as u64;
+        compress!(h, m, count, piece.last && end == piece.length);
+    }
+}
+
 /// See [`super::leaves`].
 #[arcane(import_intrinsics)]
 pub(super) fn leaves(_token: X64V4xToken, symbols: &[u8], size: usize, out: &mut [Node]) {
     // The message is a zero byte and the symbol.
-    let length = size + 1;
+    let piece = Piece { before: 0, length: size + 1, last: true };
     for (group, out) in out.chunks_mut(LANES).enumerate() {
         let mut h = start();
-        for block in (0..length).step_by(BLOCK) {
-            let end = length.min(block + BLOCK);
-            let mask = masks(usize::from(block == 0), end - block);
-            let mut low = [_mm512_setzero_si512(); 8];
-            let mut high = [_mm512_setzero_si512(); 8];
-            for lane in 0..LANES {
-                // Lanes without a symbol repeat the last.
-                let index = group * LANES + lane.min(out.len() - 1);
-                [low[lane], high[lane]] = load_block(symbols, index * size + block, mask);
-            }
-            let [m0, m1, m2, m3, m4, m5, m6, m7] = transpose(low);
-            let [m8, m9, m10, m11, m12, m13, m14, m15] = transpose(high);
-            let m = [m0, m1, m2, m3, m4, m5, m6, m7, m8, m9, m10, m11, m12, m13, m14, m15];
-            compress!(h, m, end as u64, end == length);
-        }
+        let zero = _mm512_setzero_si512();
+        absorb(&mut h, zero, piece, symbols, size, group * LANES, out.len());
         finish(&h, out);
+    }
+}
+
+/// Eight hashes, half done.
+#[derive(Clone)]
+struct Lanes {
+    h: [[u64; 8]; 8],
+    /// The last byte seen: the hash's blocks begin one byte before the symbols' pieces.
+    carried: [u64; 8],
+}
+
+/// See [`super::Unfinished`].
+#[derive(Clone)]
+pub(crate) struct Unfinished {
+    token: X64V4xToken,
+    count: usize,
+    before: usize,
+    lanes: Vec<Lanes>,
+}
+
+impl Unfinished {
+    pub(super) fn new(token: X64V4xToken, count: usize) -> Self {
+        let mut h = IV.map(|word| [word; 8]);
+        h[0] = [IV[0] ^ PARAMETERS; 8];
+        // The prefix of leaves is a zero byte.
+        let lanes = vec![Lanes { h, carried: [0; 8] }; count.div_ceil(LANES)];
+        Self { token, count, before: 0, lanes }
+    }
+
+    pub(super) fn update(&mut self, pieces: &[u8], size: usize, last: bool) {
+        let length = if last { size + 1 } else { size };
+        let piece = Piece { before: self.before, length, last };
+        update(self.token, &mut self.lanes, self.count, piece, pieces, size);
+        self.before += length;
+    }
+
+    pub(super) fn finish(&self, out: &mut [Node]) {
+        for (lanes, out) in self.lanes.iter().zip(out.chunks_mut(LANES)) {
+            for (lane, out) in out.iter_mut().enumerate() {
+                for (word, bytes) in lanes.h.iter().zip(out.as_chunks_mut::<8>().0) {
+                    *bytes = word[lane].to_le_bytes();
+                }
+            }
+        }
+    }
+}
+
+/// Takes the next piece of every symbol.
+#[arcane(import_intrinsics)]
+fn update(
+    _token: X64V4xToken,
+    states: &mut [Lanes],
+    count: usize,
+    piece: Piece,
+    pieces: &[u8],
+    size: usize,
+) {
+    for (group, state) in states.iter_mut().enumerate() {
+        let first = group * LANES;
+        let lanes = LANES.min(count - first);
+        let mut h = start();
+        for (h, words) in h.iter_mut().zip(&state.h) {
+            *h = _mm512_loadu_si512(words);
+        }
+        absorb(&mut h, _mm512_loadu_si512(&state.carried), piece, pieces, size, first, lanes);
+        for (h, words) in h.iter().zip(&mut state.h) {
+            _mm512_storeu_si512(words, *h);
+        }
+        for (lane, carried) in state.carried.iter_mut().enumerate().take(lanes) {
+            *carried = pieces[(first + lane + 1) * size - 1].into();
+        }
     }
 }
 
