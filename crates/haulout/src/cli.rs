@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Nar(NarCommand),
     /// Check that store paths on disk still have the contents the database says
     Verify(VerifyArgs),
+    /// Measure what this machine makes of it, beside the goals
+    Bench(BenchArgs),
 }
 
 /// Settings that may be given on the command line of `up`.
@@ -132,6 +134,33 @@ pub(crate) struct VerifyArgs {
     #[arg(long = "key", value_name = "KEY")]
     pub(crate) keys: Vec<String>,
     /// Print JSON, one object a path
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Bench {
+    /// Files as NARs, against `nix-store --dump`
+    NarDump,
+    /// Any part of a NAR, straight from the files
+    NarRead,
+    /// Who has a path, among 1,000 peers with 50,000 paths each
+    Lookup,
+    /// narinfos over loopback HTTP, against nginx
+    Narinfo,
+}
+
+/// `haulout bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure; with none, everything
+    #[arg(value_enum)]
+    pub(crate) names: Vec<Bench>,
+    /// List what can be measured
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
 }

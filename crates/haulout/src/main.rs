@@ -1,5 +1,6 @@
 //! The haulout agent and command line.
 
+mod bench;
 mod cli;
 mod client;
 mod config;
@@ -38,5 +39,6 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Why { path, control } => control::why(&path, &control),
         Command::Nar(command) => nar::run(&command),
         Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }
