@@ -24,6 +24,9 @@ use crate::report::{self, Table};
 const PATHS: usize = 300;
 const BYTES: u64 = 60_000_000;
 
+/// The stores go to `/dev/shm` only when it has several times what they need.
+const ROOM_IN_MEMORY: u64 = 1 << 30;
+
 /// How many paths are damaged on machine A.
 const DAMAGED: usize = 40;
 
@@ -100,7 +103,7 @@ impl Office {
     fn open() -> Outcome<Self> {
         let place = tempfile::Builder::new()
             .prefix("haulout-demo-")
-            .tempdir()
+            .tempdir_in(place_for_stores())
             .context(|| "cannot make a temporary directory".to_owned())?;
         let key = SecretKey::generate("demo-1", &SystemRandom::new())
             .context(|| "cannot make a signing key".to_owned())?;
@@ -216,6 +219,19 @@ impl Office {
 
     fn installer(&self, machine: &Machine) -> Arc<Installer> {
         Installer::new(machine.address, machine.root.clone(), self.trusted.clone())
+    }
+}
+
+/// Four stores of many small files: in memory where there is room, to spare the
+/// disk a quarter of a gigabyte that is deleted a few seconds later.
+fn place_for_stores() -> std::path::PathBuf {
+    let memory = Path::new("/dev/shm");
+    let free = rustix::fs::statvfs(memory).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+    match free {
+        Ok(free) if free > ROOM_IN_MEMORY && std::env::var_os("TMPDIR").is_none() => {
+            memory.to_owned()
+        }
+        _ => std::env::temp_dir(),
     }
 }
 
