@@ -4,6 +4,7 @@
 //! are whole answers and whole frames, so the caller's runtime is woken once per 256 KiB, and decompression happens there.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -125,6 +126,10 @@ pub(crate) async fn short(
     .await
 }
 
+/// A peer acknowledges a request long before it has an answer, so one from which no packet comes for this long after
+/// it was asked is gone, however long its answer might have taken.
+const GONE_AFTER: Duration = Duration::from_secs(1);
+
 /// Applies the deadline. A peer from which nothing at all came meanwhile is silent, and skipped until it speaks.
 async fn in_time<T>(
     link: &Link,
@@ -132,12 +137,17 @@ async fn in_time<T>(
     quiet_since: u64,
     work: impl Future<Output = Result<T, RequestError>>,
 ) -> Result<T, RequestError> {
-    timeout(deadline, work).await.unwrap_or_else(|_| {
-        if link.conn.stats().udp_rx.datagrams == quiet_since {
-            link.silent.store(true, Ordering::Relaxed);
-        }
-        Err(RequestError::Deadline(deadline))
-    })
+    let mut work = pin!(work);
+    let first = deadline.min(GONE_AFTER);
+    if let Ok(result) = timeout(first, &mut work).await {
+        return result;
+    }
+    if link.conn.stats().udp_rx.datagrams == quiet_since {
+        link.silent.store(true, Ordering::Relaxed);
+        return Err(RequestError::Deadline(first));
+    }
+    let rest = deadline.saturating_sub(first);
+    timeout(rest, work).await.unwrap_or(Err(RequestError::Deadline(deadline)))
 }
 
 /// Sends the request and reads the status.
