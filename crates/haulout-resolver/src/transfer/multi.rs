@@ -109,7 +109,7 @@ impl<'t> Multi<'t> {
             self.hand_out();
             if self.running.is_empty() {
                 let since = *lonely_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= NO_SOURCE_WAIT {
+                if self.roster.is_exhausted() || since.elapsed() >= NO_SOURCE_WAIT {
                     return Err(CutReason::NoSource);
                 }
                 tokio::time::sleep(super::roster::LOOK_AGAIN).await;

@@ -74,14 +74,21 @@ impl Roster {
         all
     }
 
+    /// Whether sources were asked and none of them is worth asking again:
+    /// waiting would only keep Nix from its next substituter.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        let given_up = |peer| self.failures.get(peer).is_some_and(|count| *count >= FAILURES_MAX);
+        !self.failures.is_empty()
+            && self.failures.keys().all(given_up)
+            && self.busy.keys().all(given_up)
+    }
+
     /// The best source, waited for up to [`NO_SOURCE_WAIT`] if there was one
-    /// before, else not at all.
+    /// that may come back, else not at all.
     pub(crate) async fn best(&self) -> Option<PeerId> {
-        let patience = if self.failures.is_empty() && self.busy.is_empty() {
-            Duration::ZERO
-        } else {
-            NO_SOURCE_WAIT
-        };
+        let nobody_yet = self.failures.is_empty() && self.busy.is_empty();
+        let patience =
+            if nobody_yet || self.is_exhausted() { Duration::ZERO } else { NO_SOURCE_WAIT };
         let until = Instant::now() + patience;
         loop {
             let usable = self.usable();
