@@ -69,6 +69,22 @@ pub fn decode<A: Axis>(
     slivers: &[Sliver<A>],
     check: Consistency,
 ) -> Result<Vec<u8>, DecodeError> {
+    let mut blob = Vec::new();
+    decode_into(metadata, slivers, check, &mut blob)?;
+    Ok(blob)
+}
+
+/// Like [`decode`], into memory that may have been used before; its content is replaced.
+///
+/// # Errors
+/// Too few slivers, slivers of another blob, or a check that fails; what is in `blob` then
+/// must not be used.
+pub fn decode_into<A: Axis>(
+    metadata: &Metadata,
+    slivers: &[Sliver<A>],
+    check: Consistency,
+    blob: &mut Vec<u8>,
+) -> Result<(), DecodeError> {
     let mut known = BTreeMap::new();
     for sliver in slivers {
         if sliver.blob != *metadata.id() || sliver.n != metadata.shards() {
@@ -78,18 +94,14 @@ pub fn decode<A: Axis>(
     }
     let n = metadata.shards();
     let used = choose::<A>(n, known)?;
-    let blob = decode_known(n, A::KIND, metadata.symbol_size(), metadata.unencoded_length(), &used);
+    decode_known((n, A::KIND), metadata.symbol_size(), metadata.unencoded_length(), &used, blob);
     let verified = |row: usize| A::KIND == AxisKind::Primary && used.iter().any(|&(i, _)| i == row);
     match check {
-        Consistency::Skip => {}
-        Consistency::Default => check_rows(metadata, &blob, verified)?,
-        Consistency::Strict => {
-            if n.blob_id(&blob)? != *metadata.id() {
-                return Err(DecodeError::Inconsistent);
-            }
-        }
+        Consistency::Skip => Ok(()),
+        Consistency::Default => check_rows(metadata, blob, verified),
+        Consistency::Strict if n.blob_id(blob)? == *metadata.id() => Ok(()),
+        Consistency::Strict => Err(DecodeError::Inconsistent),
     }
-    Ok(blob)
 }
 
 /// Decodes slivers that were not verified, for content whose hash the caller knows.
@@ -114,7 +126,9 @@ pub fn decode_unverified<A: Axis>(
         }
     }
     let used = choose::<A>(n, known)?;
-    Ok(decode_known(n, A::KIND, size, unencoded_length, &used))
+    let mut blob = Vec::new();
+    decode_known((n, A::KIND), size, unencoded_length, &used, &mut blob);
+    Ok(blob)
 }
 
 /// The slivers to decode from: the systematic ones cost nothing and come first.
@@ -131,41 +145,74 @@ fn choose<A: Axis>(
 
 /// Decodes from exactly as many different slivers as needed.
 fn decode_known(
-    n: ShardCount,
-    axis: AxisKind,
+    (n, axis): (ShardCount, AxisKind),
     size: SymbolSize,
     length: u64,
     known: &[(usize, &[u8])],
-) -> Vec<u8> {
+    blob: &mut Vec<u8>,
+) {
     let (rows, width, size) = (n.rows(), n.columns() * size.as_usize(), size.as_usize());
     #[allow(clippy::expect_used, reason = "slivers of that many bytes are in memory")]
     let length = usize::try_from(length).expect("the blob's length fits the address space");
     match axis {
-        AxisKind::Primary => {
-            let mut blob = Vec::with_capacity(length);
-            if known.iter().all(|&(index, _)| index < rows) {
-                for &(_, row) in known {
-                    blob.extend_from_slice(&row[..width.min(length - blob.len())]);
-                }
-                return blob;
+        AxisKind::Primary if known.iter().all(|&(index, _)| index < rows) => {
+            blob.clear();
+            blob.reserve_exact(length);
+            for &(_, row) in known {
+                blob.extend_from_slice(&row[..width.min(length - blob.len())]);
             }
-            blob.resize(rows * width, 0);
-            fill_missing(Code::new(n, axis), size, known, &mut blob, width);
+        }
+        AxisKind::Primary => {
+            prepare(blob, rows * width);
+            fill_missing(Code::new(n, axis), size, known, blob, width);
             blob.truncate(length);
-            blob
         }
         AxisKind::Secondary => {
             let height = rows * size;
-            let mut columns = vec![0; n.columns() * height];
-            fill_missing(Code::new(n, axis), size, known, &mut columns, height);
-            let mut blob = vec![0; length];
+            let mut columns = vec![None; n.columns()];
+            for &(index, data) in known {
+                if let Some(column) = columns.get_mut(index) {
+                    *column = Some(data);
+                }
+            }
+            let absent = columns.iter().enumerate().filter(|(_, column)| column.is_none());
+            let absent: Vec<_> = absent.map(|(index, _)| index).collect();
+            let mut decoded = vec![0; absent.len() * height];
+            let outputs = absent.iter().copied().zip(decoded.chunks_exact_mut(height));
+            decode_missing(Code::new(n, axis), size, known, outputs.collect());
+            for (index, data) in absent.into_iter().zip(decoded.chunks_exact(height)) {
+                columns[index] = Some(data);
+            }
+            prepare(blob, length);
             blob.par_chunks_mut(width).enumerate().for_each(|(row, out)| {
-                for (column, out) in out.chunks_mut(size).enumerate() {
-                    out.copy_from_slice(&columns[column * height + row * size..][..out.len()]);
+                for (column, out) in columns.iter().flatten().zip(out.chunks_mut(size)) {
+                    out.copy_from_slice(&column[row * size..][..out.len()]);
                 }
             });
-            blob
         }
+    }
+}
+
+/// Makes room for `length` bytes that will all be written.
+pub(crate) fn prepare(blob: &mut Vec<u8>, length: usize) {
+    if blob.capacity() < length {
+        // Fresh zeroed memory costs nothing until it is touched.
+        *blob = vec![0; length];
+    } else {
+        blob.resize(length, 0);
+    }
+}
+
+/// Decodes source shards that are not known.
+fn decode_missing(
+    code: Code,
+    size: usize,
+    known: &[(usize, &[u8])],
+    missing: Vec<(usize, &mut [u8])>,
+) {
+    if !missing.is_empty() {
+        let erasures = Erasures::new(code, known.iter().map(|&(index, _)| index));
+        erasures.decode_shards(size, known, missing);
     }
 }
 
@@ -177,12 +224,8 @@ fn fill_missing(code: Code, size: usize, known: &[(usize, &[u8])], out: &mut [u8
             shard.copy_from_slice(data);
         }
     }
-    let missing: Vec<_> =
-        shards.into_iter().enumerate().filter_map(|(i, shard)| Some((i, shard?))).collect();
-    if !missing.is_empty() {
-        let erasures = Erasures::new(code, known.iter().map(|&(index, _)| index));
-        erasures.decode_shards(size, known, missing);
-    }
+    let missing = shards.into_iter().enumerate().filter_map(|(i, shard)| Some((i, shard?)));
+    decode_missing(code, size, known, missing.collect());
 }
 
 /// Decodes one code word: `known` symbols of `size` bytes to all source symbols.

@@ -7,6 +7,7 @@ use crate::{
     Axis, AxisKind, BlobId, HashPair, Metadata, OutOfRange, PairIndex, Primary, Secondary,
     ShardCount, Sliver, SliverIndex, SymbolSize, TooLarge, UnverifiedMetadata,
     code::{Block, Code},
+    decode::prepare,
     hash::{self, EMPTY, Node},
     merkle,
 };
@@ -203,7 +204,7 @@ impl ShardCount {
     pub fn metadata(self, blob: &[u8]) -> Result<Metadata, TooLarge> {
         let size = self.symbol_size(blob.len() as u64)?;
         let source = Source::new(blob, self.columns() * size.as_usize());
-        let (metadata, _) = self.expand(&source, size, &mut []);
+        let (metadata, _) = self.expand(&source, size, Vec::new(), &mut []);
         Ok(metadata)
     }
 
@@ -223,13 +224,35 @@ impl ShardCount {
     /// # Errors
     /// The blob is too large for this number of shards.
     pub fn encode(self, blob: impl Into<Bytes>) -> Result<EncodedBlob, TooLarge> {
-        let blob = blob.into();
+        self.encode_with(blob.into(), Vec::new(), Vec::new())
+    }
+
+    /// Like [`Self::encode`], in the memory of an earlier result, as far as nothing else
+    /// uses that: for many blobs one after the other.
+    ///
+    /// # Errors
+    /// The blob is too large for this number of shards.
+    pub fn encode_reusing(
+        self,
+        blob: impl Into<Bytes>,
+        previous: EncodedBlob,
+    ) -> Result<EncodedBlob, TooLarge> {
+        let reclaim = |memory: Bytes| memory.try_into_mut().map(Vec::from).unwrap_or_default();
+        self.encode_with(blob.into(), reclaim(previous.recovery), reclaim(previous.right))
+    }
+
+    fn encode_with(
+        self,
+        blob: Bytes,
+        recovery: Vec<u8>,
+        mut right: Vec<u8>,
+    ) -> Result<EncodedBlob, TooLarge> {
         let size = self.symbol_size(blob.len() as u64)?;
         let right_width = (self.as_usize() - self.columns()) * size.as_usize();
         let kept = self.rows().next_multiple_of(GROUP).min(self.as_usize());
-        let mut right = vec![0; kept * right_width];
+        prepare(&mut right, kept * right_width);
         let source = Source::new(blob, self.columns() * size.as_usize());
-        let (metadata, recovery) = self.expand(&source, size, &mut right);
+        let (metadata, recovery) = self.expand(&source, size, recovery, &mut right);
         Ok(EncodedBlob { metadata, source, recovery: recovery.into(), right: right.into() })
     }
 
@@ -239,11 +262,12 @@ impl ShardCount {
         self,
         source: &Source<B>,
         size: SymbolSize,
+        mut recovery: Vec<u8>,
         right: &mut [u8],
     ) -> (Metadata, Vec<u8>) {
         let code = Code::new(self, AxisKind::Primary);
         let (size, width) = (size.as_usize(), source.width);
-        let mut recovery = vec![0; code.recovery() * width];
+        prepare(&mut recovery, code.recovery() * width);
         let outputs = recovery.chunks_exact_mut(width).collect();
         code.encode_shards(size, |row| source.row(row), outputs);
         let row = |p: usize| match p.checked_sub(code.original()) {

@@ -44,7 +44,7 @@ mod stream;
 
 pub use axis::{Axis, AxisKind, Primary, Secondary, UnknownAxis};
 pub use blob_id::{BlobId, BlobIdError, ENCODING_RS2};
-pub use decode::{Consistency, DecodeError, decode, decode_unverified, read_range};
+pub use decode::{Consistency, DecodeError, decode, decode_into, decode_unverified, read_range};
 pub use encode::EncodedBlob;
 pub use hash::Digest;
 pub use inconsistency::{AnyInconsistencyProof, InconsistencyProof, ProofError};
