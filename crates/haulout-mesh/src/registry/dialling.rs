@@ -1,0 +1,130 @@
+//! Where peers are, and when to dial them.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use haulout_swarm::PeerId;
+use haulout_swarm::peers::State;
+
+use super::{ADDRS_MAX, Dialled, Entry, Peers, Shared};
+
+/// First pause after a failed dial; doubles.
+pub(super) const REDIAL_MIN: Duration = Duration::from_millis(500);
+/// Longest pause between dials of a peer that does not answer.
+pub(super) const REDIAL_MAX: Duration = Duration::from_secs(60);
+/// Pause after a peer closed the connection because we are strangers to its mesh.
+pub(super) const REDIAL_STRANGER: Duration = Duration::from_secs(300);
+/// The peer with the larger key waits this long before it dials too: usually the other is faster, and no second
+/// connection comes up. If the other cannot reach us (a closed port), our dial is the one that works.
+pub(super) const DIAL_SECOND: Duration = Duration::from_millis(150);
+
+impl Shared {
+    /// Learns where a peer is. `discovered` from mDNS, else from the configuration.
+    pub(crate) fn learn(&self, peer: PeerId, addrs: &[SocketAddr], discovered: bool) {
+        if peer == self.id {
+            return;
+        }
+        let now = self.now();
+        let mut peers = self.lock_peers();
+        if !self.make_room(&mut peers, &peer) || !peers.table.discovered(peer, now) {
+            return;
+        }
+        let smaller = self.id < peer;
+        let entry = peers.entries.entry(peer).or_insert_with(|| {
+            let mut entry = Entry::new(Instant::now());
+            if !smaller {
+                entry.next_dial += DIAL_SECOND;
+            }
+            entry
+        });
+        if discovered {
+            entry.discovered = true;
+        } else {
+            entry.fixed = true;
+        }
+        let news = addrs.iter().any(|addr| !entry.addrs.contains(addr));
+        if news {
+            let mut merged: Vec<SocketAddr> = addrs.to_vec();
+            merged.extend(entry.addrs.iter().filter(|addr| !addrs.contains(addr)));
+            merged.truncate(ADDRS_MAX);
+            entry.addrs = merged;
+            // A new address is a new chance: forget how often the old ones failed.
+            entry.failures = 0;
+            if entry.link().is_none() && !entry.dialling {
+                entry.next_dial =
+                    Instant::now() + if smaller { Duration::ZERO } else { DIAL_SECOND };
+            }
+        }
+        drop(peers);
+        self.wake.notify_one();
+    }
+
+    /// A peer's announcement ended. A standing connection stays; without one, the peer is no longer dialled.
+    pub(crate) fn unlearn(&self, peer: &PeerId) {
+        let now = self.now();
+        let mut peers = self.lock_peers();
+        let Some(entry) = peers.entries.get_mut(peer) else {
+            return;
+        };
+        entry.discovered = false;
+        if entry.link().is_none() && !entry.fixed {
+            entry.addrs.clear();
+            peers.table.gone(peer, now);
+        }
+    }
+
+    /// Peers to dial now, marked as being dialled, and when to look again.
+    pub(crate) fn due(&self) -> (Vec<(PeerId, Vec<SocketAddr>)>, Option<Instant>) {
+        let now = Instant::now();
+        let table_now = self.now();
+        let mut peers = self.lock_peers();
+        let Peers { entries, table } = &mut *peers;
+        let connected = entries.values().filter(|entry| entry.link().is_some()).count();
+        let mut room = self.config.limits.connections.saturating_sub(connected);
+        let mut due = Vec::new();
+        let mut next: Option<Instant> = None;
+        for (peer, entry) in entries.iter_mut() {
+            let usable_link = entry.link().is_some_and(|link| !link.silent.load(Ordering::Relaxed));
+            if usable_link || !entry.wanted() || room == 0 {
+                continue;
+            }
+            if matches!(table.state(peer, table_now), Some(State::Banned { .. })) {
+                entry.next_dial = entry.next_dial.max(now + REDIAL_MIN * 4);
+            }
+            if entry.next_dial <= now {
+                entry.dialling = true;
+                room -= 1;
+                due.push((*peer, entry.addrs.clone()));
+            } else {
+                next = Some(next.map_or(entry.next_dial, |at| at.min(entry.next_dial)));
+            }
+        }
+        (due, next)
+    }
+
+    /// Books the end of a dial.
+    pub(crate) fn dialled(&self, peer: &PeerId, outcome: Dialled) {
+        let mut peers = self.lock_peers();
+        if let Some(entry) = peers.entries.get_mut(peer) {
+            entry.dialling = false;
+            entry.failures = match outcome {
+                Dialled::Connected(_) => 0,
+                _ => entry.failures.saturating_add(1),
+            };
+            let pause = match outcome {
+                Dialled::Unwelcome => REDIAL_STRANGER,
+                _ => redial_pause(entry.failures),
+            };
+            entry.next_dial = Instant::now() + pause;
+        }
+        drop(peers);
+        self.wake.notify_one();
+    }
+}
+
+fn redial_pause(failures: u32) -> Duration {
+    REDIAL_MIN
+        .saturating_mul(1_u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX))
+        .min(REDIAL_MAX)
+}

@@ -1,0 +1,173 @@
+//! The one-way streams on which both ends say what they hold.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use haulout_swarm::Fault;
+use haulout_swarm::directory::DirectoryError;
+use haulout_swarm::holdings::{DELTA_BYTES_MAX, Message, SNAPSHOT_BYTES_MAX, Update};
+use quinn::{RecvStream, SendStream, VarInt};
+use tokio::io::AsyncReadExt;
+use tokio::time::{sleep, timeout};
+
+use crate::frames::{UNI_HOLDINGS, checked_len};
+use crate::limit::Bucket;
+use crate::registry::{Link, Shared};
+
+/// Changes of our holdings are gathered this long before they are announced.
+const ANNOUNCE_GATHER: Duration = Duration::from_millis(50);
+/// One holdings message must be through within this.
+const HOLDINGS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Holdings messages a peer may send: ten a second is what [`ANNOUNCE_GATHER`] and a busy store lead to.
+const HOLDINGS_PER_SECOND: u32 = 25;
+const HOLDINGS_BURST: u32 = 100;
+/// Code on a holdings stream that we want started again with a snapshot.
+const RESYNC: u32 = 1;
+/// Pause before a holdings stream is opened again.
+const RESYNC_PAUSE: Duration = Duration::from_millis(500);
+
+/// Reads the peer's one-way streams, one at a time; a later one replaces the earlier.
+pub(super) async fn accept_holdings(shared: Arc<Shared>, link: Arc<Link>) {
+    let bucket = Bucket::new(HOLDINGS_PER_SECOND, HOLDINGS_BURST);
+    while let Ok(mut recv) = link.conn.accept_uni().await {
+        match read_holdings(&shared, &link, &mut recv, &bucket).await {
+            Ok(()) => {}
+            Err(HoldingsEnd::Resync) => {
+                let _ = recv.stop(VarInt::from_u32(RESYNC));
+            }
+            Err(HoldingsEnd::NoRoom) => return,
+            Err(HoldingsEnd::Bad(reason)) => {
+                shared.blame(&link.peer, Fault::ProtocolViolation, Some(&reason));
+                return;
+            }
+        }
+    }
+}
+
+/// Why reading a holdings stream ended before the peer ended it.
+enum HoldingsEnd {
+    /// A delta without its base: the peer should start again.
+    Resync,
+    /// The directory is full: do without this peer's holdings.
+    NoRoom,
+    Bad(String),
+}
+
+async fn read_holdings(
+    shared: &Arc<Shared>,
+    link: &Arc<Link>,
+    recv: &mut RecvStream,
+    bucket: &Bucket,
+) -> Result<(), HoldingsEnd> {
+    match timeout(HOLDINGS_TIMEOUT, recv.read_u8()).await {
+        Ok(Ok(UNI_HOLDINGS)) => {}
+        // Kinds this version does not know, and streams that ended, are nothing to complain about.
+        _ => {
+            let _ = recv.stop(VarInt::from_u32(0));
+            return Ok(());
+        }
+    }
+    let max = SNAPSHOT_BYTES_MAX.max(DELTA_BYTES_MAX);
+    loop {
+        // Between messages the stream may rest for ever.
+        let Ok(len) = recv.read_u32().await else {
+            return Ok(());
+        };
+        let len = checked_len("holdings", len, max)
+            .map_err(|error| HoldingsEnd::Bad(error.to_string()))?;
+        if !bucket.take() {
+            return Err(HoldingsEnd::Bad("flood of holdings".to_owned()));
+        }
+        let Ok(Ok(body)) = timeout(HOLDINGS_TIMEOUT, read_body(recv, len)).await else {
+            return Ok(());
+        };
+        let (shared, link) = (Arc::clone(shared), Arc::clone(link));
+        let applied = tokio::task::spawn_blocking(move || {
+            let message =
+                Message::decode(&body).map_err(|error| HoldingsEnd::Bad(error.to_string()))?;
+            shared.take_holdings(&link, &message).map_err(|error| match error {
+                DirectoryError::NoSnapshot | DirectoryError::WrongBase { .. } => {
+                    HoldingsEnd::Resync
+                }
+                DirectoryError::Full => HoldingsEnd::NoRoom,
+                error => HoldingsEnd::Bad(error.to_string()),
+            })
+        });
+        applied.await.unwrap_or(Err(HoldingsEnd::NoRoom))?;
+    }
+}
+
+/// Reads exactly `len` bytes, growing the buffer as they arrive rather than trusting the length.
+pub(crate) async fn read_body(recv: &mut RecvStream, len: usize) -> std::io::Result<BytesMut> {
+    /// What is set aside before anything has arrived.
+    const AHEAD: usize = 256 << 10;
+    let mut body = BytesMut::with_capacity(len.min(AHEAD));
+    while body.len() < len {
+        let missing = len - body.len();
+        let mut limited = bytes::BufMut::limit(&mut body, missing);
+        if recv.read_buf(&mut limited).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(body)
+}
+
+/// Tells the peer what we hold, and then what changes.
+pub(super) async fn announce(shared: Arc<Shared>, link: Arc<Link>) {
+    let serve = Arc::clone(&shared.serve);
+    let audience = link.membership;
+    let Ok(Some(feed)) = tokio::task::spawn_blocking(move || serve.holdings(audience)).await else {
+        return;
+    };
+    while link.conn.close_reason().is_none() {
+        let Ok(mut send) = link.conn.open_uni().await else {
+            return;
+        };
+        if send.write_all(&[UNI_HOLDINGS]).await.is_ok() {
+            let _ = push(&feed, &mut send).await;
+        }
+        // The peer lost track (or the stream broke): begin again with a snapshot.
+        sleep(RESYNC_PAUSE).await;
+    }
+}
+
+/// Pushes a snapshot and deltas until the stream ends.
+async fn push(feed: &Arc<crate::api::HoldingsFeed>, send: &mut SendStream) -> Option<()> {
+    let mut changed = feed.subscribe();
+    let mut known = None;
+    loop {
+        changed.mark_unchanged();
+        let source = Arc::clone(feed);
+        let (version, bytes) = tokio::task::spawn_blocking(move || {
+            let (version, update) = source.since(known);
+            let bytes = match update {
+                Update::Nothing => None,
+                Update::Delta(delta) => Some(delta.encode()),
+                Update::Snapshot(snapshot) => Some(snapshot.encode()),
+            };
+            (version, bytes)
+        })
+        .await
+        .ok()?;
+        if let Some(bytes) = bytes {
+            let started = Instant::now();
+            let len = u32::try_from(bytes.len()).ok()?.to_be_bytes();
+            timeout(HOLDINGS_TIMEOUT, async {
+                send.write_all(&len).await?;
+                send.write_chunk(bytes.into()).await
+            })
+            .await
+            .ok()?
+            .ok()?;
+            tracing::trace!(took = ?started.elapsed(), "holdings sent");
+            known = Some(version);
+        }
+        tokio::select! {
+            more = changed.changed() => more.ok()?,
+            // The peer stopped the stream: it wants a snapshot.
+            _ = send.stopped() => return None,
+        }
+        sleep(ANNOUNCE_GATHER).await;
+    }
+}
