@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use haulout_swarm::PeerId;
 use mdns_sd::{
-    IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent,
-    ServiceInfo,
+    DaemonEvent, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon,
+    ServiceEvent, ServiceInfo,
 };
 
 use crate::config::{InterfaceRules, Strangers};
 use crate::membership::TAG_LEN;
 use crate::registry::Shared;
+use crate::session;
 use crate::txt::{Announcement, SERVICE_TYPE};
 
 /// How often the machine's addresses are looked at, in seconds: after a change of network the agent is found again
@@ -79,6 +80,7 @@ fn begin(
     daemon.set_ip_check_interval(ADDRESS_CHECK_SECONDS)?;
     let service = service(shared, addrs)?;
     let name = service.get_fullname().to_owned();
+    let changes = daemon.monitor()?;
     daemon.register(service)?;
     let events = daemon.browse(SERVICE_TYPE)?;
     let watcher = Watcher {
@@ -90,6 +92,11 @@ fn begin(
     std::thread::Builder::new()
         .name("haulout-mdns".to_owned())
         .spawn(move || watcher.run(&events))
+        .map_err(|error| mdns_sd::Error::Msg(error.to_string()))?;
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name("haulout-net".to_owned())
+        .spawn(move || watch_addresses(&shared, &changes))
         .map_err(|error| mdns_sd::Error::Msg(error.to_string()))?;
     Ok((daemon, name))
 }
@@ -123,6 +130,24 @@ fn service(shared: &Shared, addrs: &[SocketAddr]) -> Result<ServiceInfo, mdns_sd
     // rename us. So there is nothing to probe for, and we are heard three quarters of a second sooner.
     service.set_requires_probe(false);
     Ok(service)
+}
+
+/// Tells the registry when the machine's addresses change; `mdns-sd` itself announces and asks anew then. Ends when the
+/// daemon does.
+fn watch_addresses(shared: &Shared, changes: &Receiver<DaemonEvent>) {
+    while let Ok(event) = changes.recv() {
+        match event {
+            DaemonEvent::IpAdd(ip) => {
+                tracing::debug!(%ip, "address appeared");
+                shared.network_changed(None);
+            }
+            DaemonEvent::IpDel(ip) => {
+                tracing::debug!(%ip, "address gone");
+                shared.network_changed(Some(ip));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Hands events to the registry.
@@ -174,7 +199,10 @@ impl Watcher {
         }
         tracing::debug!(peer = %announcement.key.short(), ?addrs, "announced");
         self.names.insert(service.fullname.clone(), announcement.key);
-        self.shared.learn(announcement.key, &addrs, true);
+        let moved = self.shared.learn(announcement.key, &addrs, true);
+        if let (Some(link), Some(runtime)) = (moved, self.shared.runtime.get()) {
+            runtime.spawn(session::probe(Arc::clone(&self.shared), link));
+        }
     }
 
     /// In a closed mesh only those with our tag are dialled. The tag proves nothing; the hello does.

@@ -78,6 +78,7 @@ impl Mesh {
             hints: RwLock::new(Directory::new()),
             events: broadcast::channel(EVENTS_MAX).0,
             wake: Notify::new(),
+            network: Notify::new(),
             frames: Arc::new(Semaphore::new(limits.frames)),
             cache: FrameCache::new(limits.compressed_cache_bytes, limits.compressed_cache_ttl),
             gauge: CpuGauge::default(),

@@ -113,6 +113,8 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<MeshEvent>,
     /// Wakes the task that dials.
     pub(crate) wake: Notify,
+    /// Wakes whoever waits between tries when the machine's addresses change.
+    pub(crate) network: Notify,
     pub(crate) frames: Arc<Semaphore>,
     pub(crate) cache: FrameCache,
     pub(crate) gauge: CpuGauge,

@@ -175,7 +175,7 @@ async fn established(shared: &Arc<Shared>, conn: Connection, role: Role) -> Opti
         }
         Adopted::Superseded => {
             if let Some(kept) = shared.link(&peer) {
-                poke(kept);
+                tokio::spawn(probe(Arc::clone(shared), kept));
             }
             // The other end may have asked something on it already: answer that, then close.
             let requests = tokio::spawn(accept_requests(Arc::clone(shared), Arc::clone(&link)));
@@ -190,18 +190,30 @@ async fn established(shared: &Arc<Shared>, conn: Connection, role: Role) -> Opti
     }
 }
 
-/// Sends something on a connection that is preferred to a new one. If the peer has lost it (a crash, a restart), it says so
-/// with a stateless reset, and its next dial is taken.
-fn poke(link: Arc<Link>) {
+/// Sends something on a connection that may be dead: one that is preferred to a new one, or whose peer announces other
+/// addresses. A peer that has lost the connection (a crash, a restart) says so with a stateless reset; if nothing comes back
+/// at all, the connection counts as silent. Either way the next dial is taken.
+pub(crate) async fn probe(shared: Arc<Shared>, link: Arc<Link>) {
     /// A kind of one-way stream that every version ignores.
     const NOTHING: u8 = 0;
-    tokio::spawn(async move {
-        if let Ok(mut send) = link.conn.open_uni().await {
-            let _ = send.write_all(&[NOTHING]).await;
-            let _ = send.finish();
-            let _ = timeout(HELLO_TIMEOUT, send.stopped()).await;
-        }
-    });
+    /// A LAN answers in a millisecond, a busy machine on it in some hundred.
+    const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+    let heard = || link.conn.stats().udp_rx.datagrams;
+    let before = heard();
+    // Without a free stream nothing can be sent, and nothing be learnt.
+    let Ok(Ok(mut send)) = timeout(PROBE_TIMEOUT, link.conn.open_uni()).await else {
+        return;
+    };
+    let _ = timeout(PROBE_TIMEOUT, async {
+        let _ = send.write_all(&[NOTHING]).await;
+        let _ = send.finish();
+        send.stopped().await
+    })
+    .await;
+    if heard() == before {
+        link.silent.store(true, Ordering::Relaxed);
+        shared.wake.notify_one();
+    }
 }
 
 fn close_later(link: Arc<Link>) {

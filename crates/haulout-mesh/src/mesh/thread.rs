@@ -24,7 +24,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// Threads that are not needed end after this, and their stacks and contexts with them.
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// First and longest pause between dials of a configured address whose key is not known.
-const ANCHOR_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+const ANCHOR_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 
 /// Binds every address; `[::]` falls back to IPv4 on machines without IPv6.
 pub(super) fn bind_all(listen: &[SocketAddr]) -> Result<Vec<transport::Bound>, StartError> {
@@ -154,7 +154,7 @@ async fn serve_until_quit(
     }
     for fixed in &shared.config.static_peers {
         match fixed.key {
-            Some(key) => shared.learn(key, &[fixed.addr], false),
+            Some(key) => drop(shared.learn(key, &[fixed.addr], false)),
             None => {
                 tasks.spawn(keep_anchor(Arc::clone(shared), fixed.clone()));
             }
@@ -199,8 +199,10 @@ async fn keep_anchor(shared: Arc<Shared>, fixed: StaticPeer) {
                 link.conn.closed().await;
             }
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(longest);
+        tokio::select! {
+            () = sleep(pause) => pause = (pause * 2).min(longest),
+            () = shared.network.notified() => pause = ANCHOR_PAUSE.0,
+        }
     }
 }
 

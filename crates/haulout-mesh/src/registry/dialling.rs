@@ -1,18 +1,20 @@
 //! Where peers are, and when to dial them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use haulout_swarm::PeerId;
 use haulout_swarm::peers::State;
 
-use super::{ADDRS_MAX, Dialled, Entry, Peers, Shared};
+use super::{ADDRS_MAX, Dialled, Entry, Link, Peers, Shared};
 
 /// First pause after a failed dial; doubles.
 pub(super) const REDIAL_MIN: Duration = Duration::from_millis(500);
-/// Longest pause between dials of a peer that does not answer.
-pub(super) const REDIAL_MAX: Duration = Duration::from_secs(60);
+/// Longest pause between dials of a peer that does not answer: a network that heals without our noticing (a switch that was
+/// off) is back in use about that soon. A vanished peer's announcement ends after two minutes, and the dials with it.
+pub(super) const REDIAL_MAX: Duration = Duration::from_secs(8);
 /// Pause after a peer closed the connection because we are strangers to its mesh.
 pub(super) const REDIAL_STRANGER: Duration = Duration::from_secs(300);
 /// The peer with the larger key waits this long before it dials too: usually the other is faster, and no second
@@ -20,15 +22,21 @@ pub(super) const REDIAL_STRANGER: Duration = Duration::from_secs(300);
 pub(super) const DIAL_SECOND: Duration = Duration::from_millis(150);
 
 impl Shared {
-    /// Learns where a peer is. `discovered` from mDNS, else from the configuration.
-    pub(crate) fn learn(&self, peer: PeerId, addrs: &[SocketAddr], discovered: bool) {
+    /// Learns where a peer is. `discovered` from mDNS, else from the configuration. Returns the connection that stands, if
+    /// the peer has new addresses and that connection's is not among them: it may have moved.
+    pub(crate) fn learn(
+        &self,
+        peer: PeerId,
+        addrs: &[SocketAddr],
+        discovered: bool,
+    ) -> Option<Arc<Link>> {
         if peer == self.id {
-            return;
+            return None;
         }
         let now = self.now();
         let mut peers = self.lock_peers();
         if !self.make_room(&mut peers, &peer) || !peers.table.discovered(peer, now) {
-            return;
+            return None;
         }
         let smaller = self.id < peer;
         let entry = peers.entries.entry(peer).or_insert_with(|| {
@@ -56,7 +64,36 @@ impl Shared {
                     Instant::now() + if smaller { Duration::ZERO } else { DIAL_SECOND };
             }
         }
+        let moved = entry.link().filter(|link| {
+            news && discovered && addrs.iter().all(|addr| addr.ip() != link.addr().ip())
+        });
+        let moved = moved.cloned();
         drop(peers);
+        self.wake.notify_one();
+        moved
+    }
+
+    /// The machine's addresses changed; `gone` is one that it has lost. Connections over that one are dead, and every pause
+    /// between dials was for the network as it was.
+    pub(crate) fn network_changed(&self, gone: Option<IpAddr>) {
+        let now = Instant::now();
+        let mut peers = self.lock_peers();
+        for (peer, entry) in &mut peers.entries {
+            if let Some(link) = entry.link() {
+                if gone.is_some() && link.local_ip() == gone {
+                    link.silent.store(true, Ordering::Relaxed);
+                }
+                if !link.silent.load(Ordering::Relaxed) {
+                    continue;
+                }
+            }
+            entry.failures = 0;
+            if !entry.dialling {
+                entry.next_dial = now + if self.id < *peer { Duration::ZERO } else { DIAL_SECOND };
+            }
+        }
+        drop(peers);
+        self.network.notify_waiters();
         self.wake.notify_one();
     }
 

@@ -78,6 +78,11 @@ impl Link {
             || self.conn.rtt().saturating_sub(self.conn.min_rtt()) > QUEUE
     }
 
+    /// This machine's address on the path.
+    pub(super) fn local_ip(&self) -> Option<IpAddr> {
+        self.conn.local_ip().map(|ip| ip.to_canonical())
+    }
+
     /// Looks whether anything arrived since the last look; returns how long nothing has.
     pub(crate) fn quiet_for(&self, now: Instant) -> Duration {
         let datagrams = self.conn.stats().udp_rx.datagrams;
