@@ -4,6 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use haulout_swarm::PeerId;
+use haulout_swarm::peers::PEERS_MAX;
 
 use crate::identity::Identity;
 use crate::membership::MeshSecret;
@@ -104,9 +105,9 @@ impl InterfaceRules {
 /// Maxima of everything a peer can make this machine spend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Peers known at once (bounds every table keyed by peer).
+    /// Peers known at once (bounds every table keyed by peer). More than [`PEERS_MAX`] has no effect.
     pub peers: usize,
-    /// Connections at once, both directions; one quinn connection costs about 40 KiB idle.
+    /// Connections at once, both directions; one quinn connection costs about 40 KiB idle. More than `peers` has no effect.
     pub connections: usize,
     /// Connections at once from one IP address (several agents may share a machine).
     pub connections_per_address: usize,
@@ -116,6 +117,12 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// Requests one peer may make in a burst: a closure of a thousand paths asks about three times each.
     pub request_burst: u32,
+    /// Entries of holdings (in snapshots and deltas together) that one peer may announce per second for long. What comes
+    /// faster waits, and the peer's flow control with it: a store in upheaval is no offence. At a microsecond each, a
+    /// peer that never stops costs a twentieth of a core.
+    pub holdings_per_second: u32,
+    /// Entries that one peer may announce at once: twice the largest snapshot.
+    pub holdings_burst: u32,
     /// NAR frames (256 KiB each) being read or waiting to be sent for one peer.
     pub frames_per_peer: usize,
     /// The same for all peers together: 256 × 256 KiB = 64 MiB.
@@ -131,12 +138,14 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            peers: 2_000,
-            connections: 1_024,
+            peers: PEERS_MAX,
+            connections: PEERS_MAX,
             connections_per_address: 32,
             handshakes: 64,
             requests_per_second: 2_000,
             request_burst: 6_000,
+            holdings_per_second: 50_000,
+            holdings_burst: 2_000_000,
             frames_per_peer: 32,
             frames: 256,
             compressed_cache_bytes: 64 << 20,

@@ -22,7 +22,7 @@ fn secret(text: &str) -> MeshSecret {
 }
 
 /// A QUIC endpoint in the hands of the test.
-fn raw_endpoint(identity: &Identity) -> Endpoint {
+pub(crate) fn raw_endpoint(identity: &Identity) -> Endpoint {
     let bound = transport::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let server = transport::server_config(identity, 8).unwrap();
     Endpoint::new(
@@ -34,7 +34,11 @@ fn raw_endpoint(identity: &Identity) -> Endpoint {
     .unwrap()
 }
 
-async fn raw_dial(endpoint: &Endpoint, identity: &Identity, addr: SocketAddr) -> Connection {
+pub(crate) async fn raw_dial(
+    endpoint: &Endpoint,
+    identity: &Identity,
+    addr: SocketAddr,
+) -> Connection {
     let config = transport::client_config(identity, None, 0).unwrap();
     endpoint.connect_with(config, addr, SERVER_NAME).unwrap().await.unwrap()
 }
@@ -48,7 +52,7 @@ async fn read_raw_hello(recv: &mut RecvStream) -> Vec<u8> {
 }
 
 /// Dials and says hello as a stranger.
-async fn raw_stranger(identity: &Identity, mesh: &Mesh) -> (Endpoint, Connection) {
+pub(crate) async fn raw_stranger(identity: &Identity, mesh: &Mesh) -> (Endpoint, Connection) {
     let endpoint = raw_endpoint(identity);
     let conn = raw_dial(&endpoint, identity, mesh.local_addrs()[0]).await;
     let (mut send, mut recv) = conn.open_bi().await.unwrap();

@@ -50,6 +50,8 @@ pub use view::{MeshEvent, PeerState, PeerView};
 #[cfg(test)]
 extern crate self as haulout_mesh;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]

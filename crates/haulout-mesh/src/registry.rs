@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use haulout_swarm::directory::Directory;
-use haulout_swarm::peers::PeerTable;
+use haulout_swarm::peers::{PEERS_MAX, PeerTable};
 use haulout_swarm::{Now, PeerId};
 use quinn::{Connection, Endpoint};
 use tokio::sync::{Notify, Semaphore, broadcast};
@@ -158,11 +158,9 @@ impl Shared {
         membership: Membership,
         dialler: PeerId,
     ) -> Arc<Link> {
-        let stats = {
-            let mut peers = self.lock_peers();
-            let entry = peers.entries.entry(peer).or_insert_with(|| Entry::new(Instant::now()));
-            Arc::clone(&entry.stats)
-        };
+        // Nothing is kept of a peer before its connection is adopted.
+        let known = self.lock_peers().entries.get(&peer).map(|entry| Arc::clone(&entry.stats));
+        let stats = known.unwrap_or_default();
         let limits = &self.config.limits;
         Arc::new(Link {
             conn,
@@ -180,15 +178,20 @@ impl Shared {
         })
     }
 
-    /// Whether one more peer may be remembered; forgets an unconnected, undiscovered one if need be.
-    pub(crate) fn make_room(&self, peers: &mut Peers, peer: &PeerId) -> bool {
-        if peers.entries.contains_key(peer) || peers.entries.len() < self.config.limits.peers {
+    /// Whether one more peer may be remembered; forgets one without a connection if need be: first such that are not
+    /// announced, then those that could not be reached. Invented announcements do not keep out who is really there:
+    /// a `proven` peer displaces even those that were not dialled yet.
+    fn make_room(&self, peers: &mut Peers, peer: &PeerId, proven: bool) -> bool {
+        let max = self.config.limits.peers.min(PEERS_MAX);
+        if peers.entries.contains_key(peer) || peers.entries.len() < max {
             return true;
         }
         let victim = peers
             .entries
             .iter()
-            .find(|(_, entry)| entry.link().is_none() && !entry.fixed && !entry.discovered)
+            .filter(|(_, entry)| entry.link().is_none() && !entry.fixed && !entry.dialling)
+            .filter(|(_, entry)| proven || !entry.discovered || entry.failures > 0)
+            .max_by_key(|(_, entry)| (!entry.discovered, entry.failures))
             .map(|(peer, _)| *peer);
         victim.is_some_and(|victim| peers.entries.remove(&victim).is_some())
     }
@@ -201,13 +204,19 @@ impl Shared {
         }
         let now = self.now();
         let mut peers = self.lock_peers();
-        if !self.make_room(&mut peers, &link.peer) {
+        if link.dialler != self.id && self.crowded(&peers, link) {
+            return Adopted::Refused(code::FULL);
+        }
+        if !self.make_room(&mut peers, &link.peer, true) {
             return Adopted::Refused(code::FULL);
         }
         if !peers.table.connected(link.peer, now) {
             return Adopted::Refused(code::BANNED);
         }
-        let entry = peers.entries.entry(link.peer).or_insert_with(|| Entry::new(Instant::now()));
+        let entry = peers.entries.entry(link.peer).or_insert_with(|| Entry {
+            stats: Arc::clone(&link.stats),
+            ..Entry::new(Instant::now())
+        });
         entry.failures = 0;
         entry.membership = link.membership;
         let old = entry.link.take().filter(|old| old.alive());
@@ -228,6 +237,20 @@ impl Shared {
             entry.addrs.truncate(ADDRS_MAX);
         }
         Adopted::Kept(old)
+    }
+
+    /// Whether other peers have all connections that are allowed, in all or from this address. Looked at before a handshake
+    /// too; but many can be under way at once.
+    fn crowded(&self, peers: &Peers, new: &Link) -> bool {
+        let limits = &self.config.limits;
+        let ip = new.addr().ip();
+        let others = || {
+            let others = peers.entries.iter().filter(|(peer, _)| **peer != new.peer);
+            others.filter_map(|(_, entry)| entry.link())
+        };
+        others().count() >= limits.connections
+            || others().filter(|link| link.addr().ip() == ip).count()
+                >= limits.connections_per_address
     }
 
     /// Books the end of a connection. True if it was the peer's present one.

@@ -35,7 +35,7 @@ impl Shared {
         }
         let now = self.now();
         let mut peers = self.lock_peers();
-        if !self.make_room(&mut peers, &peer) || !peers.table.discovered(peer, now) {
+        if !self.make_room(&mut peers, &peer, false) || !peers.table.discovered(peer, now) {
             return None;
         }
         let smaller = self.id < peer;

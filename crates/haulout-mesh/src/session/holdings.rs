@@ -29,9 +29,13 @@ const RESYNC_PAUSE: Duration = Duration::from_millis(500);
 
 /// Reads the peer's one-way streams, one at a time; a later one replaces the earlier.
 pub(super) async fn accept_holdings(shared: Arc<Shared>, link: Arc<Link>) {
-    let bucket = Bucket::new(HOLDINGS_PER_SECOND, HOLDINGS_BURST);
+    let limits = &shared.config.limits;
+    let rates = Rates {
+        messages: Bucket::new(HOLDINGS_PER_SECOND, HOLDINGS_BURST),
+        entries: Bucket::new(limits.holdings_per_second, limits.holdings_burst),
+    };
     while let Ok(mut recv) = link.conn.accept_uni().await {
-        match read_holdings(&shared, &link, &mut recv, &bucket).await {
+        match read_holdings(&shared, &link, &mut recv, &rates).await {
             Ok(()) => {}
             Err(HoldingsEnd::Resync) => {
                 let _ = recv.stop(VarInt::from_u32(RESYNC));
@@ -43,6 +47,12 @@ pub(super) async fn accept_holdings(shared: Arc<Shared>, link: Arc<Link>) {
             }
         }
     }
+}
+
+/// How much one peer may announce. Too many messages are an offence, too many entries have to wait.
+struct Rates {
+    messages: Bucket,
+    entries: Bucket,
 }
 
 /// Why reading a holdings stream ended before the peer ended it.
@@ -58,7 +68,7 @@ async fn read_holdings(
     shared: &Arc<Shared>,
     link: &Arc<Link>,
     recv: &mut RecvStream,
-    bucket: &Bucket,
+    rates: &Rates,
 ) -> Result<(), HoldingsEnd> {
     match timeout(HOLDINGS_TIMEOUT, recv.read_u8()).await {
         Ok(Ok(UNI_HOLDINGS)) => {}
@@ -76,7 +86,7 @@ async fn read_holdings(
         };
         let len = checked_len("holdings", len, max)
             .map_err(|error| HoldingsEnd::Bad(error.to_string()))?;
-        if !bucket.take() {
+        if !rates.messages.take() {
             return Err(HoldingsEnd::Bad("flood of holdings".to_owned()));
         }
         let Ok(Ok(body)) = timeout(HOLDINGS_TIMEOUT, read_body(recv, len)).await else {
@@ -86,15 +96,24 @@ async fn read_holdings(
         let applied = tokio::task::spawn_blocking(move || {
             let message =
                 Message::decode(&body).map_err(|error| HoldingsEnd::Bad(error.to_string()))?;
-            shared.take_holdings(&link, &message).map_err(|error| match error {
-                DirectoryError::NoSnapshot | DirectoryError::WrongBase { .. } => {
-                    HoldingsEnd::Resync
-                }
-                DirectoryError::Full => HoldingsEnd::NoRoom,
-                error => HoldingsEnd::Bad(error.to_string()),
-            })
+            let entries = match &message {
+                Message::Snapshot(snapshot) => snapshot.entries().len(),
+                Message::Delta(delta) => delta.removed().len() + delta.added().len(),
+            };
+            shared.take_holdings(&link, &message).map(|()| entries).map_err(refused)
         });
-        applied.await.unwrap_or(Err(HoldingsEnd::NoRoom))?;
+        let entries = applied.await.unwrap_or(Err(HoldingsEnd::NoRoom))?;
+        sleep(rates.entries.charge(entries)).await;
+    }
+}
+
+/// What follows from holdings that the directory does not take.
+fn refused(error: DirectoryError) -> HoldingsEnd {
+    match error {
+        DirectoryError::NoSnapshot | DirectoryError::WrongBase { .. } => HoldingsEnd::Resync,
+        DirectoryError::Full => HoldingsEnd::NoRoom,
+        // Entries that are no hashes, or more than anybody has.
+        error => HoldingsEnd::Bad(error.to_string()),
     }
 }
 
