@@ -127,13 +127,8 @@ impl Workspace {
             self.right.resize(width * rows.len(), 0);
             &mut self.right
         });
-        code.expand_rows(size, rows, right, &mut self.blocks);
-        let right = right.chunks_exact(width);
-        let leaves = leaves.chunks_exact_mut(leaves.len() / rows.len());
-        for (((row, right), leaves), root) in rows.iter().zip(right).zip(leaves).zip(roots) {
-            let (source, recovery) = leaves.split_at_mut(code.original());
-            hash::leaves(row, size, source);
-            hash::leaves(right, size, recovery);
+        code.expand_and_hash(size, rows, right, leaves, &mut self.blocks);
+        for (leaves, root) in leaves.chunks_exact(leaves.len() / rows.len()).zip(roots) {
             self.tree.clear();
             self.tree.extend_from_slice(leaves);
             *root = merkle::root_in_place(&mut self.tree);

@@ -8,7 +8,7 @@ use crate::{
     SliverIndex, SymbolSize,
     bcs::{BcsError, Reader, Wire, write_bytes},
     code::{Block, Code},
-    hash::{self, EMPTY, Node},
+    hash::{EMPTY, Node},
     merkle,
 };
 
@@ -155,11 +155,9 @@ impl Scratch {
     fn leaves<A: Axis>(&mut self, n: ShardCount, size: usize, data: &[u8]) {
         let code = Code::new(n, A::KIND.other());
         self.recovery.resize(code.recovery() * size, 0);
-        code.expand_rows(size, &[data], &mut self.recovery, &mut self.blocks);
         self.hashes.resize(n.as_usize(), EMPTY);
-        let (source, recovery) = self.hashes.split_at_mut(code.original());
-        hash::leaves(data, size, source);
-        hash::leaves(&self.recovery, size, recovery);
+        let (recovery, hashes) = (&mut self.recovery, &mut self.hashes);
+        code.expand_and_hash(size, &[data], recovery, hashes, &mut self.blocks);
     }
 
     /// The hash of a sliver.

@@ -66,8 +66,8 @@ impl Slice<'_> {
             right.resize(rows.len() * width, 0);
             self.code.expand_rows(self.piece, &left, right, blocks);
             for ((row, left), right) in rows.iter_mut().zip(left).zip(right.chunks_exact(width)) {
-                row.left.update(left, self.piece, self.last);
-                row.right.update(right, self.piece, self.last);
+                row.left.update(left, self.piece, self.piece, self.last);
+                row.right.update(right, self.piece, self.piece, self.last);
             }
         };
         rows.par_chunks_mut(batch).enumerate().for_each_init(Default::default, work);

@@ -39,8 +39,11 @@ impl Fft {
         if let Some(tables) = gfni::tables(self.skew + self.size) {
             return gfni::fft(tables.token, tables, self.of(work, blocks), blocks, self);
         }
-        let shards = work.len() / blocks;
-        let mut data = ShardsRefMut::new(shards, blocks, work);
+        self.forward_by_library(work, blocks);
+    }
+
+    fn forward_by_library(self, work: &mut [Block], blocks: usize) {
+        let mut data = ShardsRefMut::new(work.len() / blocks, blocks, work);
         library().fft(&mut data, self.start, self.size, self.used, self.skew);
     }
 
@@ -50,8 +53,11 @@ impl Fft {
         if let Some(tables) = gfni::tables(self.skew + self.size) {
             return gfni::ifft(tables.token, tables, self.of(work, blocks), blocks, self);
         }
-        let shards = work.len() / blocks;
-        let mut data = ShardsRefMut::new(shards, blocks, work);
+        self.inverse_by_library(work, blocks);
+    }
+
+    fn inverse_by_library(self, work: &mut [Block], blocks: usize) {
+        let mut data = ShardsRefMut::new(work.len() / blocks, blocks, work);
         library().ifft(&mut data, self.start, self.size, self.used, self.skew);
     }
 
@@ -103,4 +109,56 @@ pub(super) fn xor(x: &mut [Block], y: &[Block]) {
 /// of the positions may be erased.
 pub(super) fn eval_poly(erased: &mut [GfElement; GF_ORDER], nonzero: usize) {
     DefaultEngine::eval_poly(erased, nonzero);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn blocks(seed: u64, count: usize) -> Vec<Block> {
+        let byte =
+            |i: usize| (seed ^ i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0];
+        (0..count).map(|block| std::array::from_fn(|i| byte(64 * block + i))).collect()
+    }
+
+    proptest! {
+        // On CPUs without GFNI both ways are the same one.
+        #[test]
+        fn both_ways_agree(
+            seed in any::<u64>(),
+            log_size in 0..7u32,
+            chunk in 0..3usize,
+            blocks_per_shard in 1..4usize,
+            used in any::<prop::sample::Index>(),
+            log: GfElement,
+            whole: bool,
+        ) {
+            let size = 1 << log_size;
+            let skew = if whole { 0 } else { (chunk + 1) * size };
+            let fft = Fft { start: chunk * size, size, used: 1 + used.index(size), skew };
+            let mut data = blocks(seed, 3 * size * blocks_per_shard);
+            let unused = (fft.start + fft.used) * blocks_per_shard..(fft.start + size) * blocks_per_shard;
+            data[unused.clone()].fill([0; 64]);
+            let (mut a, mut b) = (data.clone(), data.clone());
+            fft.inverse(&mut a, blocks_per_shard);
+            fft.inverse_by_library(&mut b, blocks_per_shard);
+            prop_assert_eq!(&a, &b);
+            fft.forward(&mut a, blocks_per_shard);
+            fft.forward_by_library(&mut b, blocks_per_shard);
+            a[unused.clone()].fill([0; 64]);
+            b[unused].fill([0; 64]);
+            prop_assert_eq!(&a, &b);
+            let (mut a, mut b) = (data.clone(), data.clone());
+            Factor::new(log).multiply(&mut a);
+            library().mul(&mut b, log);
+            prop_assert_eq!(&a, &b);
+            xor(&mut a, &data);
+            for (b, data) in b.as_flattened_mut().iter_mut().zip(data.as_flattened()) {
+                *b ^= data;
+            }
+            prop_assert_eq!(a, b);
+        }
+    }
 }

@@ -66,9 +66,11 @@ impl Code {
         count.next_multiple_of(self.chunk())
     }
 
-    /// How many blocks per shard keep the encoder's work space in the cache.
+    /// How many blocks per shard keep the encoder's work space in the cache; even, so that
+    /// parts of symbols are made of whole blocks of the hash.
     pub(crate) fn encode_blocks(&self) -> usize {
-        (WORK_BYTES / size_of::<Block>() / self.encode_work()).max(1)
+        let blocks = WORK_BYTES / size_of::<Block>() / self.encode_work();
+        (blocks & !1).max(2)
     }
 
     /// Encodes in place: source shards in `work[..original]`, afterwards the recovery

@@ -45,10 +45,10 @@ impl Layout {
             let (head, end) = symbol.split_at(self.full * 64);
             let (low, high) = end.split_at(self.tail);
             let index = first + i;
-            full[index * self.full..][..self.full].as_flattened_mut().copy_from_slice(head);
+            copy_blocks(&mut full[index * self.full..][..self.full], head.as_chunks().0);
             self.for_tail(index, |block, at, part| {
-                ends[block][at..][..part.len()].copy_from_slice(&low[part.clone()]);
-                ends[block][32 + at..][..part.len()].copy_from_slice(&high[part]);
+                copy_short(&mut ends[block][at..][..part.len()], &low[part.clone()]);
+                copy_short(&mut ends[block][32 + at..][..part.len()], &high[part]);
             });
         }
     }
@@ -65,10 +65,10 @@ impl Layout {
             let (head, end) = symbol.split_at_mut(self.full * 64);
             let (low, high) = end.split_at_mut(self.tail);
             let index = first + i;
-            head.copy_from_slice(full[index * self.full..][..self.full].as_flattened());
+            copy_blocks(head.as_chunks_mut().0, &full[index * self.full..][..self.full]);
             self.for_tail(index, |block, at, part| {
-                low[part.clone()].copy_from_slice(&ends[block][at..][..part.len()]);
-                high[part.clone()].copy_from_slice(&ends[block][32 + at..][..part.len()]);
+                copy_short(&mut low[part.clone()], &ends[block][at..][..part.len()]);
+                copy_short(&mut high[part.clone()], &ends[block][32 + at..][..part.len()]);
             });
         }
     }
@@ -84,5 +84,38 @@ impl Layout {
         if here < self.tail {
             f(block + 1, 0, here..self.tail);
         }
+    }
+}
+
+/// Copies a few blocks without calling a function for it.
+#[inline]
+fn copy_blocks(to: &mut [Block], from: &[Block]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+}
+
+/// Copies at most 32 bytes without calling a function for it: two moves that may overlap.
+#[inline]
+fn copy_short(to: &mut [u8], from: &[u8]) {
+    if !(copy_ends::<16>(to, from) || copy_ends::<8>(to, from) || copy_ends::<4>(to, from)) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from;
+        }
+    }
+}
+
+/// Copies the first and the last `N` bytes, if there are as many.
+#[inline]
+fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk()) {
+        *to = *from;
+    }
+    match (to.last_chunk_mut::<N>(), from.last_chunk()) {
+        (Some(to), Some(from)) => {
+            *to = *from;
+            true
+        }
+        _ => false,
     }
 }

@@ -6,6 +6,7 @@
 use rayon::prelude::*;
 
 use super::{Block, Code, Erasures, Layout};
+use crate::hash::{self, Node, Unfinished};
 
 /// A piece of every shard: whole symbols, or a part of one large symbol.
 #[derive(Debug, Clone, Copy)]
@@ -106,8 +107,45 @@ impl Code {
         });
     }
 
-    /// Expands rows: each of `rows` is the source symbols of one code word; its recovery
-    /// symbols go to the same part of `recovery`, one row after the other.
+    /// The parts in which large symbols are best expanded: offset and length.
+    pub(crate) fn parts(&self, size: usize) -> impl Iterator<Item = (usize, usize)> {
+        parts(size, self.encode_blocks())
+    }
+
+    /// Expands a part of each symbol of some rows: each of `rows` is the source symbols of
+    /// one code word; its recovery symbols go to the same part of `recovery`, one row after
+    /// the other.
+    pub(crate) fn expand_part(
+        &self,
+        (offset, piece): (usize, usize),
+        size: usize,
+        rows: &[&[u8]],
+        recovery: &mut [u8],
+        space: &mut Vec<Block>,
+    ) {
+        let width = self.recovery * size;
+        let layout = Layout::new(piece);
+        let batch = layout.count(self.encode_blocks());
+        for (rows, output) in rows.chunks(batch).zip(recovery.chunks_mut(batch * width)) {
+            let count = rows.len();
+            let blocks = layout.blocks(count);
+            let work = scratch(space, self.encode_work() * blocks);
+            for (i, shard) in work.chunks_exact_mut(blocks).take(self.original).enumerate() {
+                for (r, row) in rows.iter().enumerate() {
+                    layout.pack(&row[i * size + offset..][..piece], r, count, shard);
+                }
+            }
+            self.encode(work, blocks);
+            for (i, shard) in work.chunks_exact(blocks).take(self.recovery).enumerate() {
+                for (r, row) in output.chunks_exact_mut(width).enumerate() {
+                    let symbol = &mut row[i * size + offset..][..piece];
+                    layout.unpack(shard, r, count, symbol);
+                }
+            }
+        }
+    }
+
+    /// Expands rows: see [`Self::expand_part`].
     pub(crate) fn expand_rows(
         &self,
         size: usize,
@@ -115,29 +153,46 @@ impl Code {
         recovery: &mut [u8],
         space: &mut Vec<Block>,
     ) {
-        let budget = self.encode_blocks();
-        let width = self.recovery * size;
-        for (offset, piece) in parts(size, budget) {
-            let layout = Layout::new(piece);
-            let batch = if piece == size { layout.count(budget) } else { 1 };
-            let outputs = recovery.chunks_mut(batch * width);
-            for (rows, output) in rows.chunks(batch).zip(outputs) {
-                let count = rows.len();
-                let blocks = layout.blocks(count);
-                let work = scratch(space, self.encode_work() * blocks);
-                for (i, shard) in work.chunks_exact_mut(blocks).take(self.original).enumerate() {
-                    for (r, row) in rows.iter().enumerate() {
-                        layout.pack(&row[i * size + offset..][..piece], r, count, shard);
-                    }
-                }
-                self.encode(work, blocks);
-                for (i, shard) in work.chunks_exact(blocks).take(self.recovery).enumerate() {
-                    for (r, row) in output.chunks_exact_mut(width).enumerate() {
-                        let symbol = &mut row[i * size + offset..][..piece];
-                        layout.unpack(shard, r, count, symbol);
-                    }
-                }
+        for part in self.parts(size) {
+            self.expand_part(part, size, rows, recovery, space);
+        }
+    }
+
+    /// Expands rows and hashes all their symbols: the hashes of each row go to `leaves`, one
+    /// row after the other.
+    pub(crate) fn expand_and_hash(
+        &self,
+        size: usize,
+        rows: &[&[u8]],
+        recovery: &mut [u8],
+        leaves: &mut [Node],
+        space: &mut Vec<Block>,
+    ) {
+        let (width, count) = (self.recovery * size, self.original + self.recovery);
+        if self.parts(size).count() == 1 {
+            self.expand_rows(size, rows, recovery, space);
+            let outputs = recovery.chunks_exact(width).zip(leaves.chunks_exact_mut(count));
+            for (row, (recovery, leaves)) in rows.iter().zip(outputs) {
+                let (left, right) = leaves.split_at_mut(self.original);
+                hash::leaves(row, size, left);
+                hash::leaves(recovery, size, right);
             }
+            return;
+        }
+        // Rows of large symbols do not fit the cache: each part is hashed while it is there.
+        let outputs = recovery.chunks_exact_mut(width).zip(leaves.chunks_exact_mut(count));
+        for (row, (recovery, leaves)) in rows.iter().zip(outputs) {
+            let mut left = Unfinished::new(self.original);
+            let mut right = Unfinished::new(self.recovery);
+            for (offset, piece) in self.parts(size) {
+                self.expand_part((offset, piece), size, &[*row], recovery, space);
+                let last = offset + piece == size;
+                left.update(&row[offset..], size, piece, last);
+                right.update(&recovery[offset..], size, piece, last);
+            }
+            let (to_left, to_right) = leaves.split_at_mut(self.original);
+            left.finish(to_left);
+            right.finish(to_right);
         }
     }
 

@@ -125,14 +125,14 @@ impl Unfinished {
         Self::Portable(vec![state; count])
     }
 
-    /// Takes the next `piece` bytes of every symbol, which follow each other; unless they
-    /// are the last, `piece` is a multiple of 128.
-    pub(crate) fn update(&mut self, pieces: &[u8], piece: usize, last: bool) {
+    /// Takes the next `piece` bytes of every symbol, which begin `stride` bytes apart; unless
+    /// they are the last, `piece` is a multiple of 128.
+    pub(crate) fn update(&mut self, pieces: &[u8], stride: usize, piece: usize, last: bool) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Wide(hashes) => hashes.update(pieces, piece, last),
+            Self::Wide(hashes) => hashes.update(pieces, stride, piece, last),
             Self::Portable(states) => {
-                let pieces = pieces.chunks_exact(piece);
+                let pieces = pieces.chunks(stride).map(|symbol| &symbol[..piece]);
                 blake2b_simd::many::update_many(states.iter_mut().zip(pieces));
             }
         }

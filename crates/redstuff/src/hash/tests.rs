@@ -42,9 +42,9 @@ proptest! {
             symbols.chunks(size).flat_map(|symbol| symbol[from..from + len].to_vec()).collect()
         };
         for mut hashes in [Unfinished::new(count), Unfinished::portable(count)] {
-            hashes.update(&part(0, head), head, false);
-            hashes.update(&part(head, head), head, false);
-            hashes.update(&part(2 * head, tail), tail, true);
+            hashes.update(&symbols, size, head, false);
+            hashes.update(&part(head, head), head, head, false);
+            hashes.update(&symbols[2 * head..], size, tail, true);
             let mut found = vec![EMPTY; count];
             hashes.finish(&mut found);
             prop_assert_eq!(&found, &expected);

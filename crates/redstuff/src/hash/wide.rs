@@ -215,15 +215,15 @@ struct Piece {
     last: bool,
 }
 
-/// Hashes a piece of the symbols `first..first + lanes` of `size` bytes each, preceded by
-/// one byte that is given in `carried`.
+/// Hashes a piece of the symbols `first..first + lanes`, which begin `stride` bytes apart,
+/// preceded by one byte that is given in `carried`.
 #[rite(v4x, import_intrinsics)]
 fn absorb(
     h: &mut [__m512i; 8],
     carried: __m512i,
     piece: Piece,
     symbols: &[u8],
-    size: usize,
+    stride: usize,
     first: usize,
     lanes: usize,
 ) {
@@ -235,7 +235,7 @@ fn absorb(
         for lane in 0..LANES {
             // Lanes without a symbol repeat the last.
             let index = first + lane.min(lanes - 1);
-            [low[lane], high[lane]] = load_block(symbols, index * size + block, mask);
+            [low[lane], high[lane]] = load_block(symbols, index * stride + block, mask);
         }
         let [m0, m1, m2, m3, m4, m5, m6, m7] = transpose(low);
         let [m8, m9, m10, m11, m12, m13, m14, m15] = transpose(high);
@@ -285,10 +285,10 @@ impl Unfinished {
         Self { token, count, before: 0, lanes }
     }
 
-    pub(super) fn update(&mut self, pieces: &[u8], size: usize, last: bool) {
+    pub(super) fn update(&mut self, pieces: &[u8], stride: usize, size: usize, last: bool) {
         let length = if last { size + 1 } else { size };
         let piece = Piece { before: self.before, length, last };
-        update(self.token, &mut self.lanes, self.count, piece, pieces, size);
+        update(self.token, &mut self.lanes, self.count, piece, pieces, (stride, size));
         self.before += length;
     }
 
@@ -311,7 +311,7 @@ fn update(
     count: usize,
     piece: Piece,
     pieces: &[u8],
-    size: usize,
+    (stride, size): (usize, usize),
 ) {
     for (group, state) in states.iter_mut().enumerate() {
         let first = group * LANES;
@@ -320,12 +320,12 @@ fn update(
         for (h, words) in h.iter_mut().zip(&state.h) {
             *h = _mm512_loadu_si512(words);
         }
-        absorb(&mut h, _mm512_loadu_si512(&state.carried), piece, pieces, size, first, lanes);
+        absorb(&mut h, _mm512_loadu_si512(&state.carried), piece, pieces, stride, first, lanes);
         for (h, words) in h.iter().zip(&mut state.h) {
             _mm512_storeu_si512(words, *h);
         }
         for (lane, carried) in state.carried.iter_mut().enumerate().take(lanes) {
-            *carried = pieces[(first + lane + 1) * size - 1].into();
+            *carried = pieces[(first + lane) * stride + size - 1].into();
         }
     }
 }
