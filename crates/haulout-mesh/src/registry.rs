@@ -26,7 +26,7 @@ use crate::limit::Bucket;
 use crate::narframe::FrameCache;
 use crate::pressure::CpuGauge;
 use crate::view::MeshEvent;
-use dialling::{REDIAL_MIN, REDIAL_STRANGER};
+use dialling::{MISSED_FOR, REDIAL_MIN, REDIAL_STRANGER};
 pub(crate) use link::{Link, Stats, closed_with};
 
 /// Why a connection is closed, as the QUIC application error code.
@@ -60,6 +60,8 @@ pub(crate) struct Entry {
     pub(crate) dialling: bool,
     pub(crate) next_dial: Instant,
     failures: u32,
+    /// When its last connection broke off without a word; it may only be out of reach.
+    missing_since: Option<Instant>,
     pub(crate) stats: Arc<Stats>,
     faults: u64,
     reasons: VecDeque<String>,
@@ -76,6 +78,7 @@ impl Entry {
             dialling: false,
             next_dial: now,
             failures: 0,
+            missing_since: None,
             stats: Arc::default(),
             faults: 0,
             reasons: VecDeque::new(),
@@ -89,7 +92,14 @@ impl Entry {
 
     /// Whether there is a reason to dial at all.
     fn wanted(&self) -> bool {
-        (self.discovered || self.fixed) && !self.addrs.is_empty() && !self.dialling
+        (self.discovered || self.fixed || self.missing())
+            && !self.addrs.is_empty()
+            && !self.dialling
+    }
+
+    /// Whether it went without a goodbye, not too long ago.
+    fn missing(&self) -> bool {
+        self.missing_since.is_some_and(|since| since.elapsed() < MISSED_FOR)
     }
 }
 
@@ -218,6 +228,7 @@ impl Shared {
             ..Entry::new(Instant::now())
         });
         entry.failures = 0;
+        entry.missing_since = None;
         entry.membership = link.membership;
         let old = entry.link.take().filter(|old| old.alive());
         if let Some(old) = &old
@@ -263,6 +274,7 @@ impl Shared {
             return false;
         }
         entry.link = None;
+        entry.missing_since = closed_with(reason).is_none().then(Instant::now);
         let pause = match closed_with(reason) {
             Some(code::STRANGER) => REDIAL_STRANGER,
             Some(code::SHUTDOWN | code::FULL) => REDIAL_MIN * 4,

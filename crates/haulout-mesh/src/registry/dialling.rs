@@ -13,8 +13,13 @@ use super::{ADDRS_MAX, Dialled, Entry, Link, Peers, Shared};
 /// First pause after a failed dial; doubles.
 pub(super) const REDIAL_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between dials of a peer that does not answer: a network that heals without our noticing (a switch that was
-/// off) is back in use about that soon. A vanished peer's announcement ends after two minutes, and the dials with it.
+/// off) is back in use about that soon. When a vanished peer's announcement ends after two minutes, dials become rarer.
 pub(super) const REDIAL_MAX: Duration = Duration::from_secs(8);
+/// A peer that fell silent is dialled this long even if its announcement runs out. An announcement lasts two minutes, and when
+/// a network was cut in two for longer, neither side has a reason to announce itself anew once it is whole again.
+pub(super) const MISSED_FOR: Duration = Duration::from_secs(3_600);
+/// Longest pause between such dials.
+const REDIAL_MISSED: Duration = Duration::from_secs(30);
 /// Pause after a peer closed the connection because we are strangers to its mesh.
 pub(super) const REDIAL_STRANGER: Duration = Duration::from_secs(300);
 /// The peer with the larger key waits this long before it dials too: usually the other is faster, and no second
@@ -97,7 +102,8 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// A peer's announcement ended. A standing connection stays; without one, the peer is no longer dialled.
+    /// A peer's announcement ended. A standing connection stays; without one, the peer is no longer dialled, unless it is
+    /// missed.
     pub(crate) fn unlearn(&self, peer: &PeerId) {
         let now = self.now();
         let mut peers = self.lock_peers();
@@ -105,7 +111,7 @@ impl Shared {
             return;
         };
         entry.discovered = false;
-        if entry.link().is_none() && !entry.fixed {
+        if entry.link().is_none() && !entry.fixed && !entry.missing() {
             entry.addrs.clear();
             peers.table.gone(peer, now);
         }
@@ -151,7 +157,8 @@ impl Shared {
             };
             let pause = match outcome {
                 Dialled::Unwelcome => REDIAL_STRANGER,
-                _ => redial_pause(entry.failures),
+                _ if entry.discovered || entry.fixed => redial_pause(entry.failures, REDIAL_MAX),
+                _ => redial_pause(entry.failures, REDIAL_MISSED),
             };
             entry.next_dial = Instant::now() + pause;
         }
@@ -160,8 +167,6 @@ impl Shared {
     }
 }
 
-fn redial_pause(failures: u32) -> Duration {
-    REDIAL_MIN
-        .saturating_mul(1_u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX))
-        .min(REDIAL_MAX)
+fn redial_pause(failures: u32, longest: Duration) -> Duration {
+    REDIAL_MIN.saturating_mul(1_u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX)).min(longest)
 }

@@ -154,6 +154,24 @@ async fn a_switch_that_forwards_nothing_for_a_while_heals() {
     reaches("healed", &a, &b, &item).await;
 }
 
+/// As above, until the announcements have run out on both sides and nobody has a reason to announce or ask anything.
+#[tokio::test]
+#[ignore = "takes three minutes"]
+async fn a_long_cut_heals_too() {
+    log();
+    let Some(lan) = Lan::new(2, Addresses::V4) else { return };
+    let item = Item::new(1, 1_000, true);
+    let (a, b) = pair(&lan, &item, ORDERS[0]).await;
+    lan.hosts[1].set_forwarding(false);
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    for mesh in [&a, &b] {
+        assert!(mesh.peers().iter().all(|peer| !peer.discovered), "{:#?}", mesh.peers());
+    }
+    lan.hosts[1].set_forwarding(true);
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    reaches("healed", &a, &b, &item).await;
+}
+
 #[tokio::test]
 async fn started_before_there_is_an_address() {
     log();
