@@ -95,12 +95,12 @@ pub struct Counters {
     pub nars_by_source: SourceCounts,
     /// Bytes given to Nix, by where they came from.
     pub nar_bytes_by_source: SourceCounts,
-    /// Bytes received from peers (as sent, compressed or not).
+    /// NAR bytes received from peers.
     pub bytes_from_peers: u64,
-    /// Bytes sent to peers (as sent, compressed or not).
+    /// NAR bytes given to peers.
     pub bytes_to_peers: u64,
-    /// What went wrong with whom, by kind (`timeout`, `wrong-hash`, `bad-signature`, ...). None of
-    /// it reached Nix.
+    /// What went wrong, by kind (`nar-failed`, `lie`, `tree-conflict`, `source-replaced`). Nothing
+    /// wrong reached Nix.
     pub failures: BTreeMap<String, u64>,
 }
 
@@ -156,7 +156,7 @@ pub struct TransferReport {
     pub incoming: bool,
     /// The peers taking part, short form.
     pub peers: Vec<String>,
-    /// Bytes moved so far.
+    /// Bytes moved so far. To a peer: of the parts it asks for, since it began.
     pub done_bytes: u64,
     /// Bytes of the whole NAR.
     pub total_bytes: u64,
@@ -208,7 +208,8 @@ pub struct PeerReport {
     pub bytes_from: u64,
     /// Bytes sent to it.
     pub bytes_to: u64,
-    /// Its faults so far, by kind.
+    /// Its faults so far, by kind: `wrong-content`, `forged-signature`, `protocol-violation`,
+    /// `timeout`, `cut`, `overloaded`, `false-hint`.
     pub faults: BTreeMap<String, u64>,
     /// The latest fault, in words.
     pub last_fault: Option<String>,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use haulout_swarm::directory::Directory;
 use haulout_swarm::peers::{PEERS_MAX, PeerTable};
-use haulout_swarm::{Now, PeerId};
+use haulout_swarm::{Fault, Now, PeerId};
 use quinn::{Connection, Endpoint};
 use tokio::sync::{Notify, Semaphore, broadcast};
 
@@ -63,7 +63,8 @@ pub(crate) struct Entry {
     /// When its last connection broke off without a word; it may only be out of reach.
     missing_since: Option<Instant>,
     pub(crate) stats: Arc<Stats>,
-    faults: u64,
+    /// By [`Fault::index`].
+    faults: [u64; Fault::ALL.len()],
     reasons: VecDeque<String>,
     membership: Membership,
 }
@@ -80,7 +81,7 @@ impl Entry {
             failures: 0,
             missing_since: None,
             stats: Arc::default(),
-            faults: 0,
+            faults: [0; Fault::ALL.len()],
             reasons: VecDeque::new(),
             membership: Membership::Stranger,
         }

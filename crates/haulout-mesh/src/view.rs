@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use haulout_swarm::PeerId;
+use haulout_swarm::{Fault, PeerId};
 
 use crate::api::Membership;
 
@@ -49,8 +49,14 @@ pub struct PeerView {
     pub asked_us: u64,
     /// Requests made to it.
     pub asked_it: u64,
+    /// Smoothed rate of its large answers, NAR bytes per second.
+    pub throughput: Option<f64>,
+    /// How long ago anything of it was last heard (of); `None` if nothing is remembered.
+    pub heard_ago: Option<Duration>,
     /// How often it was blamed for something.
     pub faults: u64,
+    /// The same by kind, those that never happened left out.
+    pub faults_by_kind: Vec<(Fault, u64)>,
     /// How long it stays banned.
     pub banned_for: Option<Duration>,
     /// What it was last blamed for, newest last, at most eight.

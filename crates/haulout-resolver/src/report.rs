@@ -1,16 +1,18 @@
 //! What the resolver tells people: status, peers, why.
 
-use std::collections::BTreeMap;
-
 use haulout_gateway::api::{
     AgentState, AgentStatus, CandidateReport, PeerReport, PeersReport, SignatureReport,
-    SourceCounts, StoreReport, TransferReport, Verdict, WhyReport,
+    SourceCounts, StoreReport, TransferReport, Verdict, Warning, WhyReport,
 };
 use haulout_mesh::{Membership, PeerState, PeerView};
 use haulout_nix::{HashPart, PathInfo};
 
+use crate::local::Given;
 use crate::resolver::{Inner, Origin, Resolver};
 use crate::trust::{Proof, Trust};
+
+/// Transfers listed at most: more than anybody reads.
+const TRANSFERS_MAX: usize = 256;
 
 /// Fills in what the resolver knows.
 pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
@@ -19,6 +21,7 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
     let dir = inner.store.store_dir.as_str().to_owned();
     about.state =
         if about.state == AgentState::Stopping { about.state } else { AgentState::Serving };
+    about.uptime_seconds = inner.started.elapsed().as_secs();
     about.store = StoreReport {
         real_dir: (real != dir).then_some(real),
         dir,
@@ -32,6 +35,11 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         about.cache.nars = stats.nars;
         about.cache.narinfos = stats.narinfos;
         about.cache.paused = stats.paused;
+        about.warnings.extend(stats.warnings.into_iter().map(|text| Warning {
+            code: "cache".to_owned(),
+            text,
+            hint: None,
+        }));
     }
     let stats = &inner.stats;
     about.counters.nars_by_source =
@@ -42,7 +50,10 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         peers: stats.bytes_delivered.get(),
     };
     about.counters.bytes_from_peers = stats.bytes_in.get();
-    about.counters.bytes_to_peers = stats.bytes_out.get();
+    // Frames from the mesh's memory were not read here; peers long gone are
+    // not counted there.
+    let sent = inner.peers.views().iter().map(|view| view.bytes_given).sum();
+    about.counters.bytes_to_peers = stats.bytes_out.get().max(sent);
     let failures = [
         ("nar-failed", stats.nar_failed.get()),
         ("lie", stats.lies.get()),
@@ -54,8 +65,9 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         .filter(|(_, count)| *count > 0)
         .map(|(kind, n)| (kind.to_owned(), n))
         .collect();
-    about.transfers =
-        inner.transfers.progress().into_iter().map(|one| transfer(inner, one)).collect();
+    let coming = inner.transfers.progress().into_iter().map(|one| transfer(inner, one));
+    let giving = inner.local.giving().into_iter().map(|one| given(inner, &one));
+    about.transfers = coming.chain(giving).take(TRANSFERS_MAX).collect();
     about
 }
 
@@ -65,6 +77,17 @@ fn transfer(inner: &Inner, one: crate::transfer::Progress) -> TransferReport {
         incoming: true,
         peers: one.sources.iter().map(haulout_swarm::PeerId::short).collect(),
         done_bytes: one.done,
+        total_bytes: one.size,
+        seconds: one.running.as_secs_f64(),
+    }
+}
+
+fn given(inner: &Inner, one: &Given) -> TransferReport {
+    TransferReport {
+        path: inner.store.store_dir.display(&one.path),
+        incoming: false,
+        peers: vec![one.peer.short()],
+        done_bytes: one.bytes,
         total_bytes: one.size,
         seconds: one.running.as_secs_f64(),
     }
@@ -97,18 +120,18 @@ fn peer(view: &PeerView) -> PeerReport {
         membership: membership.to_owned(),
         found_by: view.discovered.then(|| "mdns".to_owned()),
         rtt_ms: view.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-        throughput: None,
+        throughput: view.throughput,
         holdings: view.holdings.map(|count| count as u64),
         bytes_from: view.bytes_taken,
         bytes_to: view.bytes_given,
-        faults: if view.faults == 0 {
-            BTreeMap::new()
-        } else {
-            [("all".to_owned(), view.faults)].into()
-        },
+        faults: view
+            .faults_by_kind
+            .iter()
+            .map(|(fault, count)| (fault.word().to_owned(), *count))
+            .collect(),
         last_fault: view.reasons.last().cloned(),
         banned_seconds: view.banned_for.map(|left| left.as_secs()),
-        last_seen_seconds: None,
+        last_seen_seconds: view.heard_ago.map(|ago| ago.as_secs()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -129,6 +130,7 @@ pub(crate) struct Inner {
     pub(crate) stats: Arc<Stats>,
     pub(crate) reasons: Arc<Reasons>,
     pub(crate) about: Mutex<AgentStatus>,
+    pub(crate) started: Instant,
     poke: Poke,
 }
 
@@ -185,6 +187,7 @@ impl Resolver {
             stats,
             reasons,
             about: Mutex::default(),
+            started: Instant::now(),
             poke,
         };
         Self { inner: Arc::new(inner) }

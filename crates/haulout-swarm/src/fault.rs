@@ -54,6 +54,20 @@ impl Fault {
         self as usize
     }
 
+    /// A stable word for it, for counters that scripts read.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::WrongContent => "wrong-content",
+            Self::ForgedSignature => "forged-signature",
+            Self::ProtocolViolation => "protocol-violation",
+            Self::Timeout => "timeout",
+            Self::Cut => "cut",
+            Self::Overloaded => "overloaded",
+            Self::FalseHint => "false-hint",
+        }
+    }
+
     /// What this fault costs.
     #[must_use]
     pub const fn severity(self) -> Severity {

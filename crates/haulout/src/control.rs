@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use haulout_gateway::api::{AgentStatus, ApiError, PeersReport, Verdict, WhyReport};
+use haulout_gateway::api::{AgentStatus, ApiError, CacheReport, PeersReport, Verdict, WhyReport};
 use hyper::StatusCode;
 use serde::de::DeserializeOwned;
 
@@ -118,6 +118,7 @@ fn status_text(status: &AgentStatus) -> String {
         number(status.store.paths_total),
         number(status.store.paths_shared),
     ));
+    text.push_str(&format!("  cache       {}\n", cache_text(&status.cache)));
     let http = &counters.http;
     text.push_str(&format!(
         "  narinfos    {} asked, {} answered, {} not here\n",
@@ -139,10 +140,12 @@ fn status_text(status: &AgentStatus) -> String {
     }
     for transfer in &status.transfers {
         text.push_str(&format!(
-            "  {}  {} of {}  {}\n",
+            "  {}      {} of {} {} {}: {}\n",
             if transfer.incoming { "coming" } else { "giving" },
             report::bytes(transfer.done_bytes),
             report::bytes(transfer.total_bytes),
+            if transfer.incoming { "from" } else { "to" },
+            transfer.peers.join(", "),
             transfer.path
         ));
     }
@@ -151,6 +154,19 @@ fn status_text(status: &AgentStatus) -> String {
         if let Some(hint) = &warning.hint {
             text.push_str(&format!("hint: {hint}\n"));
         }
+    }
+    text
+}
+
+fn cache_text(cache: &CacheReport) -> String {
+    let Some(dir) = &cache.dir else { return "off".to_owned() };
+    let mut text = format!("{dir}: {} narinfos", cache.narinfos);
+    if cache.nars > 0 {
+        let (used, quota) = (report::bytes(cache.used_bytes), report::bytes(cache.quota_bytes));
+        text.push_str(&format!(", {} NARs with {used} of {quota}", cache.nars));
+    }
+    if let Some(paused) = &cache.paused {
+        text.push_str(&format!("; paused: {paused}"));
     }
     text
 }
@@ -165,8 +181,9 @@ fn peers_text(report: &PeersReport) -> String {
         return "No peers seen yet. A peer on the same network shows up within seconds of its start.\n"
             .to_owned();
     }
-    let heading = ["peer", "address", "state", "rtt", "paths", "from it", "to it", "trouble"];
-    let mut table = Table::new(&heading, &[3, 4, 5, 6]);
+    let heading =
+        ["peer", "address", "state", "rtt", "paths", "from it", "at", "to it", "seen", "trouble"];
+    let mut table = Table::new(&heading, &[3, 4, 5, 6, 7, 8]);
     for peer in &report.peers {
         let faults: Vec<String> =
             peer.faults.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
@@ -178,7 +195,10 @@ fn peers_text(report: &PeersReport) -> String {
             peer.rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2} ms")),
             peer.holdings.map_or_else(|| "?".to_owned(), |n| n.to_string()),
             report::bytes(peer.bytes_from),
+            peer.throughput
+                .map_or_else(|| "-".to_owned(), |rate| format!("{}/s", report::bytes(rate as u64))),
             report::bytes(peer.bytes_to),
+            peer.last_seen_seconds.map_or_else(|| "-".to_owned(), |ago| format!("{ago} s ago")),
             ban.into_iter().chain(faults).collect::<Vec<_>>().join(", "),
         ]);
     }

@@ -48,7 +48,7 @@ impl Shared {
             let Some(entry) = entries.get_mut(peer) else {
                 return;
             };
-            entry.faults += 1;
+            entry.faults[fault.index()] += 1;
             if entry.reasons.len() == REASONS_MAX {
                 entry.reasons.pop_front();
             }

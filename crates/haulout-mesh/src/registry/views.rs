@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use haulout_swarm::directory::Directory;
-use haulout_swarm::peers::{PeerTable, State};
-use haulout_swarm::{Now, PeerId};
+use haulout_swarm::peers::{Peer, PeerTable, State};
+use haulout_swarm::{Fault, Now, PeerId};
 
 use super::{Entry, Shared, read};
 use crate::view::{PeerState, PeerView};
@@ -41,6 +42,8 @@ fn view(peer: &PeerId, entry: &Entry, table: &PeerTable, hints: &Directory, now:
     let mut addrs: Vec<SocketAddr> = link.map(|link| link.addr()).into_iter().collect();
     addrs.extend(entry.addrs.iter().filter(|addr| link.is_none_or(|link| link.addr() != **addr)));
     let wire = link.map(|link| link.conn.stats());
+    let record = table.get(peer);
+    let heard = record.map(|record| now.since(record.last_heard()));
     PeerView {
         id: *peer,
         addrs,
@@ -54,7 +57,14 @@ fn view(peer: &PeerId, entry: &Entry, table: &PeerTable, hints: &Directory, now:
         wire_received: wire.as_ref().map_or(0, |wire| wire.udp_rx.bytes),
         asked_us: entry.stats.asked_us.load(Ordering::Relaxed),
         asked_it: entry.stats.asked_it.load(Ordering::Relaxed),
-        faults: entry.faults,
+        throughput: record.and_then(Peer::throughput),
+        heard_ago: link.map(|link| link.quiet_for(Instant::now())).or(heard),
+        faults: entry.faults.iter().sum(),
+        faults_by_kind: Fault::ALL
+            .into_iter()
+            .zip(entry.faults)
+            .filter(|(_, count)| *count > 0)
+            .collect(),
         banned_for,
         reasons: entry.reasons.iter().cloned().collect(),
         discovered: entry.discovered,

@@ -8,6 +8,7 @@ use haulout_nix::db::StoreLocation;
 use haulout_nix::nar::Layout;
 use haulout_nix::{HashPart, StorePath};
 
+use super::giving::Giving;
 use crate::bounded::Bounded;
 use crate::stats::Stats;
 
@@ -56,6 +57,7 @@ pub(crate) struct StoreNar {
     pub(crate) layout: Arc<Layout>,
     pub(crate) layouts: Arc<Layouts>,
     pub(crate) key: NarKey,
+    pub(crate) giving: Arc<Giving>,
     pub(crate) stats: Arc<Stats>,
 }
 
@@ -64,6 +66,7 @@ impl NarReader for StoreNar {
         match self.layout.read_at(offset, buf) {
             Ok(read) => {
                 self.stats.bytes_out.add(read as u64);
+                self.giving.add(read as u64);
                 Ok(read)
             }
             Err(error) => {

@@ -1,6 +1,7 @@
 //! The machine's own store: what is in it, who may have what, and its NARs.
 
 mod follow;
+mod giving;
 mod index;
 mod layouts;
 mod serve;
@@ -22,10 +23,12 @@ use crate::bounded::Bounded;
 use crate::lookup::weight;
 use crate::stats::Stats;
 use crate::trees::Trees;
+use giving::GivingNow;
 use index::Index;
 use layouts::Layouts;
 
 pub(crate) use follow::{Poke, follow};
+pub(crate) use giving::Given;
 pub use share::SharePolicy;
 
 /// What path infos read from the database may take in memory, in bytes.
@@ -51,6 +54,7 @@ pub struct LocalStore {
     making: Mutex<HashMap<NarHash, Making>>,
     strangers: Arc<HoldingsFeed>,
     members: Arc<HoldingsFeed>,
+    giving: GivingNow,
     stats: Arc<Stats>,
 }
 
@@ -80,6 +84,7 @@ impl LocalStore {
             making: Mutex::default(),
             strangers: HoldingsFeed::new(),
             members: HoldingsFeed::new(),
+            giving: GivingNow::default(),
             stats,
         };
         store.poll()?;
@@ -95,6 +100,11 @@ impl LocalStore {
     pub fn counts(&self) -> (usize, usize) {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         (index.len(), index.public())
+    }
+
+    /// The NARs peers are being given now.
+    pub(crate) fn giving(&self) -> Vec<Given> {
+        self.giving.list()
     }
 
     /// The info of a path if it is in memory.

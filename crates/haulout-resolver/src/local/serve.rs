@@ -31,12 +31,11 @@ impl LocalStore {
         Some(given)
     }
 
-    /// Whether this NAR may go to such a peer.
-    fn may_have(&self, key: &NarKey, to: Membership) -> bool {
-        let Some(info) = self.info(&key.path) else { return false };
-        info.nar_hash == key.nar_hash
-            && info.nar_size == key.nar_size
-            && self.permitted(&info, to).is_some()
+    /// The path of this NAR, if it may go to such a peer.
+    fn may_have(&self, key: &NarKey, to: Membership) -> Option<Arc<PathInfo>> {
+        let info = self.info(&key.path)?;
+        let right = info.nar_hash == key.nar_hash && info.nar_size == key.nar_size;
+        (right && self.permitted(&info, to).is_some()).then_some(info)
     }
 
     /// With whom a path is shared, in words, for `why`.
@@ -66,7 +65,7 @@ impl Serve for LocalStore {
     }
 
     fn nar_tree(&self, asker: &Asker, key: &NarKey) -> Option<NarTree> {
-        let tree = self.may_have(key, asker.membership).then(|| self.tree(key)).flatten();
+        let tree = self.may_have(key, asker.membership).and_then(|_| self.tree(key));
         if tree.is_some() {
             self.stats.trees_given.one()
         } else {
@@ -76,15 +75,16 @@ impl Serve for LocalStore {
     }
 
     fn open_nar(&self, asker: &Asker, key: &NarKey) -> Option<Box<dyn NarReader>> {
-        let layout =
-            if self.may_have(key, asker.membership) { self.layout(key).ok() } else { None };
-        let Some(layout) = layout else {
+        let info = self.may_have(key, asker.membership);
+        let opened = info.and_then(|info| Some((self.layout(key).ok()?, info)));
+        let Some((layout, info)) = opened else {
             self.stats.refused.one();
             return None;
         };
         self.stats.nars_given.one();
         let (layouts, stats) = (Arc::clone(&self.layouts), Arc::clone(&self.stats));
-        Some(Box::new(StoreNar { layout, layouts, key: *key, stats }))
+        let giving = self.giving.begin(asker.peer, *key, &info.path);
+        Some(Box::new(StoreNar { layout, layouts, key: *key, giving, stats }))
     }
 
     fn holdings(&self, audience: Audience) -> Option<Arc<HoldingsFeed>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use haulout_cache::{Cache, CacheConfig, OpenError, UnixTime};
-use haulout_gateway::api::{AgentStatus, Warning};
+use haulout_gateway::api::{AgentStatus, CacheReport, Warning};
 use haulout_mesh::{Identity, InterfaceRules, Mesh, MeshConfig, MeshSecret, StaticPeer, Strangers};
 use haulout_nix::conf::NixConf;
 use haulout_nix::db::StoreLocation;
@@ -43,6 +43,7 @@ impl Agent {
             cache: open_cache(&settings, &mut warnings).await,
             ..ResolverConfig::new(store_location(&settings), keys.trusted)
         };
+        let cache_dir = config.cache.as_ref().map(|_| settings.cache.dir.display().to_string());
         let serving = open_store(config.clone()).await?;
         let mesh = match settings.mesh.enable {
             true => Some(join_mesh(&settings, &serving, &mut warnings).await?),
@@ -62,6 +63,7 @@ impl Agent {
             peer_id: mesh.as_ref().map(|mesh| mesh.id().to_string()),
             http_listen: vec![http],
             mesh_listen: mesh.as_ref().map(Mesh::local_addrs).unwrap_or_default(),
+            cache: CacheReport { dir: cache_dir, ..CacheReport::default() },
             warnings,
             ..AgentStatus::default()
         });
