@@ -80,7 +80,11 @@ pub(crate) async fn answer<S: Substituter>(
 }
 
 /// Why this client may not have an answer, if so.
-fn refusal<S>(shared: &Shared<S>, request: &Request<Incoming>, peer: SocketAddr) -> Option<Answer> {
+pub(crate) fn refusal<S>(
+    shared: &Shared<S>,
+    request: &Request<Incoming>,
+    peer: SocketAddr,
+) -> Option<Answer> {
     if !shared.remote_control && !peer.ip().to_canonical().is_loopback() {
         return Some(error(
             StatusCode::FORBIDDEN,

@@ -102,6 +102,8 @@ impl<S: Substituter> Shared<S> {
             Route::Listing(hash) => {
                 found("application/json", self.substituter.listing(hash).await, head)
             }
+            // What was built here, and how, is for this machine alone.
+            Route::Log(_) if control::refusal(self, &request, peer).is_some() => not_found(),
             Route::Log(name) => {
                 found("text/plain; charset=utf-8", self.substituter.build_log(&name).await, head)
             }

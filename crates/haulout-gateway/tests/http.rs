@@ -152,6 +152,14 @@ fn listing_and_log() {
         (log.status, log.header("content-type"), log.text()),
         (200, "text/plain; charset=utf-8", "built\n")
     );
+    let mut client = gateway.connect();
+    client
+        .send(format!("GET /log/{} HTTP/1.1\r\nHost: evil.example\r\n\r\n", small.path).as_bytes());
+    assert_eq!(
+        client.reply(false).unwrap().status,
+        404,
+        "not for a page that poses as this machine"
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@
 mod bounded;
 mod disk;
 mod local;
+mod logs;
 mod lookup;
 pub mod peers;
 mod reasons;

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use haulout_gateway::api::{AgentStatus, PeersReport, WhyReport};
 use haulout_gateway::{NarBody, Substituter};
 use haulout_mesh::NarKey;
-use haulout_nix::{HashPart, NarHash, PathInfo, StoreDir};
+use haulout_nix::{HashPart, NarHash, PathInfo, StoreDir, StorePath};
 
+use crate::logs;
 use crate::report;
 use crate::resolver::Resolver;
 
@@ -47,6 +48,22 @@ impl Substituter for Resolver {
             serde_json::to_vec(&layout.listing()).ok().map(Bytes::from)
         };
         tokio::task::spawn_blocking(make).await.ok()?
+    }
+
+    async fn build_log(&self, name: &str) -> Option<Bytes> {
+        let named: StorePath = name.parse().ok()?;
+        let inner = Arc::clone(&self.inner);
+        let read = move || {
+            let derivation = if named.name().ends_with(".drv") {
+                named
+            } else {
+                // Logs are kept by what was built, and Nix may ask by what came of it.
+                let info = inner.local.info(&named.hash_part())?;
+                info.deriver.clone().filter(|_| info.path == named)?
+            };
+            logs::read(&inner.store, &derivation)
+        };
+        tokio::task::spawn_blocking(read).await.ok()?
     }
 
     async fn status(&self) -> AgentStatus {

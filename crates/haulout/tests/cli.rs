@@ -172,6 +172,29 @@ fn settings(place: &Path, key: &str) -> String {
 }
 
 #[test]
+fn build_logs_of_the_own_store_are_there_by_derivation_and_by_output() {
+    let place = tempfile::tempdir().unwrap();
+    let (store, key) = sample(place.path());
+    let info = store.paths.iter().find(|info| info.deriver.is_some()).unwrap();
+    let derivation = info.deriver.as_ref().unwrap();
+    let [_, (log, _)] = store.location.build_logs(derivation);
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    std::fs::write(&log, "checking for gcc... yes\n").unwrap();
+
+    let agent = Agent::start(place.path(), &settings(place.path(), &key));
+    for name in [derivation, &info.path] {
+        let answer = agent.get(&format!("/log/{name}"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.to_lowercase().contains("content-type: text/plain"), "{answer}");
+        assert!(answer.ends_with("checking for gcc... yes\n"), "{answer}");
+    }
+    for name in [format!("{}-other", info.path.hash_part()), format!("{derivation}.drv")] {
+        let answer = agent.get(&format!("/log/{name}"));
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    }
+}
+
+#[test]
 fn an_agent_starts_without_nix_answers_and_ends_cleanly() {
     let place = tempfile::tempdir().unwrap();
     let agent = Agent::start(
