@@ -146,7 +146,8 @@ pub(crate) async fn why(resolver: &Resolver, hash: HashPart) -> WhyReport {
     let (own, shared_with) = own.unwrap_or_default();
     report.in_own_store = own.is_some();
     report.shared_with = shared_with.into_iter().map(str::to_owned).collect();
-    report.candidates = candidates(inner, &hash);
+    let views = inner.peers.views();
+    report.candidates = candidates(inner, &views, &hash);
     report.cached.narinfo = inner.disk.info(&hash).is_some();
     let found = resolver.origin(hash, None).await;
     let trust = inner.trust.load_full();
@@ -159,20 +160,53 @@ pub(crate) async fn why(resolver: &Resolver, hash: HashPart) -> WhyReport {
             report.verdict = Verdict::Available;
             report.summary = summary(&trust, origin);
         }
-        None if report.in_own_store => {
-            "in the own store, but nothing this machine trusts vouches for it"
-                .clone_into(&mut report.summary);
-        }
-        None if report.candidates.is_empty() => {
-            "no peer announces it".clone_into(&mut report.summary);
-        }
         None => {
-            "peers announce it, but none gave an answer this machine believes"
-                .clone_into(&mut report.summary);
+            let refusal = info.as_ref().and_then(|info| trust.judge(info).err());
+            let announced = report.candidates.iter().filter(|one| one.has_prefix).count();
+            report.summary = match refusal {
+                Some(refusal) => {
+                    format!("it is in the own store, but not offered to Nix: {refusal}")
+                }
+                None => unavailable(&views, announced, inner.reasons.of(&hash).last()),
+            };
         }
     }
     report.reasons = inner.reasons.of(&hash);
     report
+}
+
+/// Why a path that is not in the own store cannot be had, in one sentence.
+fn unavailable(views: &[PeerView], announced: usize, latest: Option<&String>) -> String {
+    if announced > 0 {
+        let who = match announced {
+            1 => "one peer announces it".to_owned(),
+            n => format!("{n} peers announce it"),
+        };
+        return match latest {
+            Some(event) => format!("{who}, but gave nothing that can be believed: {event}"),
+            None => format!("{who}, but gave nothing that can be believed"),
+        };
+    }
+    let connected = views.iter().filter(|view| view.state == PeerState::Connected).count();
+    let mut text = match (views.len(), connected) {
+        (0, _) => "it is not in the own store, and no peer is known".to_owned(),
+        (_, 0) => "it is not in the own store, and no peer is connected".to_owned(),
+        (_, 1) => "neither the own store nor the one connected peer offers it".to_owned(),
+        (_, n) => format!("neither the own store nor any of {n} connected peers offers it"),
+    };
+    // What a banned peer announces is not kept: it may have it.
+    let banned: Vec<String> = views
+        .iter()
+        .filter_map(|view| {
+            let left = view.banned_for?.as_secs();
+            let why = view.reasons.last().map_or("a lie", String::as_str);
+            Some(format!("{} (for {why}, {left} s more)", view.id.short()))
+        })
+        .collect();
+    if !banned.is_empty() {
+        text.push_str(&format!("; banned and not asked: {}", banned.join(", ")));
+    }
+    text
 }
 
 fn summary(trust: &Trust, origin: &Origin) -> String {
@@ -205,8 +239,7 @@ fn describe(trust: &Trust, info: &PathInfo, report: &mut WhyReport) {
         .collect();
 }
 
-fn candidates(inner: &Inner, hash: &HashPart) -> Vec<CandidateReport> {
-    let views = inner.peers.views();
+fn candidates(inner: &Inner, views: &[PeerView], hash: &HashPart) -> Vec<CandidateReport> {
     let declared = inner.peers.who_has(hash);
     let undeclared = inner.peers.undeclared();
     let all =
@@ -222,4 +255,53 @@ fn candidates(inner: &Inner, hash: &HashPart) -> Vec<CandidateReport> {
         }
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use haulout_swarm::PeerId;
+
+    use super::*;
+
+    fn view(state: PeerState) -> PeerView {
+        PeerView {
+            id: PeerId::from_bytes([7; 32]),
+            addrs: Vec::new(),
+            membership: Membership::Stranger,
+            state,
+            rtt: None,
+            holdings: None,
+            bytes_given: 0,
+            bytes_taken: 0,
+            wire_sent: 0,
+            wire_received: 0,
+            asked_us: 0,
+            asked_it: 0,
+            throughput: None,
+            heard_ago: None,
+            faults: 0,
+            faults_by_kind: Vec::new(),
+            banned_for: (state == PeerState::Banned).then_some(Duration::from_secs(25)),
+            reasons: vec!["wrong content".to_owned()],
+            discovered: true,
+        }
+    }
+
+    #[test]
+    fn each_reason_has_its_sentence() {
+        let said = |views: &[PeerView], announced, latest: Option<&str>| {
+            unavailable(views, announced, latest.map(str::to_owned).as_ref())
+        };
+        assert!(said(&[], 0, None).ends_with("no peer is known"));
+        assert!(said(&[view(PeerState::Known)], 0, None).ends_with("no peer is connected"));
+        let two = [view(PeerState::Connected), view(PeerState::Banned)];
+        let text = said(&two, 0, None);
+        assert!(text.contains("the one connected peer offers it"), "{text}");
+        assert!(text.ends_with("(for wrong content, 25 s more)"), "{text}");
+        let text = said(&two, 1, Some("info from peer x refused: no signature by a trusted key"));
+        assert!(text.starts_with("one peer announces it, but"), "{text}");
+        assert!(text.ends_with("no signature by a trusted key"), "{text}");
+    }
 }
