@@ -251,6 +251,15 @@ fn settings_are_read_again_on_hangup_and_a_mistake_changes_nothing() {
     std::fs::write(&file, settings(place.path(), &key)).unwrap();
     agent.signal(Signal::HUP);
     wait_until("the key is trusted", || agent.get(&question).starts_with("HTTP/1.1 200"));
+    let logged = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
+    wait_until("what changed is logged", || logged("changed: trust.keys; keys trusted: 1"));
+    assert!(!logged("need a restart"));
+
+    let changed =
+        settings(place.path(), &key).replace("[mesh]", "[cache]\nquota = \"1 GiB\"\n[mesh]");
+    std::fs::write(&file, changed).unwrap();
+    agent.signal(Signal::HUP);
+    wait_until("what needs a restart is named", || logged("need a restart: cache.quota"));
 }
 
 fn wait_until(what: &str, mut look: impl FnMut() -> bool) {

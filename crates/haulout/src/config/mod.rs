@@ -6,6 +6,7 @@ mod layer;
 mod tests;
 mod values;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -35,6 +36,42 @@ pub(crate) struct Settings {
     pub(crate) log: Log,
 }
 
+/// What is taken over while the agent runs: whole sections, and single settings.
+const LIVE: [&str; 3] = ["trust.", "share.", "mesh.signing_key_file"];
+
+/// What another reading of the settings brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Differences {
+    /// Settings that changed and hold from now on.
+    pub(crate) live: Vec<String>,
+    /// Settings that changed and hold after a restart.
+    pub(crate) restart: Vec<String>,
+}
+
+impl Settings {
+    /// Names what differs in `new`, as `section.key`.
+    pub(crate) fn differences(&self, new: &Self) -> Differences {
+        let (old, new) = (self.flat(), new.flat());
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name)).cloned();
+        let (live, restart) =
+            changed.partition(|name| LIVE.iter().any(|live| name.starts_with(live)));
+        Differences { live, restart }
+    }
+
+    /// Every setting with its value.
+    fn flat(&self) -> BTreeMap<String, toml::Value> {
+        // What is printed by `--check` can always be written as TOML.
+        let sections = toml::Table::try_from(self).unwrap_or_default();
+        let mut all = BTreeMap::new();
+        for (section, values) in sections {
+            let toml::Value::Table(values) = values else { continue };
+            all.extend(values.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
+        }
+        all
+    }
+}
+
 /// `[store]`
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Store {
@@ -57,7 +94,7 @@ pub(crate) struct Cache {
     /// Most bytes that cached contents may take.
     pub(crate) quota: ByteSize,
     /// Keep NARs that were fetched for Nix, so that peers can have them even
-    /// after the path was collected as garbage.
+    /// after the path was collected as garbage. Has no effect yet.
     pub(crate) keep_nars: bool,
 }
 

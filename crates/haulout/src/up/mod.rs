@@ -134,9 +134,8 @@ async fn reload(args: &UpArgs, agent: &Agent) {
         Ok(settings) => agent.reload(settings).await,
         Err(failure) => Err(failure),
     };
-    match outcome {
-        Ok(()) => tracing::info!("settings read again"),
-        Err(failure) => tracing::error!("settings not taken over: {}", failure.report()),
+    if let Err(failure) = outcome {
+        tracing::error!("settings not taken over: {}", failure.report());
     }
 }
 

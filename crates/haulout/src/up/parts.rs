@@ -1,7 +1,7 @@
 //! The running parts of the agent, and how they are put together.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use haulout_cache::{Cache, CacheConfig, OpenError, UnixTime};
@@ -23,6 +23,8 @@ pub(crate) struct Agent {
     mesh: Option<Mesh>,
     http: SocketAddr,
     signing_key: Option<String>,
+    /// What holds now: what needs a restart as at the start, the rest as last read.
+    settings: Mutex<Settings>,
 }
 
 impl Agent {
@@ -36,6 +38,13 @@ impl Agent {
                 code: "no-trusted-keys".to_owned(),
                 text: "no key is trusted, so nothing can be believed or shared".to_owned(),
                 hint: Some("set trusted-public-keys in nix.conf, or `keys` in [trust]".to_owned()),
+            });
+        }
+        if settings.cache.keep_nars {
+            warnings.push(Warning {
+                code: "keep-nars".to_owned(),
+                text: "cache.keep_nars has no effect in this version".to_owned(),
+                hint: None,
             });
         }
         let config = ResolverConfig {
@@ -67,7 +76,7 @@ impl Agent {
             warnings,
             ..AgentStatus::default()
         });
-        Ok(Self { resolver, mesh, http, signing_key })
+        Ok(Self { resolver, mesh, http, signing_key, settings: Mutex::new(settings) })
     }
 
     /// What the HTTP side asks.
@@ -95,11 +104,37 @@ impl Agent {
     /// Takes over what can change while running: keys, and what is shared.
     pub(crate) async fn reload(&self, settings: Settings) -> Outcome<()> {
         let keys = Keys::gather(&settings)?;
+        for warning in &keys.warnings {
+            tracing::warn!("{}", warning.text);
+        }
+        let (believed, shared) = (keys.trusted.iter().count(), keys.share.keys.iter().count());
         self.resolver.set_trusted_keys(keys.trusted);
         let resolver = Arc::clone(&self.resolver);
         tokio::task::spawn_blocking(move || resolver.set_share_policy(keys.share))
             .await
-            .context(|| "taking over the sharing rule was cut off".to_owned())
+            .context(|| "taking over the sharing rule was cut off".to_owned())?;
+        let differences = {
+            let mut held = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+            let differences = held.differences(&settings);
+            held.trust = settings.trust;
+            held.share = settings.share;
+            held.mesh.signing_key_file = settings.mesh.signing_key_file;
+            differences
+        };
+        let changed = match differences.live.as_slice() {
+            [] => "nothing".to_owned(),
+            names => names.join(", "),
+        };
+        tracing::info!(
+            "settings read again, changed: {changed}; keys trusted: {believed}, keys shared by: {shared}"
+        );
+        if !differences.restart.is_empty() {
+            tracing::warn!(
+                "these settings changed and need a restart: {}",
+                differences.restart.join(", ")
+            );
+        }
+        Ok(())
     }
 
     /// Leaves the mesh.
