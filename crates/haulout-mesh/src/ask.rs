@@ -126,11 +126,12 @@ pub(crate) async fn short(
     .await
 }
 
-/// A peer acknowledges a request long before it has an answer, so one from which no packet comes for this long after
-/// it was asked is gone, however long its answer might have taken.
-const GONE_AFTER: Duration = Duration::from_secs(1);
+/// A peer that has sent no piece of any stream for this long while it owes an answer is stalled, however alive it is:
+/// behind a slow link an answer waits, but then other streams' bytes keep coming.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
 
-/// Applies the deadline. A peer from which nothing at all came meanwhile is silent, and skipped until it speaks.
+/// Applies the deadline, and gives a stalled peer up before it. A peer from which nothing at all came meanwhile is
+/// silent, and skipped until it speaks.
 async fn in_time<T>(
     link: &Link,
     deadline: Duration,
@@ -138,16 +139,23 @@ async fn in_time<T>(
     work: impl Future<Output = Result<T, RequestError>>,
 ) -> Result<T, RequestError> {
     let mut work = pin!(work);
-    let first = deadline.min(GONE_AFTER);
-    if let Ok(result) = timeout(first, &mut work).await {
-        return result;
+    let mut left = deadline;
+    let mut pieces = link.conn.stats().frame_rx.stream;
+    loop {
+        let now = left.min(STALLED_AFTER);
+        if let Ok(result) = timeout(now, &mut work).await {
+            return result;
+        }
+        left -= now;
+        let stats = link.conn.stats();
+        if stats.udp_rx.datagrams == quiet_since {
+            link.silent.store(true, Ordering::Relaxed);
+        }
+        if left.is_zero() || stats.frame_rx.stream == pieces {
+            return Err(RequestError::Deadline(deadline - left));
+        }
+        pieces = stats.frame_rx.stream;
     }
-    if link.conn.stats().udp_rx.datagrams == quiet_since {
-        link.silent.store(true, Ordering::Relaxed);
-        return Err(RequestError::Deadline(first));
-    }
-    let rest = deadline.saturating_sub(first);
-    timeout(rest, work).await.unwrap_or(Err(RequestError::Deadline(deadline)))
 }
 
 /// Sends the request and reads the status.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::choose::Ranking;
 use haulout_swarm::directory::Directory;
+use haulout_swarm::peers::State;
 use haulout_swarm::{Fault, PeerId};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot, watch};
 
@@ -125,6 +126,17 @@ impl Mesh {
     #[must_use]
     pub fn candidates(&self, hash: &HashPart, bytes: u64) -> Ranking {
         self.inner.shared.candidates(hash.prefix(), bytes)
+    }
+
+    /// As [`Mesh::who_has`], for fetching instead of asking: without peers that failed so often in a row that they rest for
+    /// longer than `patience`. A "no" to a question may stick in Nix for an hour, so there they stay a last resort; a NAR
+    /// that cannot be had is simply fetched elsewhere.
+    #[must_use]
+    pub fn who_sends(&self, hash: &HashPart, patience: Duration) -> Vec<PeerId> {
+        let latest = self.inner.shared.now() + patience;
+        let rests = |state: Option<State>| matches!(state, Some(State::BackingOff { until, .. }) if until > latest);
+        let candidates = self.candidates(hash, 0).candidates;
+        candidates.into_iter().filter(|one| !rests(one.last_resort)).map(|one| one.peer).collect()
     }
 
     /// How long to wait for a first byte before asking a second peer, from what was measured.

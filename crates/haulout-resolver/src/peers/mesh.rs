@@ -58,6 +58,10 @@ impl Peers for Mesh {
         Self::who_has(self, hash)
     }
 
+    fn who_sends(&self, hash: &HashPart, patience: Duration) -> Vec<PeerId> {
+        Self::who_sends(self, hash, patience)
+    }
+
     fn undeclared(&self) -> Vec<PeerId> {
         self.unannounced()
     }

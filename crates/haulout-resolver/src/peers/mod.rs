@@ -64,6 +64,13 @@ pub trait Peers: Send + Sync + 'static {
     /// memory.
     fn who_has(&self, hash: &HashPart) -> Vec<PeerId>;
 
+    /// The same for fetching the NAR: without peers that rest for longer than
+    /// `patience` because nothing came of asking them.
+    fn who_sends(&self, hash: &HashPart, patience: Duration) -> Vec<PeerId> {
+        let _ = patience;
+        self.who_has(hash)
+    }
+
     /// Connected, usable peers that announce no holdings, best first: only a
     /// question shows what they have.
     fn undeclared(&self) -> Vec<PeerId>;

@@ -55,7 +55,7 @@ impl Roster {
     /// All sources worth asking now, the best first.
     pub(crate) fn usable(&self) -> Vec<PeerId> {
         let (peers, now) = (&self.shared.peers, Instant::now());
-        let mut all = peers.who_has(&self.key.path);
+        let mut all = peers.who_sends(&self.key.path, NO_SOURCE_WAIT);
         // The peer that gave the info is a source even if it announces
         // nothing.
         let undeclared = peers.undeclared();
