@@ -2,18 +2,16 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use haulout_gateway::api::{AgentStatus, PeerReport, PeersReport};
+use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 
 use crate::http::{self, Response};
 use crate::{Host, Process, wait_until};
-
-/// Where an agent listens for Nix, on its host's loopback.
-const HTTP: ([u8; 4], u16) = ([127, 0, 0, 1], 5299);
 
 /// What an agent on a busy machine may take to answer its first request.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -54,6 +52,7 @@ impl AgentSpec {
             ("cache.dir", quoted(&home.join("cache"))),
             ("trust.keys", format!("{:?}", self.keys)),
             ("trust.nix_conf", "false".to_owned()),
+            ("log.level", format!("{:?}", log_level())),
         ];
         for (name, value) in &self.settings {
             settings.retain(|(known, _)| known != name);
@@ -73,6 +72,11 @@ pub struct Agent<'lab> {
     host: &'lab Host,
     home: PathBuf,
     process: Process,
+}
+
+impl Agent<'_> {
+    /// Where an agent listens for Nix, on its host's loopback.
+    pub const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5299);
 }
 
 impl<'lab> Agent<'lab> {
@@ -138,16 +142,15 @@ impl<'lab> Agent<'lab> {
         &mut self.process
     }
 
-    /// Where it answers Nix (on its host only).
-    #[must_use]
-    pub fn http(&self) -> SocketAddr {
-        HTTP.into()
-    }
-
     /// Its URL as a substituter (on its host only).
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.http())
+        format!("http://{}", Self::HTTP)
+    }
+
+    /// Sends it a signal, for example to stop answering and to go on.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// `GET path` on a new connection.
@@ -155,7 +158,7 @@ impl<'lab> Agent<'lab> {
     /// # Errors
     /// When it cannot be reached.
     pub fn get(&self, path: &str) -> std::io::Result<Response> {
-        http::get(self.host, self.http(), path)
+        http::get(self.host, Self::HTTP, path)
     }
 
     /// What it says of itself.
@@ -193,6 +196,11 @@ impl<'lab> Agent<'lab> {
         });
         assert!(there, "not {count} peers within {limit:?}: {:#?}", self.peers());
     }
+}
+
+/// `HAULOUT_TEST_LOG` (such as `debug`), or what users have.
+fn log_level() -> String {
+    std::env::var("HAULOUT_TEST_LOG").unwrap_or_else(|_| "info".to_owned())
 }
 
 /// The `haulout` program: `HAULOUT_BIN`, or the one that cargo built beside the tests.

@@ -9,6 +9,7 @@
 //!   host; [`StaticCache`]: a closure as an ordinary binary cache, served by nginx;
 //! * [`http`]: a client that sees exactly what an agent answered; [`Wiretap`]: what an
 //!   agent answered to Nix;
+//! * [`Scene`]: a lab with a closure, machines that hold it and machines that want it;
 //! * `evil-peer`: a program that takes part in the mesh and lies.
 //!
 //! Namespaces need root and some programs. Where one is missing, the constructors
@@ -21,6 +22,7 @@ mod lab;
 mod nginx;
 mod nix;
 mod process;
+mod scene;
 mod scratch;
 pub mod skip;
 pub mod wiretap;
@@ -30,6 +32,7 @@ pub use lab::{Host, Lab};
 pub use nginx::{CacheCompression, StaticCache};
 pub use nix::{Nix, NixClient, Outcome, substituter};
 pub use process::{Process, Usage};
+pub use scene::{Closure, FIND_LIMIT, KEY_NAME, Machine, Scene};
 pub use scratch::Scratch;
 pub use wiretap::Wiretap;
 

@@ -58,7 +58,7 @@ impl StaticCache {
         fs::create_dir_all(&run).expect("scratch");
         let (files, run_dir) = (files.display(), run.display());
         let conf = format!(
-            "daemon off; user root; worker_processes 1; pid {run_dir}/pid; error_log stderr warn;\n\
+            "daemon off; master_process off; pid {run_dir}/pid; error_log stderr warn;\n\
              events {{ worker_connections 256; }}\n\
              http {{\n\
                access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000;\n\
@@ -88,7 +88,7 @@ impl StaticCache {
         format!("http://{}", self.address)
     }
 
-    /// nginx itself, its workers' usage included.
+    /// nginx itself: one process, so that killing it is enough and its usage is all there is.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }

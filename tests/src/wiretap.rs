@@ -84,6 +84,12 @@ impl Drop for Wiretap {
         // The thread ends with the next connection or with the test's process; only its
         // listening socket is left until then.
         self.quit.store(true, Ordering::Relaxed);
+        if std::thread::panicking() {
+            let seen = self.take();
+            let odd: Vec<&Exchange> =
+                seen.iter().filter(|answer| answer.status != 200 || answer.cut).collect();
+            eprintln!("---- {} answers, of which not plainly given: {odd:#?}", seen.len());
+        }
     }
 }
 

@@ -1,35 +1,37 @@
-//! Real Nix on the stage: an ordinary static cache serves it, into a store of its own.
+//! The stage with real Nix on it and no agent: a signed closure from an ordinary static
+//! cache, into a store of its own.
 
-use system_tests::{CacheCompression, Lab, Nix, NixClient, StaticCache, skip};
+use std::time::Duration;
+
+use haulout_nix::SecretKey;
+use system_tests::{CacheCompression, NixClient, Scene, StaticCache, skip};
 
 #[test]
-fn nix_gets_a_path_from_nginx() {
-    let Some(lab) = Lab::new(2) else { return };
-    if !skip::have(&[skip::Tool::Nix, skip::Tool::Nginx]) {
+fn nix_gets_a_signed_closure_from_nginx() {
+    let Some(scene) = Scene::new(2, 30, 2 << 20) else { return };
+    if !skip::have(&[skip::Tool::Nginx]) {
         return;
     }
-    for nix in Nix::all() {
-        let source = NixClient::new(&nix, lab.host(0), &[], &[]);
-        let file = lab.dir().join("file");
-        std::fs::write(&file, nix.version()).unwrap();
-        let added = source.run("nix-store", &["--add", file.to_str().unwrap()]).ok();
-        // Content-addressed, so it needs no signature.
-        let path = added.output.trim().to_owned();
-
-        for compression in [CacheCompression::None, CacheCompression::Zstd] {
-            let paths = [path.clone()];
-            let cache = StaticCache::start(lab.host(0), &nix, source.root(), &paths, compression);
-            let Some(mut cache) = cache else { return };
-
-            let mut client = NixClient::new(&nix, lab.host(1), &[&cache.url()], &[]);
-            let copied = client.copy(&cache.url(), &path).ok();
-            assert!(copied.cpu > std::time::Duration::ZERO);
-            let _ = client.verify(&paths).ok();
+    let (closure, lab) = (scene.closure(), scene.lab());
+    let top = [closure.top().to_owned()];
+    let key = closure.public_key();
+    let foreign = SecretKey::from_seed("foreign-1", [9; 32]).unwrap().public_key().to_string();
+    for compression in [CacheCompression::None, CacheCompression::Zstd] {
+        let cache = StaticCache::start(lab.host(0), scene.nix(), closure.root(), &top, compression);
+        let Some(mut cache) = cache else { return };
+        for nix in scene.nixes() {
+            let mut client = NixClient::new(nix, lab.host(1), &[&cache.url()], &[&key]);
+            let copied = client.copy(&cache.url(), closure.top()).ok();
+            assert!(copied.cpu > Duration::ZERO);
+            let _ = client.verify(&closure.paths()).ok();
             client.reset();
-            assert!(!client.verify(&paths).success, "the store was not empty");
-            let _ = client.realise(&path).ok();
-            let _ = client.verify(&paths).ok();
-            assert!(cache.process().usage().rss > 0);
+            assert!(!client.verify(&top).success, "the store was not empty");
+            let _ = client.realise(closure.top()).ok();
+            let _ = client.verify(&closure.paths()).ok();
+
+            let distrustful = NixClient::new(nix, lab.host(1), &[&cache.url()], &[&foreign]);
+            assert!(!distrustful.realise(closure.top()).success, "signatures are not checked");
         }
+        assert!(cache.process().usage().rss > 0);
     }
 }
