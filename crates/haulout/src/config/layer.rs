@@ -69,7 +69,7 @@ macro_rules! layer {
 layer! {
     store: StoreLayer { root: PathBuf, }
     state: StateLayer { dir: PathBuf, }
-    cache: CacheLayer { dir: PathBuf, quota: ByteSize, keep_nars: bool, }
+    cache: CacheLayer { dir: PathBuf, quota: ByteSize, }
     http: HttpLayer { listen: SocketAddr, allow_remote: bool, priority: u32, allowed_hosts: Vec<String>, }
     mesh: MeshLayer {
         enable: bool, port: u16, mdns: bool, interfaces: Vec<String>, peers: Vec<PeerAddress>,
@@ -239,7 +239,6 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
         cache: Cache {
             dir: cache.dir.unwrap_or_else(|| standard_dir(environment, &CACHE_DIR)),
             quota: cache.quota.unwrap_or(ByteSize(4 << 30)),
-            keep_nars: cache.keep_nars.unwrap_or(false),
         },
         http: Http {
             listen: http.listen.unwrap_or(loopback),

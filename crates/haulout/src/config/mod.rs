@@ -93,9 +93,6 @@ pub(crate) struct Cache {
     pub(crate) dir: PathBuf,
     /// Most bytes that cached contents may take.
     pub(crate) quota: ByteSize,
-    /// Keep NARs that were fetched for Nix, so that peers can have them even
-    /// after the path was collected as garbage. Has no effect yet.
-    pub(crate) keep_nars: bool,
 }
 
 /// `[http]`

@@ -123,8 +123,15 @@ impl Installer {
     }
 
     async fn narinfo(&self, path: &StorePath) -> Outcome<Arc<PathInfo>> {
-        let (status, body) =
-            self.get(&format!("/{}.narinfo", path.hash_part()), NARINFO_BYTES_MAX).await?;
+        let url = format!("/{}.narinfo", path.hash_part());
+        let (mut status, mut body) = self.get(&url, NARINFO_BYTES_MAX).await?;
+        // On a machine that is busy with something else a neighbour may answer
+        // too late; Nix would go to its next substituter, the demo has none.
+        for _ in 1..ATTEMPTS {
+            if status != StatusCode::OK {
+                (status, body) = self.get(&url, NARINFO_BYTES_MAX).await?;
+            }
+        }
         if status != StatusCode::OK {
             return Err(Failure::new(format!("the agent has no narinfo for {path}: {status}")));
         }

@@ -12,6 +12,7 @@ use haulout_nix::nar::hash_path;
 use haulout_nix::{KeySet, PathInfo, SecretKey, StorePath};
 use haulout_sample::{Sample, SampleSpec};
 use ring::rand::SystemRandom;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use super::agent::Machine;
@@ -335,5 +336,10 @@ async fn stay(machines: &[&Machine]) -> Outcome<()> {
             machine.address, machine.name, machine.address
         );
     }
-    tokio::signal::ctrl_c().await.context(|| "cannot wait for Ctrl-C".to_owned())
+    let waiting = || "cannot wait for Ctrl-C".to_owned();
+    let mut terminate = signal(SignalKind::terminate()).context(waiting)?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt.context(waiting),
+        _ = terminate.recv() => Ok(()),
+    }
 }

@@ -40,13 +40,6 @@ impl Agent {
                 hint: Some("set trusted-public-keys in nix.conf, or `keys` in [trust]".to_owned()),
             });
         }
-        if settings.cache.keep_nars {
-            warnings.push(Warning {
-                code: "keep-nars".to_owned(),
-                text: "cache.keep_nars has no effect in this version".to_owned(),
-                hint: None,
-            });
-        }
         let config = ResolverConfig {
             share: keys.share,
             cache: open_cache(&settings, &mut warnings).await,
