@@ -75,7 +75,7 @@ pub(super) async fn play(args: &DemoArgs) -> Outcome<()> {
     }
 
     println!(
-        "\nNow a byte goes wrong on machine A's disk, in its largest path; and B is killed in the middle."
+        "\nNow A's disk goes bad: a bit flips in each of its {DAMAGED} largest paths. And B is killed."
     );
     damage_largest(&a_root, &paths)?;
     let (d, row) = office.fetch_with_trouble(&a, &mut b, &c, &top, &paths).await?;
