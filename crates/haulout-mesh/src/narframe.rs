@@ -4,6 +4,7 @@
 //! end of the range), so both sides know every frame's raw length without being told, and the same frames come up again
 //! whatever range is asked for.
 
+mod buffers;
 mod cache;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,8 @@ use bytes::Bytes;
 
 use crate::api::NarReader;
 use crate::frames::FrameError;
+use buffers::Buffer;
+pub(crate) use buffers::release as release_buffers;
 pub use cache::FrameCache;
 
 /// Raw bytes of a full frame: small enough to start decoding early, large enough for zstd and for few wake-ups.
@@ -114,13 +117,10 @@ pub fn compress(raw: &[u8]) -> Option<Bytes> {
         }
         // A buffer of the largest useful size: zstd gives up early on what does not fit.
         let room = raw.len() - raw.len() / SAVING_MIN;
-        let mut out = Vec::with_capacity(room);
-        match slot.as_mut()?.compress_to_buffer(raw, &mut out) {
-            Ok(len) if len < room => {
-                // The buffer lives as long as the frame is cached: give back what was not needed.
-                out.shrink_to_fit();
-                Some(Bytes::from(out))
-            }
+        let mut out = Buffer::take(room);
+        match slot.as_mut()?.compress_to_buffer(raw, out.first_mut(room)) {
+            // What is kept for the next asker is no larger than it must be.
+            Ok(len) if len < room => out.as_ref().get(..len).map(Bytes::copy_from_slice),
             _ => None,
         }
     })
@@ -203,17 +203,22 @@ pub fn produce(
     raw_len: usize,
     try_compress: bool,
 ) -> io::Result<Frame> {
-    let mut buffer = vec![0; raw_len.min(FRAME_SIZE)];
+    let raw_len = raw_len.min(FRAME_SIZE);
+    let mut buffer = Buffer::take(raw_len);
+    let raw = buffer.first_mut(raw_len);
     let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+    while let Some(rest) = raw.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match reader.read_at(position + filled as u64, rest)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             read => filled += read.min(rest.len()),
         }
     }
-    let compressed = if try_compress { compress(&buffer) } else { None };
+    let compressed = if try_compress { compress(raw) } else { None };
     Ok(match compressed {
         Some(data) => Frame { encoding: Encoding::Zstd, data, raw_len },
-        None => Frame { encoding: Encoding::Raw, data: Bytes::from(buffer), raw_len },
+        None => {
+            let data = Bytes::from_owner(buffer).slice(..raw_len);
+            Frame { encoding: Encoding::Raw, data, raw_len }
+        }
     })
 }

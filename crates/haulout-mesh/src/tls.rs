@@ -150,8 +150,13 @@ impl ClientCertVerifier for KeyVerifier {
     }
 }
 
+/// AES-128 before AES-256: four rounds in fourteen fewer on every byte, and as far out of reach.
 fn crypto() -> Arc<CryptoProvider> {
-    Arc::new(provider::default_provider())
+    let mut provider = provider::default_provider();
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 fn certified_key(identity: &Identity) -> Result<Arc<CertifiedKey>, Error> {

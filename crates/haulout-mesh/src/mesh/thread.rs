@@ -227,5 +227,6 @@ async fn keep_tidy(shared: Arc<Shared>) {
         }
         shared.measure(&links);
         shared.cache.expire();
+        crate::narframe::release_buffers();
     }
 }

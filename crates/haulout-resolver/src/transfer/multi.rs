@@ -35,6 +35,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// may take its old ones. The mesh decides whether it is dead.
 const STALLED: Duration = Duration::from_millis(1500);
 
+/// A segment younger than this is never asked of a second source. Nix fetches many NARs side by
+/// side, so a segment that takes 9 ms alone on a gigabit link takes a quarter of a second among
+/// its like, and a copy would only slow them all: at 50 ms three sources sent 29 % twice.
+const COPY_AFTER: Duration = Duration::from_millis(500);
+
 type Step = Pin<Box<dyn Future<Output = (RequestId, PeerId, Outcome)> + Send>>;
 
 enum Outcome {
@@ -76,8 +81,12 @@ impl<'t> Multi<'t> {
         sink: &'t mut Sink,
         window: u64,
     ) -> Self {
-        let config =
-            PlanConfig { window_bytes: window, stall_after: STALLED, ..PlanConfig::default() };
+        let config = PlanConfig {
+            window_bytes: window,
+            stall_after: STALLED,
+            hedge_after: COPY_AFTER,
+            ..PlanConfig::default()
+        };
         Self {
             shared: Arc::clone(shared),
             key,

@@ -157,14 +157,16 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Starts an agent that remembers nothing.
+/// Starts an agent that remembers nothing; one that holds the corpus may, if asked for.
 pub fn start_agent<'lab>(
     options: &Options,
     host: &'lab Host,
     root: &std::path::Path,
     corpus: &Corpus,
 ) -> Agent<'lab> {
-    let _ = fs::remove_dir_all(host.dir().join("agent"));
+    if !(options.warm && root == corpus.root) {
+        let _ = fs::remove_dir_all(host.dir().join("agent"));
+    }
     let mut spec = AgentSpec::new(root, &[&corpus.key]);
     for setting in &options.set {
         let (name, value) = setting.split_once('=').expect("--set SECTION.KEY=TOML");

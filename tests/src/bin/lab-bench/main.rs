@@ -57,6 +57,9 @@ pub struct Options {
     /// Keep generated closures here between calls
     #[arg(long, value_name = "DIR")]
     corpus: Option<PathBuf>,
+    /// Leave the agents that hold the closure what they remember between runs
+    #[arg(long)]
+    warm: bool,
     /// More settings for all agents, SECTION.KEY=TOML; may be repeated
     #[arg(long = "set", value_name = "SETTING")]
     set: Vec<String>,
