@@ -86,7 +86,9 @@ impl<'lab> Agent<'lab> {
     /// When it does not.
     #[must_use]
     pub fn start(host: &'lab Host, spec: &AgentSpec) -> Self {
-        let home = host.dir().join("agent");
+        // Its own directory: what an earlier agent on this host remembered is not its.
+        let place = |number: u32| host.dir().join(format!("agent{number}"));
+        let home = (0..).map(place).find(|home| !home.exists()).expect("endless");
         fs::create_dir_all(&home).expect("scratch");
         fs::write(home.join("haulout.toml"), spec.to_toml(&home)).expect("scratch");
         let mut agent = Self { process: Self::launch(host, &home), host, home };

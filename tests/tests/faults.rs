@@ -67,8 +67,9 @@ fn asked_before_an_honest_peer(lie: &str) {
 fn with_another_substituter(lie: &str) {
     let Some(scene) = Scene::new(2, PATHS, BYTES) else { return };
     let other = scene.other_cache();
-    let liar = scene.liar(0, lie);
     for nix in scene.nixes() {
+        // A new one each time: some lies keep all its threads busy for ever.
+        let liar = scene.liar(0, lie);
         let machine = scene.machine_with(1, nix, &[&other], |spec| spec);
         machine.agent.wait_for_peers(1, FIND_LIMIT);
         let _ = realise(&scene, &machine);
@@ -235,8 +236,8 @@ fn agent_stopped_and_started() {
     let status = machine.agent.process().terminate(Duration::from_secs(10));
     assert!(status.success(), "SIGTERM is no failure: {status}");
     machine.agent.restart();
-    assert_eq!(machine.agent.status().peer_id, id, "it came back as somebody else");
     machine.agent.wait_for_peers(1, FIND_LIMIT);
+    assert_eq!(machine.agent.status().peer_id, id, "it came back as somebody else");
 
     // The other one, without a goodbye.
     a.process().kill();
