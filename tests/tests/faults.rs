@@ -242,6 +242,8 @@ fn agent_stopped_and_started() {
     // The other one, without a goodbye.
     a.process().kill();
     a.restart();
+    // Until it has connected anew the machine may still believe in the dead connection.
+    a.wait_for_peers(1, HEAL_LIMIT);
     let top = scene.closure().top_info();
     assert!(wait_until(HEAL_LIMIT, || available(&machine.agent, top)), "not found again");
     let _ = realise(&scene, &machine);
