@@ -102,6 +102,8 @@ async fn five_agents_serve_each_other_in_parallel() {
     let mut meshes = Vec::new();
     for (index, world) in worlds.iter().enumerate() {
         let mut config = config(20 + index as u8);
+        // Eighty streams on a busy machine: pauses are not what this is about.
+        config.stall_timeout = Duration::from_secs(15);
         for other in &meshes {
             config = with_peer(config, other);
         }
