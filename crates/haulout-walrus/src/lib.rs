@@ -1,0 +1,3 @@
+//! A client of Walrus storage nodes.
+
+pub mod committee;
