@@ -1,33 +1,404 @@
-//! Who stores which shards, in one epoch.
+//! Who stores what: the committees of an epoch, as the chain has them.
 
-use std::num::NonZeroU16;
+use std::{fmt, str::FromStr};
 
-use redstuff::ShardIndex;
+use redstuff::{BlobId, PairIndex, ShardCount, ShardIndex, messages::PUBLIC_KEY_BYTES};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// The storage nodes of one epoch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committee {
-    /// The Walrus epoch.
-    pub epoch: u32,
-    /// How many shards there are.
-    pub n_shards: NonZeroU16,
-    /// The nodes in on-chain order: sorted by node id, which is also the order of signers.
-    pub members: Vec<StorageNode>,
+/// Most members of a committee. The contracts allow 111 (150 in an unreleased version); this is
+/// room for growth, and what a hostile full node can make us keep.
+pub const MEMBERS_MAX: usize = 4096;
+
+/// Longest network address of a node, in bytes: a DNS name has at most 253.
+pub const ADDRESS_BYTES_MAX: usize = 300;
+
+/// Bytes of a compressed P-256 public key.
+pub const NETWORK_KEY_BYTES: usize = 33;
+
+/// A Sui object id or address: 32 bytes, `0x` and 64 hex digits as text.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId(pub [u8; 32]);
+
+/// The id of a storage node: the id of its `StakingPool` object.
+pub type NodeId = ObjectId;
+
+/// The text was not an object id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an object id is 0x and up to 64 hex digits")]
+pub struct BadObjectId;
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{}", data_encoding::HEXLOWER.encode_display(&self.0))
+    }
 }
 
-/// One storage node.
+impl fmt::Debug for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for ObjectId {
+    type Err = BadObjectId;
+
+    /// Short forms such as `0x6` are filled with leading zeros, as everywhere in Sui.
+    fn from_str(text: &str) -> Result<Self, BadObjectId> {
+        let digits = text.strip_prefix("0x").ok_or(BadObjectId)?;
+        if digits.is_empty() || digits.len() > 64 {
+            return Err(BadObjectId);
+        }
+        let mut id = [0; 32];
+        let padded = format!("{digits:0>64}");
+        match data_encoding::HEXLOWER_PERMISSIVE.decode_mut(padded.as_bytes(), &mut id) {
+            Ok(_) => Ok(Self(id)),
+            Err(_) => Err(BadObjectId),
+        }
+    }
+}
+
+impl Serialize for ObjectId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ObjectId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A member of a committee.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageNode {
-    /// Its id: that of its staking pool.
-    pub node_id: [u8; 32],
-    /// Its name, for people.
+    /// Its id on chain.
+    pub node_id: NodeId,
+    /// Its name, chosen by its operator; never to be believed or printed raw.
     pub name: String,
-    /// Where it listens: `host:port`.
+    /// Where its REST interface is: `host:port`.
     pub address: String,
-    /// The P-256 key of its TLS certificate, 33 bytes compressed.
+    /// Compressed P-256 key of its TLS certificate, [`NETWORK_KEY_BYTES`] bytes.
     pub network_public_key: Vec<u8>,
-    /// The BLS12-381 key that signs its confirmations (G1, compressed).
-    pub bls_public_key: [u8; 48],
+    /// Compressed BLS12-381 G1 key that signs its confirmations.
+    pub bls_public_key: [u8; PUBLIC_KEY_BYTES],
     /// The shards it stores.
     pub shards: Vec<ShardIndex>,
+}
+
+/// The nodes of one epoch. Members are in the order of the contract: a member's position is its
+/// signer index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committee {
+    /// The epoch.
+    pub epoch: u32,
+    /// The number of shards.
+    pub n_shards: ShardCount,
+    /// The members, ascending by node id.
+    pub members: Vec<StorageNode>,
+    /// Member by shard.
+    owners: Vec<u16>,
+}
+
+/// Why members do not make a committee.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitteeError {
+    /// Too many members.
+    #[error("a committee of {0} members: at most {MEMBERS_MAX} are handled")]
+    TooManyMembers(usize),
+    /// A member without a shard.
+    #[error("node {0} has no shard")]
+    NoShard(NodeId),
+    /// A shard beyond the number of shards.
+    #[error("node {node} has shard {shard}, but there are only {shards}")]
+    ShardOutOfRange {
+        /// The member.
+        node: NodeId,
+        /// The shard.
+        shard: u16,
+        /// The number of shards.
+        shards: ShardCount,
+    },
+    /// A shard with two owners.
+    #[error("shard {0} belongs to two nodes")]
+    SharedShard(u16),
+    /// A shard with no owner.
+    #[error("shard {0} belongs to no node")]
+    OrphanShard(u16),
+    /// An address that cannot be dialled.
+    #[error("node {0} has an address that is not host:port")]
+    Address(NodeId),
+    /// A network key of the wrong length.
+    #[error("node {0} has a network key that is not a compressed P-256 point")]
+    NetworkKey(NodeId),
+}
+
+impl Committee {
+    /// Checks and builds a committee: every shard has one owner, every member a shard, an address
+    /// and a network key.
+    ///
+    /// # Errors
+    /// What is wrong, on which node or shard.
+    pub fn new(
+        epoch: u32,
+        n_shards: ShardCount,
+        members: Vec<StorageNode>,
+    ) -> Result<Self, CommitteeError> {
+        if members.len() > MEMBERS_MAX {
+            return Err(CommitteeError::TooManyMembers(members.len()));
+        }
+        let mut owners = vec![u16::MAX; n_shards.as_usize()];
+        for (position, node) in members.iter().enumerate() {
+            check_node(node)?;
+            for &ShardIndex(shard) in &node.shards {
+                let owner =
+                    owners.get_mut(usize::from(shard)).ok_or(CommitteeError::ShardOutOfRange {
+                        node: node.node_id,
+                        shard,
+                        shards: n_shards,
+                    })?;
+                if *owner != u16::MAX {
+                    return Err(CommitteeError::SharedShard(shard));
+                }
+                // At most MEMBERS_MAX members.
+                *owner = u16::try_from(position).unwrap_or(u16::MAX);
+            }
+        }
+        match owners.iter().position(|&owner| owner == u16::MAX) {
+            Some(shard) => {
+                Err(CommitteeError::OrphanShard(u16::try_from(shard).unwrap_or(u16::MAX)))
+            }
+            None => Ok(Self { epoch, n_shards, members, owners }),
+        }
+    }
+
+    /// The position of the member that stores `shard`; `None` if there is no such shard.
+    #[must_use]
+    pub fn owner(&self, shard: ShardIndex) -> Option<usize> {
+        self.owners.get(usize::from(shard.0)).map(|&owner| owner.into())
+    }
+
+    /// The position of the member that stores pair `pair` of `blob`; `None` if there is no such pair.
+    #[must_use]
+    pub fn owner_of_pair(&self, blob: &BlobId, pair: PairIndex) -> Option<usize> {
+        self.owner(pair.shard(self.n_shards, blob).ok()?)
+    }
+
+    /// The pairs of `blob` that member `position` stores, ascending.
+    #[must_use]
+    pub fn pairs_of(&self, position: usize, blob: &BlobId) -> Vec<PairIndex> {
+        let shards = self.members.get(position).map_or(&[][..], |node| &node.shards);
+        let mut pairs: Vec<_> =
+            shards.iter().filter_map(|shard| shard.pair(self.n_shards, blob).ok()).collect();
+        pairs.sort_unstable();
+        pairs
+    }
+
+    /// How many shards the members at these positions have together; each counts once.
+    #[must_use]
+    pub fn weight(&self, positions: impl IntoIterator<Item = usize>) -> u32 {
+        let mut seen = vec![false; self.members.len()];
+        let mut weight = 0;
+        for position in positions {
+            if let Some(seen) = seen.get_mut(position)
+                && !std::mem::replace(seen, true)
+            {
+                weight += u32::try_from(self.members[position].shards.len()).unwrap_or(u32::MAX);
+            }
+        }
+        weight
+    }
+
+    /// Whether `weight` shards are a quorum: at least `2f + 1`, as the contract counts
+    /// (`3 * weight >= 2 n + 1`).
+    #[must_use]
+    pub fn is_quorum(&self, weight: u32) -> bool {
+        3 * u64::from(weight) > 2 * u64::from(self.n_shards.get())
+    }
+
+    /// Whether at least one of `weight` shards is correct: more than `f`
+    /// (`3 * weight >= n + 1`).
+    #[must_use]
+    pub fn is_above_validity(&self, weight: u32) -> bool {
+        3 * u64::from(weight) > u64::from(self.n_shards.get())
+    }
+}
+
+fn check_node(node: &StorageNode) -> Result<(), CommitteeError> {
+    let id = node.node_id;
+    if node.shards.is_empty() {
+        return Err(CommitteeError::NoShard(id));
+    }
+    if split_address(&node.address).is_none() {
+        return Err(CommitteeError::Address(id));
+    }
+    let key = &node.network_public_key;
+    if key.len() != NETWORK_KEY_BYTES || !matches!(key[0], 2 | 3) {
+        return Err(CommitteeError::NetworkKey(id));
+    }
+    Ok(())
+}
+
+/// Host (a name, an IPv4 address, or an IPv6 address without its brackets) and port.
+#[must_use]
+pub fn split_address(address: &str) -> Option<(&str, u16)> {
+    if address.len() > ADDRESS_BYTES_MAX || !address.is_ascii() {
+        return None;
+    }
+    let (host, port) = address.rsplit_once(':')?;
+    let host = match host.strip_prefix('[') {
+        Some(host) => host.strip_suffix(']').filter(|host| host.contains(':'))?,
+        None if host.contains(':') => return None,
+        None => host,
+    };
+    let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_' | b':');
+    if host.is_empty() || !host.bytes().all(allowed) {
+        return None;
+    }
+    port.parse().ok().filter(|&port| port != 0).map(|port| (host, port))
+}
+
+/// How far the change to the current epoch has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EpochState {
+    /// Shards are moving to their new nodes; nodes with this many shards are done.
+    ChangeSync(u16),
+    /// The change was done at this time, in milliseconds since 1970.
+    ChangeDone(u64),
+    /// The parameters of the next epoch were selected at this time, in milliseconds since 1970.
+    NextParamsSelected(u64),
+}
+
+/// The committees the chain knows at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitteeView {
+    /// The current epoch.
+    pub epoch: u32,
+    /// How far the change to it has come.
+    pub state: EpochState,
+    /// The committee of this epoch: takes all writes.
+    pub current: Committee,
+    /// The committee of the epoch before: during a change it still has what was certified in its time.
+    pub previous: Option<Committee>,
+    /// The committee of the next epoch, once it was chosen.
+    pub next: Option<Committee>,
+}
+
+impl CommitteeView {
+    /// A view of one committee that does not change.
+    #[must_use]
+    pub fn steady(committee: Committee) -> Self {
+        let epoch = committee.epoch;
+        Self {
+            epoch,
+            state: EpochState::ChangeDone(0),
+            current: committee,
+            previous: None,
+            next: None,
+        }
+    }
+
+    /// Whether shards are moving.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        matches!(self.state, EpochState::ChangeSync(_))
+    }
+
+    /// The committee to read a blob from that was first certified in epoch `certified`: while
+    /// shards are moving the previous one has what is older than this epoch.
+    #[must_use]
+    pub fn for_reading(&self, certified: Option<u32>) -> &Committee {
+        match (&self.previous, certified) {
+            (Some(previous), Some(certified)) if self.is_changing() && certified < self.epoch => {
+                previous
+            }
+            _ => &self.current,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn node(id: u8, shards: &[u16]) -> StorageNode {
+        StorageNode {
+            node_id: ObjectId([id; 32]),
+            name: format!("node {id}"),
+            address: format!("node-{id}.example:9185"),
+            network_public_key: [&[2][..], &[id; 32]].concat(),
+            bls_public_key: [id; PUBLIC_KEY_BYTES],
+            shards: shards.iter().copied().map(ShardIndex).collect(),
+        }
+    }
+
+    fn n(count: u16) -> ShardCount {
+        ShardCount::new(count).unwrap()
+    }
+
+    #[test]
+    fn every_shard_has_one_owner() {
+        let committee = Committee::new(1, n(5), vec![node(1, &[0, 4]), node(2, &[1, 2, 3])]);
+        let committee = committee.unwrap();
+        assert_eq!(committee.owner(ShardIndex(4)), Some(0));
+        assert_eq!(committee.owner(ShardIndex(2)), Some(1));
+        assert_eq!(committee.owner(ShardIndex(5)), None);
+        let bad = |members| Committee::new(1, n(5), members).unwrap_err();
+        assert_eq!(bad(vec![node(1, &[0, 1, 2, 3])]), CommitteeError::OrphanShard(4));
+        assert_eq!(bad(vec![node(1, &[0]), node(2, &[0])]), CommitteeError::SharedShard(0));
+        assert!(matches!(bad(vec![node(1, &[5])]), CommitteeError::ShardOutOfRange { .. }));
+        assert_eq!(bad(vec![node(1, &[])]), CommitteeError::NoShard(ObjectId([1; 32])));
+    }
+
+    #[test]
+    fn quorums_are_counted_as_the_contract_does() {
+        let shards: Vec<_> = (0..1000).collect();
+        let committee = Committee::new(1, n(1000), vec![node(1, &shards)]).unwrap();
+        assert!(committee.is_quorum(667) && !committee.is_quorum(666));
+        assert!(committee.is_above_validity(334) && !committee.is_above_validity(333));
+        assert_eq!(committee.weight([0, 0, 7]), 1000);
+    }
+
+    #[test]
+    fn pairs_and_owners_agree() {
+        let members = vec![node(1, &[0, 9, 3]), node(2, &[1, 2, 4, 5, 6, 7, 8])];
+        let committee = Committee::new(1, n(10), members).unwrap();
+        let blob = BlobId([0x17; 32]);
+        for position in 0..2 {
+            let pairs = committee.pairs_of(position, &blob);
+            assert!(pairs.iter().all(|&p| committee.owner_of_pair(&blob, p) == Some(position)));
+        }
+    }
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        assert_eq!(split_address("127.0.0.1:80"), Some(("127.0.0.1", 80)));
+        assert_eq!(split_address("[::1]:9185"), Some(("::1", 9185)));
+        for bad in ["", "x", "x:", ":1", "x:0", "x:70000", "::1:80", "[x]:1", "a/b:1", "a b:1"] {
+            assert_eq!(split_address(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn object_ids_have_two_text_forms() {
+        assert_eq!("0x6".parse::<ObjectId>().unwrap().0[31], 6);
+        let id = ObjectId([0xab; 32]);
+        assert_eq!(id.to_string().parse::<ObjectId>().unwrap(), id);
+        for bad in ["", "0x", "6", "0xg", &format!("0x{}", "0".repeat(65))] {
+            assert!(bad.parse::<ObjectId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reading_during_a_change_goes_to_those_who_have_the_blob() {
+        let of = |epoch, id| Committee::new(epoch, n(4), vec![node(id, &[0, 1, 2, 3])]).unwrap();
+        let mut view = CommitteeView::steady(of(7, 1));
+        view.previous = Some(of(6, 2));
+        assert_eq!(view.for_reading(Some(5)).epoch, 7);
+        view.state = EpochState::ChangeSync(0);
+        assert_eq!(view.for_reading(Some(6)).epoch, 6);
+        assert_eq!(view.for_reading(Some(7)).epoch, 7);
+        assert_eq!(view.for_reading(None).epoch, 7);
+    }
 }
