@@ -97,7 +97,7 @@ impl<'lab> Agent<'lab> {
     }
 
     fn launch(host: &Host, home: &Path) -> Process {
-        let mut command = host.command(haulout_binary());
+        let mut command = host.command(haulout());
         // A developer's own HAULOUT_* variables are settings of the agent too.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("HAULOUT_") {
@@ -206,7 +206,7 @@ fn log_level() -> String {
 }
 
 /// The `haulout` program: `HAULOUT_BIN`, or the one that cargo built beside the tests.
-fn haulout_binary() -> PathBuf {
+pub fn haulout() -> PathBuf {
     if let Some(given) = std::env::var_os("HAULOUT_BIN") {
         return given.into();
     }

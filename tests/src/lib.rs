@@ -27,7 +27,7 @@ mod scratch;
 pub mod skip;
 pub mod wiretap;
 
-pub use agent::{Agent, AgentSpec};
+pub use agent::{Agent, AgentSpec, haulout};
 pub use lab::{Host, Lab};
 pub use nginx::{CacheCompression, StaticCache};
 pub use nix::{Nix, NixClient, Outcome, substituter};

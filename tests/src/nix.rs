@@ -52,6 +52,29 @@ impl Nix {
         bin.join("nix").exists().then_some(Self { bin, version })
     }
 
+    /// The value of a Nix expression as JSON, without a store: `nix-instantiate --eval` on `file`, a function of
+    /// `arguments` (name and expression). Files are found relative to `dir`.
+    ///
+    /// # Errors
+    /// What Nix said.
+    pub fn evaluate(
+        &self,
+        dir: &Path,
+        file: &str,
+        arguments: &[(&str, &str)],
+    ) -> Result<serde_json::Value, String> {
+        let mut command = Command::new(self.bin.join("nix-instantiate"));
+        command.args(["--store", "dummy://", "--eval", "--strict", "--json"]).current_dir(dir);
+        for (name, expression) in arguments {
+            command.args(["--arg", name, expression]);
+        }
+        let output = command.arg(file).output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+    }
+
     /// For example `2.26.3`.
     #[must_use]
     pub fn version(&self) -> &str {

@@ -10,6 +10,10 @@ pub enum Tool {
     Nix,
     /// `nginx` (Debian: nginx-light).
     Nginx,
+    /// `systemd-analyze` (Debian: systemd).
+    SystemdAnalyze,
+    /// `python3`.
+    Python,
 }
 
 impl Tool {
@@ -17,6 +21,8 @@ impl Tool {
         match self {
             Self::Nix => &["nix", "nix-store"],
             Self::Nginx => &["nginx"],
+            Self::SystemdAnalyze => &["systemd-analyze"],
+            Self::Python => &["python3"],
         }
     }
 }

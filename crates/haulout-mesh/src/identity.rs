@@ -159,8 +159,10 @@ impl Identity {
         self.id
     }
 
-    /// A key for another purpose, the same after every start.
-    pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
+    /// A secret key for another purpose, the same after every start (HMAC-SHA256 of the purpose). It tells neither the
+    /// identity's own secret nor the key for any other purpose.
+    #[must_use]
+    pub fn derive(&self, purpose: &[u8]) -> [u8; 32] {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.seed[..]);
         let mut out = [0; 32];
         out.copy_from_slice(hmac::sign(&key, purpose).as_ref());

@@ -39,6 +39,22 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Measure what this machine makes of it, beside the goals
     Bench(BenchArgs),
+    /// Install the agent as a systemd service (not on NixOS, which has a module)
+    Install(InstallArgs),
+    /// Remove what `install` installed, and leave nix.conf as it was
+    Uninstall(UninstallArgs),
+    /// Print the completion script of a shell
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// Directory to write them to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 /// Settings that may be given on the command line of `up`.
@@ -78,6 +94,28 @@ pub(crate) struct ControlArgs {
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `haulout install`.
+#[derive(Debug, Args)]
+pub(crate) struct InstallArgs {
+    /// Where the local Nix will ask
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5299")]
+    pub(crate) listen: String,
+    /// Put everything below this directory, for packages and images
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+    /// Do not start it
+    #[arg(long)]
+    pub(crate) no_start: bool,
+}
+
+/// `haulout uninstall`.
+#[derive(Debug, Args)]
+pub(crate) struct UninstallArgs {
+    /// The directory given to `install`
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
 }
 
 /// The acts of the demo.

@@ -7,9 +7,11 @@ mod config;
 mod control;
 mod demo;
 mod error;
+mod install;
 mod logging;
 mod nar;
 mod report;
+mod shell;
 mod up;
 mod verify;
 
@@ -40,5 +42,9 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Nar(command) => nar::run(&command),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Install(args) => install::install(&args),
+        Command::Uninstall(args) => install::uninstall(&args),
+        Command::Completions { shell } => Ok(shell::completions(shell)),
+        Command::Man { out } => shell::man(&out),
     }
 }

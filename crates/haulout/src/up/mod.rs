@@ -3,12 +3,15 @@
 //! The port opens first and answers 404 at once, because Nix takes a refused
 //! connection far worse than "not here"; everything else follows.
 
+pub(crate) mod host_key;
 mod keys;
 mod parts;
+mod systemd;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -68,8 +71,12 @@ fn read_settings(args: &UpArgs) -> Outcome<Settings> {
     config::load(file.as_deref(), &environment, &flags)
 }
 
-/// Binds the substituter's port before anything slow happens.
+/// The substituter's port: the one that systemd holds open, or one bound here before anything slow
+/// happens.
 fn listen(settings: &Settings) -> Outcome<TcpListener> {
+    if let Some(listener) = systemd::inherited_listener(settings.http.allow_remote)? {
+        return Ok(listener);
+    }
     haulout_gateway::bind(settings.http.listen, settings.http.allow_remote).map_err(|error| {
         Failure::new("cannot open the port for Nix")
             .because(error)
@@ -89,9 +96,24 @@ async fn serve(args: &UpArgs, settings: Settings, listener: TcpListener) -> Outc
     };
     substituter.set(agent.resolver());
     agent.announce();
-    while let Wanted::Reload = signals.next().await {
-        reload(args, &agent).await;
+    let status = format!("serving Nix at http://{http}");
+    systemd::ready(&status);
+    let mut watchdog = pin!(systemd::Watchdog::new(http).run());
+    loop {
+        let wanted = tokio::select! {
+            wanted = signals.next() => wanted,
+            () = &mut watchdog => continue,
+        };
+        match wanted {
+            Wanted::Reload => {
+                systemd::reloading();
+                reload(args, &agent).await;
+                systemd::ready(&status);
+            }
+            Wanted::End => break,
+        }
     }
+    systemd::stopping();
     agent.stop().await;
     drop(end);
     let _ = tokio::task::spawn_blocking(move || gateway.join()).await;

@@ -1,18 +1,21 @@
 //! The running parts of the agent, and how they are put together.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use haulout_cache::{Cache, CacheConfig, OpenError, UnixTime};
 use haulout_gateway::api::{AgentStatus, CacheReport, Warning};
 use haulout_mesh::{Identity, InterfaceRules, Mesh, MeshConfig, MeshSecret, StaticPeer, Strangers};
+use haulout_nix::PublicKey;
 use haulout_nix::conf::NixConf;
 use haulout_nix::db::StoreLocation;
 use haulout_resolver::peers::{NoPeers, Peers};
 use haulout_resolver::{Resolver, ResolverConfig, Serving};
 
 use super::READY_LINE;
+use super::host_key::{self, host_key};
 use super::keys::{Keys, read_small_file};
 use crate::config::{Settings, StrangerPolicy};
 use crate::error::{Context, Failure, Outcome};
@@ -23,6 +26,7 @@ pub(crate) struct Agent {
     mesh: Option<Mesh>,
     http: SocketAddr,
     signing_key: Option<String>,
+    host_key: String,
     /// What holds now: what needs a restart as at the start, the rest as last read.
     settings: Mutex<Settings>,
 }
@@ -31,6 +35,8 @@ impl Agent {
     /// Reads the store, makes or reads the identity, joins the mesh.
     pub(crate) async fn start(settings: Settings, http: SocketAddr) -> Outcome<Self> {
         let keys = Keys::gather(&settings)?;
+        let identity = identity(&settings)?;
+        let host_key = host_key(&identity)?.public_key().clone();
         let signing_key = keys.share.mesh_key.as_ref().map(|key| key.public_key().to_string());
         let mut warnings = keys.warnings;
         if keys.trusted.is_empty() {
@@ -40,6 +46,9 @@ impl Agent {
                 hint: Some("set trusted-public-keys in nix.conf, or `keys` in [trust]".to_owned()),
             });
         }
+        if let Some(dir) = host_key::runtime_dir() {
+            tell_nix(&dir, &host_key, &mut warnings);
+        }
         let config = ResolverConfig {
             share: keys.share,
             cache: open_cache(&settings, &mut warnings).await,
@@ -48,7 +57,7 @@ impl Agent {
         let cache_dir = config.cache.as_ref().map(|_| settings.cache.dir.display().to_string());
         let serving = open_store(config.clone()).await?;
         let mesh = match settings.mesh.enable {
-            true => Some(join_mesh(&settings, &serving, &mut warnings).await?),
+            true => Some(join_mesh(&settings, identity, &serving, &mut warnings).await?),
             false => None,
         };
         let peers: Arc<dyn Peers> = match &mesh {
@@ -69,7 +78,8 @@ impl Agent {
             warnings,
             ..AgentStatus::default()
         });
-        Ok(Self { resolver, mesh, http, signing_key, settings: Mutex::new(settings) })
+        let host_key = host_key.to_string();
+        Ok(Self { resolver, mesh, http, signing_key, host_key, settings: Mutex::new(settings) })
     }
 
     /// What the HTTP side asks.
@@ -86,9 +96,9 @@ impl Agent {
         println!("To let Nix ask this agent, add to nix.conf:");
         println!("  extra-substituters = {url}");
         println!("  extra-trusted-substituters = {url}");
-        if let Some(key) = &self.signing_key {
-            println!("  extra-trusted-public-keys = {key}");
-        }
+        let keys: Vec<&str> =
+            self.signing_key.iter().chain([&self.host_key]).map(String::as_str).collect();
+        println!("  extra-trusted-public-keys = {}", keys.join(" "));
         // Last, because scripts wait for it.
         println!("{READY_LINE}{url}");
         tracing::info!("substituter for Nix at {url}");
@@ -182,12 +192,26 @@ async fn open_store(config: ResolverConfig) -> Outcome<Serving> {
         })
 }
 
+/// Leaves the host's key where nix.conf includes it from; without it only archives' paths are not believed.
+fn tell_nix(dir: &Path, key: &PublicKey, warnings: &mut Vec<Warning>) {
+    if let Err(error) = host_key::write_nix_conf(dir, key) {
+        warnings.push(Warning {
+            code: "no-nix-conf".to_owned(),
+            text: format!("cannot write settings for Nix to {}: {error}", dir.display()),
+            hint: Some(
+                "systemd's RuntimeDirectory= must name a directory of the agent's".to_owned(),
+            ),
+        });
+    }
+}
+
 async fn join_mesh(
     settings: &Settings,
+    identity: Identity,
     serving: &Serving,
     warnings: &mut Vec<Warning>,
 ) -> Outcome<Mesh> {
-    let config = mesh_config(settings, warnings).await?;
+    let config = mesh_config(settings, identity, warnings).await?;
     let joining = || format!("cannot join the mesh on UDP port {}", settings.mesh.port);
     Mesh::start(config, serving.serve()).await.map_err(|error| {
         Failure::new(joining())
@@ -196,9 +220,12 @@ async fn join_mesh(
     })
 }
 
-async fn mesh_config(settings: &Settings, warnings: &mut Vec<Warning>) -> Outcome<MeshConfig> {
+async fn mesh_config(
+    settings: &Settings,
+    identity: Identity,
+    warnings: &mut Vec<Warning>,
+) -> Outcome<MeshConfig> {
     let mesh = &settings.mesh;
-    let identity = identity(settings)?;
     let secret = match &mesh.secret_file {
         None => None,
         Some(path) => {
