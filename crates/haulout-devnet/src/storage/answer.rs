@@ -6,28 +6,28 @@ use serde::Serialize;
 
 /// What is sent back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// HTTP status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Its `Content-Type`; none for an empty body.
-    pub content_type: Option<&'static str>,
+    pub(crate) content_type: Option<&'static str>,
     /// Further headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub(crate) headers: Vec<(&'static str, String)>,
     /// The body.
-    pub body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
     /// BCS.
     #[must_use]
-    pub fn bcs(body: impl Into<Bytes>) -> Self {
+    pub(crate) fn bcs(body: impl Into<Bytes>) -> Self {
         let (content_type, headers) = (Some("application/octet-stream"), Vec::new());
         Self { status: 200, content_type, headers, body: body.into() }
     }
 
     /// JSON.
     #[must_use]
-    pub fn json(status: u16, value: &impl Serialize) -> Self {
+    pub(crate) fn json(status: u16, value: &impl Serialize) -> Self {
         // Values of these types always have a JSON form.
         let body = serde_json::to_vec(value).unwrap_or_default().into();
         Self { status, content_type: Some("application/json"), headers: Vec::new(), body }
@@ -35,32 +35,32 @@ impl Answer {
 
     /// `{"success":…}` with status 200.
     #[must_use]
-    pub fn success(data: impl Serialize) -> Self {
+    pub(crate) fn success(data: impl Serialize) -> Self {
         Self::success_code(200, data)
     }
 
     /// `{"success":…}` with another status.
     #[must_use]
-    pub fn success_code(code: u16, data: impl Serialize) -> Self {
+    pub(crate) fn success_code(code: u16, data: impl Serialize) -> Self {
         Self::json(code, &Success::new(code, data))
     }
 
     /// Text.
     #[must_use]
-    pub fn text(status: u16, text: impl Into<String>) -> Self {
+    pub(crate) fn text(status: u16, text: impl Into<String>) -> Self {
         let (content_type, headers) = (Some("text/plain; charset=utf-8"), Vec::new());
         Self { status, content_type, headers, body: text.into().into() }
     }
 
     /// No body.
     #[must_use]
-    pub fn empty(status: u16) -> Self {
+    pub(crate) fn empty(status: u16) -> Self {
         Self { status, content_type: None, headers: Vec::new(), body: Bytes::new() }
     }
 
     /// Adds a header.
     #[must_use]
-    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
@@ -68,7 +68,7 @@ impl Answer {
 
 /// A refusal in the service's own form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     status: Status,
     reason: &'static str,
     domain: &'static str,
@@ -262,18 +262,6 @@ impl Refusal {
     pub(crate) fn internal() -> Self {
         let message = "an internal error has occurred, please report it";
         Self { domain: DOMAIN_GLOBAL, ..Self::new(Status::Internal, "INTERNAL_ERROR", message) }
-    }
-
-    /// The HTTP status.
-    #[must_use]
-    pub fn code(&self) -> u16 {
-        self.status.parts().1
-    }
-
-    /// The machine-readable reason.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        self.reason
     }
 }
 

@@ -140,7 +140,8 @@ impl Pace {
             return None;
         }
         let bytes = self.bytes_per_second.div_ceil(STEPS_A_SECOND);
-        let wait = Duration::from_nanos(1_000_000_000_u64.saturating_mul(bytes) / self.bytes_per_second);
+        let wait =
+            Duration::from_nanos(1_000_000_000_u64.saturating_mul(bytes) / self.bytes_per_second);
         Some((usize::try_from(bytes).unwrap_or(usize::MAX), wait))
     }
 }

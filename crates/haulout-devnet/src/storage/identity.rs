@@ -67,11 +67,10 @@ impl Identity {
             return Ok(new);
         }
         let content = |path: &Path| IdentityError::Content(path.display().to_string());
-        let bytes: [u8; 32] =
-            read_secret(&bls_path)?.try_into().map_err(|_| content(&bls_path))?;
+        let bytes: [u8; 32] = read_secret(&bls_path)?.try_into().map_err(|_| content(&bls_path))?;
         let bls = bls::SecretKey::from_bytes(&bytes).map_err(|_| content(&bls_path))?;
-        let network = KeyPair::try_from(read_secret(&network_path)?)
-            .map_err(|_| content(&network_path))?;
+        let network =
+            KeyPair::try_from(read_secret(&network_path)?).map_err(|_| content(&network_path))?;
         Ok(Self { bls, network })
     }
 

@@ -12,9 +12,7 @@ use haulout_walrus::wire::{
 use lru::LruCache;
 use redstuff::bcs::Wire;
 use redstuff::messages::{BlobPersistence, Confirmation, Intent, ProtocolMessage, SignedMessage};
-use redstuff::{
-    AxisKind, BlobId, Metadata, PairIndex, ShardCount, ShardIndex, UnverifiedMetadata,
-};
+use redstuff::{AxisKind, BlobId, Metadata, PairIndex, ShardCount, ShardIndex, UnverifiedMetadata};
 
 use super::answer::{Answer, Refusal};
 use super::chain::{BlobRecord, NodeChain};
@@ -59,7 +57,6 @@ pub(crate) enum Reply {
 }
 
 /// One storage node.
-#[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) identity: Identity,
     pub(crate) store: Store,
@@ -67,6 +64,12 @@ pub(crate) struct Node {
     chain: Arc<dyn NodeChain>,
     cache: Arc<MetadataCache>,
     started: Instant,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("identity", &self.identity).finish_non_exhaustive()
+    }
 }
 
 /// What the node has to store at present.
@@ -136,9 +139,7 @@ impl Node {
             Route::Confirmation { blob, persistence, .. } => {
                 self.confirm(blob, *persistence, &faults)?
             }
-            Route::LegacySymbol { name, target } => {
-                self.legacy_symbol(name, *target, &faults)?
-            }
+            Route::LegacySymbol { name, target } => self.legacy_symbol(name, *target, &faults)?,
             Route::Symbol(blob, id) => self.one_symbol(blob, *id, &faults)?,
             Route::Symbols { blob, filter, proof_axis } => {
                 self.symbols(blob, filter, *proof_axis, &faults)?
@@ -176,7 +177,8 @@ impl Node {
             return Ok(Some(metadata));
         }
         let n = self.chain.committee().n_shards;
-        let parsed = UnverifiedMetadata::from_shared_bcs(&bytes).map_err(|_| Refusal::internal())?;
+        let parsed =
+            UnverifiedMetadata::from_shared_bcs(&bytes).map_err(|_| Refusal::internal())?;
         let metadata = parsed.verify(n, blob).map_err(|_| Refusal::internal())?;
         lock().put(*blob, metadata.clone());
         Ok(Some(metadata))

@@ -84,8 +84,8 @@ impl Node {
         asked: &Asked,
         faults: &Faults,
     ) -> Result<Reply, Refusal> {
-        let sliver = UnverifiedSliver::<A>::from_shared_bcs(&asked.body)
-            .map_err(|_| Refusal::not_bcs())?;
+        let sliver =
+            UnverifiedSliver::<A>::from_shared_bcs(&asked.body).map_err(|_| Refusal::not_bcs())?;
         let duty = self.duty();
         if name.pair.0 >= duty.n.get() {
             return Err(Refusal::index_out_of_range(name.pair.0, duty.n.get()));

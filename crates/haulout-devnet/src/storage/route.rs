@@ -132,12 +132,7 @@ pub fn parse(method: &str, path: &str, query: &str) -> Result<Route, RouteError>
     }
 }
 
-fn blob_route(
-    method: &str,
-    blob: &str,
-    rest: &[&str],
-    query: &str,
-) -> Result<Route, RouteError> {
+fn blob_route(method: &str, blob: &str, rest: &[&str], query: &str) -> Result<Route, RouteError> {
     // As in the real service, the path's shape decides first, then the method, then the values.
     match *rest {
         ["metadata"] => match only(method, &["GET", "PUT"])? {
@@ -300,7 +295,8 @@ fn decoding_symbols(blob: BlobId, query: &str) -> Result<Route, RouteError> {
     for (key, value) in parameters(query) {
         match key.as_str() {
             "targetSlivers" => {
-                targets.push(value.parse().map_err(|_| bad_query("invalid digit in targetSlivers"))?);
+                targets
+                    .push(value.parse().map_err(|_| bad_query("invalid digit in targetSlivers"))?);
             }
             "targetType" => {
                 let why = format!("unknown variant `{value}`, expected `primary` or `secondary`");

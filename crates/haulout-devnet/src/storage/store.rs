@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition};
 use redstuff::{AxisKind, BlobId, PairIndex};
 use tokio::sync::oneshot;
 
@@ -86,8 +86,7 @@ impl Store {
 
     /// BCS metadata of a blob.
     pub(crate) fn metadata(&self, blob: &BlobId) -> Result<Option<Bytes>, StoreError> {
-        let table =
-            self.0.db.begin_read().map_err(failed)?.open_table(METADATA).map_err(failed)?;
+        let table = self.0.db.begin_read().map_err(failed)?.open_table(METADATA).map_err(failed)?;
         let value = table.get(blob.as_bytes()).map_err(failed)?;
         Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
     }
@@ -113,10 +112,23 @@ impl Store {
         Ok(true)
     }
 
+    /// Whether any of these slivers is there.
+    pub(crate) fn has_any(
+        &self,
+        names: impl IntoIterator<Item = SliverName>,
+    ) -> Result<bool, StoreError> {
+        let table = self.0.db.begin_read().map_err(failed)?.open_table(SLIVERS).map_err(failed)?;
+        for name in names {
+            if table.get(&key(&name)).map_err(failed)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The ids of blobs with metadata, from `from` on, in order, at most `max`.
     pub(crate) fn blobs(&self, from: &BlobId, max: usize) -> Result<Vec<BlobId>, StoreError> {
-        let table =
-            self.0.db.begin_read().map_err(failed)?.open_table(METADATA).map_err(failed)?;
+        let table = self.0.db.begin_read().map_err(failed)?.open_table(METADATA).map_err(failed)?;
         let range = table.range::<&[u8; 32]>(from.as_bytes()..).map_err(failed)?;
         range
             .take(max)
@@ -200,9 +212,9 @@ mod tests {
             let blob = if pair < 20 { a } else { b };
             let bytes = Bytes::from(pair.to_be_bytes().repeat(100));
             let store = store.clone();
-            tokio::spawn(async move {
-                store.apply(Change::Sliver(name(blob, pair, axis), bytes)).await
-            })
+            tokio::spawn(
+                async move { store.apply(Change::Sliver(name(blob, pair, axis), bytes)).await },
+            )
         });
         for put in puts.collect::<Vec<_>>() {
             put.await.unwrap().unwrap();

@@ -49,12 +49,7 @@ type Sources = BTreeMap<(AxisKind, u16), Expanded>;
 
 impl Node {
     /// Fetches and expands the sliver of `pair` on `axis`.
-    fn expand(
-        &self,
-        duty: &Duty,
-        name: &SliverName,
-        faults: &Faults,
-    ) -> Result<Expanded, Refusal> {
+    fn expand(&self, duty: &Duty, name: &SliverName, faults: &Faults) -> Result<Expanded, Refusal> {
         let context = "the sliver from which to extract the recovery symbol could not be retrieved";
         let bytes = self.sliver_bytes(duty, name, faults).map_err(|r| r.within(context))?;
         let metadata = self.metadata(&name.blob)?.ok_or_else(Refusal::internal)?;
@@ -118,8 +113,7 @@ impl Node {
         id: SymbolId,
         faults: &Faults,
     ) -> Result<Answer, Refusal> {
-        let symbol =
-            self.symbol(&self.duty(), blob, id, None, &mut Sources::new(), faults)?;
+        let symbol = self.symbol(&self.duty(), blob, id, None, &mut Sources::new(), faults)?;
         Ok(Answer::bcs(symbol.to_bcs()))
     }
 
@@ -226,12 +220,10 @@ impl Node {
             };
             for &target in targets {
                 let symbol = match axis {
-                    AxisKind::Primary => {
-                        stored_symbol::<Secondary>(&sliver, target).map(EitherDecodingSymbol::Primary)
-                    }
-                    AxisKind::Secondary => {
-                        stored_symbol::<Primary>(&sliver, target).map(EitherDecodingSymbol::Secondary)
-                    }
+                    AxisKind::Primary => stored_symbol::<Secondary>(&sliver, target)
+                        .map(EitherDecodingSymbol::Primary),
+                    AxisKind::Secondary => stored_symbol::<Primary>(&sliver, target)
+                        .map(EitherDecodingSymbol::Secondary),
                 };
                 let symbol = symbol.ok_or_else(Refusal::internal)?;
                 bytes += 8 + sliver.len() / sources.max(1);
