@@ -265,6 +265,10 @@ impl StorageNodes {
         for task in self.tasks.drain(..) {
             let _ = task.await;
         }
+        let stores: Vec<_> = self.nodes.drain(..).map(|node| node.store.clone()).collect();
+        for store in stores {
+            store.close().await;
+        }
     }
 }
 

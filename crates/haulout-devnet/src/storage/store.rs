@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, TableDefinition};
@@ -23,6 +24,10 @@ const SLIVERS: TableDefinition<'_, &[u8; 35], &[u8]> = TableDefinition::new("sli
 
 /// Bytes of pages that redb keeps in memory, for each node: a committee has up to hundreds.
 const PAGE_CACHE_BYTES: usize = 2 << 20;
+
+/// How often, and at most how many times, closing looks whether the store is still in use.
+const CLOSE_POLL: Duration = Duration::from_millis(5);
+const CLOSE_POLLS_MAX: u32 = 2_000;
 
 /// Something failed in the file.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -82,6 +87,19 @@ impl Store {
         transaction.commit().map_err(failed)?;
         let (waiting, writing) = (Mutex::default(), Mutex::default());
         Ok(Self(Arc::new(Inner { db, waiting, writing })))
+    }
+
+    /// Waits until nobody uses the store any more, and closes the file.
+    pub(crate) async fn close(self) {
+        let mut inner = self.0;
+        // Whoever still holds it finishes a request or a transaction.
+        for _ in 0..CLOSE_POLLS_MAX {
+            match Arc::try_unwrap(inner) {
+                Ok(_) => return,
+                Err(shared) => inner = shared,
+            }
+            tokio::time::sleep(CLOSE_POLL).await;
+        }
     }
 
     /// BCS metadata of a blob.
@@ -222,7 +240,7 @@ mod tests {
         store.apply(Change::Metadata(a, Bytes::from_static(b"m"))).await.unwrap();
         store.apply(Change::DropBlob(b)).await.unwrap();
         store.apply(Change::DropPair(a, PairIndex(2))).await.unwrap();
-        drop(store);
+        store.close().await;
 
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(store.metadata(&a).unwrap().unwrap(), "m");
