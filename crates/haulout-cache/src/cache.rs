@@ -235,16 +235,26 @@ impl Cache {
         writer.is_good().then_some(writer)
     }
 
-    /// Note how many peers hold a NAR as well; what few hold is kept longer.
+    /// Note how many peers hold a NAR as well; what few hold is kept longer. Written to disk only
+    /// with the next other change of the row: peers come and go all day, and no disk should wake up
+    /// for it.
     pub fn set_holders(&self, hash: &NarHash, holders: u32) {
-        let mut state = self.lock();
-        if let Some(held) = state.nars.get_mut(hash)
-            && held.row.holders != holders
-        {
+        if let Some(held) = self.lock().nars.get_mut(hash) {
             held.row.holders = holders;
-            let row = held.row;
-            state.pending.nars.insert(*hash, Some(row));
         }
+    }
+
+    /// How many NARs went since the cache was opened (evicted, damaged, forgotten): as long as the
+    /// number stays, [`Cache::has_nar`] does not turn to `None` for any.
+    pub fn nars_lost(&self) -> u64 {
+        self.lock().lost
+    }
+
+    /// Whether the quota is used to more than `percent` per cent, writers at work included.
+    pub fn is_fuller_than(&self, percent: u64) -> bool {
+        let state = self.lock();
+        let used = u128::from(state.used) + u128::from(state.reserved);
+        used * 100 > u128::from(self.0.config.quota_bytes) * u128::from(percent)
     }
 
     /// Remove a NAR.

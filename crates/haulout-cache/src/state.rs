@@ -114,6 +114,8 @@ pub(crate) struct State {
     pub(crate) flushing: Option<Arc<Batch>>,
     pub(crate) nars: HashMap<NarHash, Held>,
     pub(crate) used: u64,
+    /// NARs that went since the start.
+    pub(crate) lost: u64,
     /// Bytes promised to writers at work.
     pub(crate) reserved: u64,
     pub(crate) writing: HashSet<NarHash>,
@@ -171,6 +173,7 @@ impl State {
             return false;
         };
         self.used -= old.row.size;
+        self.lost += 1;
         self.pending.nars.insert(*hash, None);
         true
     }

@@ -101,7 +101,7 @@ pub(crate) async fn short(
     peer: &PeerId,
     request: Request,
     max: usize,
-    deadline: Duration,
+    patience: Patience,
 ) -> Result<Bytes, RequestError> {
     let link = link_to(shared, peer)?;
     let task_shared = Arc::clone(shared);
@@ -115,7 +115,7 @@ pub(crate) async fn short(
             let body = read_body(&mut recv, len).await.map_err(|error| lost(&error))?;
             Ok(body.freeze())
         };
-        let result = in_time(&link, deadline, quiet_since, work).await;
+        let result = in_time(&link, patience, quiet_since, work).await;
         match &result {
             Ok(body) => booking.answered(body.len() as u64),
             Err(RequestError::No) => booking.answered(0),
@@ -130,31 +130,62 @@ pub(crate) async fn short(
 /// behind a slow link an answer waits, but then other streams' bytes keep coming.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
-/// Applies the deadline, and gives a stalled peer up before it. A peer from which nothing at all came meanwhile is
+/// A thread that was itself kept waiting for the processor may find the answer in its socket: it looks once more for so
+/// long before it calls a peer silent.
+const SECOND_LOOK: Duration = Duration::from_millis(15);
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// With a peer from which not one packet comes meanwhile: not even the receipt of the question.
+    pub silent: Duration,
+    /// With a peer that is alive.
+    pub total: Duration,
+}
+
+impl Patience {
+    /// One limit for both.
+    #[must_use]
+    pub const fn until(deadline: Duration) -> Self {
+        Self { silent: deadline, total: deadline }
+    }
+}
+
+/// Applies the limits, and gives a stalled peer up before the second. A peer from which nothing at all came meanwhile is
 /// silent, and skipped until it speaks.
 async fn in_time<T>(
     link: &Link,
-    deadline: Duration,
+    patience: Patience,
     quiet_since: u64,
     work: impl Future<Output = Result<T, RequestError>>,
 ) -> Result<T, RequestError> {
     let mut work = pin!(work);
-    let mut left = deadline;
+    let mut left = patience.total;
+    let mut slice = patience.silent.min(STALLED_AFTER);
     let mut pieces = link.conn.stats().frame_rx.stream;
+    let mut without_piece = Duration::ZERO;
     loop {
-        let now = left.min(STALLED_AFTER);
+        let now = left.min(slice);
         if let Ok(result) = timeout(now, &mut work).await {
             return result;
         }
+        if let Ok(result) = timeout(SECOND_LOOK, &mut work).await {
+            return result;
+        }
         left -= now;
+        without_piece += now;
         let stats = link.conn.stats();
-        if stats.udp_rx.datagrams == quiet_since {
+        let silent = stats.udp_rx.datagrams == quiet_since;
+        if silent {
             link.silent.store(true, Ordering::Relaxed);
         }
-        if left.is_zero() || stats.frame_rx.stream == pieces {
-            return Err(RequestError::Deadline(deadline - left));
+        if stats.frame_rx.stream != pieces {
+            (pieces, without_piece) = (stats.frame_rx.stream, Duration::ZERO);
         }
-        pieces = stats.frame_rx.stream;
+        if silent || left.is_zero() || without_piece >= STALLED_AFTER {
+            return Err(RequestError::Deadline(patience.total - left));
+        }
+        slice = STALLED_AFTER - without_piece;
     }
 }
 
@@ -252,9 +283,13 @@ pub(crate) async fn range(
         let mut booking = Booking::new(&task_shared, &task_link);
         let quiet_since = task_link.conn.stats().udp_rx.datagrams;
         let request = Request::NarRange { key, start, len };
-        let result =
-            in_time(&task_link, deadline, quiet_since, begin(&task_link, &request, &mut booking))
-                .await;
+        let result = in_time(
+            &task_link,
+            Patience::until(deadline),
+            quiet_since,
+            begin(&task_link, &request, &mut booking),
+        )
+        .await;
         if matches!(result, Err(RequestError::No)) {
             booking.answered(0);
         }

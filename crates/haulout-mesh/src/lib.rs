@@ -36,7 +36,7 @@ pub mod txt;
 mod view;
 
 pub use api::{Asker, Audience, HoldingsFeed, Membership, NarKey, NarReader, Serve};
-pub use ask::NarStream;
+pub use ask::{NarStream, Patience};
 pub use config::{InterfaceRules, Limits, MeshConfig, PORT_DEFAULT, StaticPeer, Strangers};
 pub use error::{RequestError, StartError, StreamError};
 pub use haulout_swarm::{Fault, PeerId};

@@ -17,7 +17,7 @@ use haulout_swarm::{Fault, PeerId};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot, watch};
 
 use crate::api::{NarKey, Serve};
-use crate::ask::{self, NarStream};
+use crate::ask::{self, NarStream, Patience};
 use crate::config::MeshConfig;
 use crate::error::{RequestError, StartError};
 use crate::frames::{self, NAR_TREE_BYTES_MAX, PATH_INFOS_BYTES_MAX, PATH_INFOS_MAX, Request};
@@ -163,10 +163,25 @@ impl Mesh {
         max: usize,
         deadline: Duration,
     ) -> Result<Vec<PathInfo>, RequestError> {
+        self.path_infos_patiently(peer, hash, max, Patience::until(deadline)).await
+    }
+
+    /// The same with two clocks: a peer from which nothing at all comes is given up sooner than one that is alive and
+    /// merely slow.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn path_infos_patiently(
+        &self,
+        peer: &PeerId,
+        hash: &HashPart,
+        max: usize,
+        patience: Patience,
+    ) -> Result<Vec<PathInfo>, RequestError> {
         let max = u16::try_from(max).unwrap_or(u16::MAX).clamp(1, PATH_INFOS_MAX);
         let request = Request::PathInfos { hash: *hash, max };
         let body =
-            ask::short(&self.inner.shared, peer, request, PATH_INFOS_BYTES_MAX, deadline).await?;
+            ask::short(&self.inner.shared, peer, request, PATH_INFOS_BYTES_MAX, patience).await?;
         frames::decode_path_infos(&body, hash, max)
             .map_err(|error| RequestError::Protocol(error.to_string()))
     }
@@ -186,7 +201,7 @@ impl Mesh {
             peer,
             Request::NarTree(*key),
             NAR_TREE_BYTES_MAX,
-            deadline,
+            Patience::until(deadline),
         )
         .await?;
         frames::decode_nar_tree(&body, key.nar_size)

@@ -135,6 +135,11 @@ impl Database {
         self.links.location()
     }
 
+    /// Whether there is a database; a few `stat`s.
+    pub fn exists(&self) -> bool {
+        matches!(self.links.stamp(), Ok(Some(_)))
+    }
+
     /// How the database can be read at this moment; `None` without one.
     ///
     /// # Errors
@@ -171,6 +176,15 @@ impl Database {
         let store_dir = &self.location().store_dir;
         let found = self.links.read(|conn| info::path_info(conn, store_dir, hash))?;
         Ok(found.and_then(|(info, _)| info))
+    }
+
+    /// The same without ever waiting for anything but the page cache (and, now
+    /// and then, a disk): for a thread that has other things to do. `None`:
+    /// that is not possible just now, ask [`Database::path_info`] on a thread
+    /// that may block.
+    pub fn path_info_at_once(&self, hash: &HashPart) -> Option<Option<PathInfo>> {
+        let store_dir = &self.location().store_dir;
+        self.links.read_at_once(|conn| info::path_info(conn, store_dir, hash)).and_then(Result::ok)
     }
 
     /// The path with this hash part and what it refers to, breadth first, at

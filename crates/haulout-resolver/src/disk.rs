@@ -1,9 +1,9 @@
-//! What is remembered over a restart: verified infos and trees.
+//! What is remembered over a restart: verified infos, trees, NARs.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use haulout_cache::{Cache, StoredTree, UnixTime};
+use haulout_cache::{Cache, CachedNar, NarWriter, StoredTree, UnixTime};
 use haulout_mesh::NarTree;
 use haulout_nix::{HashPart, NarHash, PathInfo};
 
@@ -50,6 +50,44 @@ impl Disk {
                 StoredTree { nar_size, root: *tree.root.as_bytes(), groups: tree.groups.clone() };
             cache.put_tree(nar, &stored, now());
         }
+    }
+
+    /// Calls `found` with every info there is. It must not use the cache.
+    pub(crate) fn each_info(&self, mut found: impl FnMut(&PathInfo)) {
+        if let Some(cache) = &self.0 {
+            cache.each_narinfo(|cached| found(&cached.info));
+        }
+    }
+
+    /// Whether there are NARs at all.
+    pub(crate) fn has_nars(&self) -> bool {
+        self.0.as_ref().is_some_and(|cache| cache.stats().nars > 0)
+    }
+
+    /// Whether the NAR is here; no disk access.
+    pub(crate) fn has_nar(&self, nar: &NarHash) -> bool {
+        self.0.as_ref().is_some_and(|cache| cache.has_nar(nar).is_some())
+    }
+
+    /// The NAR, hashed at least once since the start (blocking: the first
+    /// time the whole file is read).
+    pub(crate) fn nar(&self, nar: &NarHash) -> Option<CachedNar> {
+        self.0.as_ref()?.nar(nar, now()).filter(CachedNar::check)
+    }
+
+    /// Begins to add a NAR (blocking).
+    pub(crate) fn begin_nar(&self, nar: &NarHash, size: u64) -> Option<NarWriter> {
+        self.0.as_ref()?.begin_nar(nar, size, now())
+    }
+
+    /// Keeps what was written, which hashes to `nar` (blocking).
+    pub(crate) fn finish_nar(&self, writer: NarWriter, nar: &NarHash, holders: u32) -> bool {
+        writer.finish(nar, holders, now())
+    }
+
+    /// Changes when a NAR has gone.
+    pub(crate) fn nars_lost(&self) -> u64 {
+        self.0.as_ref().map_or(0, Cache::nars_lost)
     }
 
     /// Writes what has gathered (blocking).

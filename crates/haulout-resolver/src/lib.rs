@@ -11,6 +11,7 @@
 
 mod bounded;
 mod disk;
+mod keep;
 mod local;
 mod logs;
 mod lookup;
@@ -26,5 +27,6 @@ pub mod transfer;
 mod trees;
 pub mod trust;
 
+pub use keep::{KeepNars, Provenance};
 pub use local::{LocalStore, SharePolicy};
 pub use resolver::{Resolver, ResolverConfig, Serving, StartError};

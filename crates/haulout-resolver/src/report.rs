@@ -42,11 +42,14 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         }));
     }
     let stats = &inner.stats;
-    about.counters.nars_by_source =
-        SourceCounts { store: stats.nar_store.get(), cache: 0, peers: stats.nar_peers.get() };
+    about.counters.nars_by_source = SourceCounts {
+        store: stats.nar_store.get(),
+        cache: stats.nar_cache.get(),
+        peers: stats.nar_peers.get(),
+    };
     about.counters.nar_bytes_by_source = SourceCounts {
         store: stats.bytes_store.get(),
-        cache: 0,
+        cache: stats.bytes_cache.get(),
         peers: stats.bytes_delivered.get(),
     };
     about.counters.bytes_from_peers = stats.bytes_in.get();
@@ -141,9 +144,12 @@ pub(crate) async fn why(resolver: &Resolver, hash: HashPart) -> WhyReport {
     let inner = &resolver.inner;
     let mut report = WhyReport { path: hash.to_string(), ..WhyReport::default() };
     let local = std::sync::Arc::clone(&inner.local);
-    let own =
-        tokio::task::spawn_blocking(move || (local.info(&hash), local.shared_with(&hash))).await;
-    let (own, shared_with) = own.unwrap_or_default();
+    let own = tokio::task::spawn_blocking(move || {
+        (local.info(&hash), local.kept_info(&hash), local.shared_with(&hash))
+    })
+    .await;
+    let (own, kept, shared_with) = own.unwrap_or_default();
+    report.cached.nar = kept.is_some();
     report.in_own_store = own.is_some();
     report.shared_with = shared_with.into_iter().map(str::to_owned).collect();
     let views = inner.peers.views();
@@ -217,6 +223,7 @@ fn summary(trust: &Trust, origin: &Origin) -> String {
     };
     match origin {
         Origin::Store(_) => format!("in the own store, {proof}"),
+        Origin::Cache(_) => format!("in the cache, {proof}"),
         Origin::Peers(found) => match found.from {
             Some(peer) => format!("peer {} described it, {proof}", peer.short()),
             None => format!("remembered, {proof}"),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -15,15 +15,20 @@ use haulout_mesh::NarKey;
 use haulout_nix::db::{DbError, StoreLocation};
 use haulout_nix::{HashPart, KeySet, NarHash, PathInfo};
 
+use crate::bounded::Bounded;
 use crate::disk::Disk;
-use crate::local::{LocalStore, Poke, SharePolicy, follow};
+use crate::keep::{KeepNars, Keeper};
+use crate::local::{LocalStore, Place, Poke, SharePolicy, follow};
 use crate::lookup::Lookup;
 use crate::peers::Peers;
 use crate::reasons::Reasons;
 use crate::stats::Stats;
-use crate::transfer::{BUDGET_BYTES, Budget, CutReason, Reader, Transfers};
+use crate::transfer::{Aside, BUDGET_BYTES, Budget, CutReason, Reader, Transfers};
 use crate::trees::Trees;
 use crate::trust::Trust;
+
+/// What the memory of believed infos may take, in bytes: some 5,000 of them.
+const BELIEVED_BYTES: usize = 512 << 10;
 
 /// What the resolver needs to know.
 #[derive(Clone)]
@@ -41,6 +46,8 @@ pub struct ResolverConfig {
     /// Where verified infos and trees are remembered over a restart. The
     /// resolver writes it out every few seconds and when it ends.
     pub cache: Option<Cache>,
+    /// Which NARs are written to it.
+    pub keep_nars: KeepNars,
 }
 
 impl ResolverConfig {
@@ -55,6 +62,7 @@ impl ResolverConfig {
             budget_bytes: BUDGET_BYTES,
             spool_dir: std::env::temp_dir(),
             cache: None,
+            keep_nars: KeepNars::default(),
         }
     }
 }
@@ -94,6 +102,7 @@ impl Serving {
             &config.store,
             config.share.clone(),
             Arc::clone(&trees),
+            disk.clone(),
             Arc::clone(&stats),
         )?;
         let local = Arc::new(local);
@@ -129,6 +138,9 @@ pub(crate) struct Inner {
     pub(crate) disk: Disk,
     pub(crate) stats: Arc<Stats>,
     pub(crate) reasons: Arc<Reasons>,
+    /// Infos of the own store that were judged well. As long as the `Weak` is
+    /// here, no other info can have its address.
+    believed: Bounded<HashPart, Weak<PathInfo>>,
     pub(crate) about: Mutex<AgentStatus>,
     pub(crate) started: Instant,
     poke: Poke,
@@ -137,13 +149,14 @@ pub(crate) struct Inner {
 /// Where an answer came from.
 pub(crate) enum Origin {
     Store(Arc<PathInfo>),
+    Cache(Arc<PathInfo>),
     Peers(crate::lookup::Found),
 }
 
 impl Origin {
     pub(crate) fn info(&self) -> &Arc<PathInfo> {
         match self {
-            Self::Store(info) => info,
+            Self::Store(info) | Self::Cache(info) => info,
             Self::Peers(found) => &found.info,
         }
     }
@@ -165,6 +178,13 @@ impl Resolver {
             Arc::clone(&stats),
             Arc::clone(&reasons),
         );
+        let keeper = Keeper::new(
+            config.keep_nars,
+            disk.clone(),
+            Arc::clone(&local),
+            Arc::clone(&peers),
+            Arc::clone(&stats),
+        );
         let soon = poke.clone();
         let transfers = Transfers::new(
             Arc::clone(&peers),
@@ -172,7 +192,7 @@ impl Resolver {
             trees,
             Arc::clone(&stats),
             Arc::clone(&reasons),
-            &config.spool_dir,
+            Aside { spool_dir: &config.spool_dir, keeper: Some(keeper) },
             // Nix is about to register the path: peers should learn of it.
             Box::new(move |_| soon.soon()),
         );
@@ -186,6 +206,7 @@ impl Resolver {
             disk,
             stats,
             reasons,
+            believed: Bounded::new(BELIEVED_BYTES),
             about: Mutex::default(),
             started: Instant::now(),
             poke,
@@ -199,6 +220,7 @@ impl Resolver {
         let store_dir = self.inner.trust.load().store_dir.clone();
         self.inner.trust.store(Arc::new(Trust { store_dir, keys }));
         self.inner.lookup.forget_all();
+        self.inner.believed.clear();
     }
 
     /// Shares by this rule from now on (blocking for some milliseconds).
@@ -237,11 +259,23 @@ impl Resolver {
             inner.stats.info_store.one();
             return Some(Origin::Store(info));
         }
-        let found = inner.lookup.path_info(hash, want).await;
-        if found.is_none() {
-            inner.stats.info_miss.one();
+        if let Some(info) = inner.local.kept_info(&hash)
+            && want.is_none_or(|want| want == info.nar_hash)
+            && inner.trust.load().judge(&info).is_ok()
+        {
+            inner.stats.info_kept.one();
+            return Some(Origin::Cache(info));
         }
-        found.map(Origin::Peers)
+        let Some(found) = inner.lookup.path_info(hash, want).await else {
+            inner.stats.info_miss.one();
+            return None;
+        };
+        if inner.disk.has_nar(&found.info.nar_hash) {
+            // Its info was lost in a kill, or it is another path's NAR as well.
+            inner.local.keep(&found.info);
+            return Some(Origin::Cache(found.info));
+        }
+        Some(Origin::Peers(found))
     }
 
     /// A path of the own store that this machine's Nix would believe.
@@ -250,14 +284,30 @@ impl Resolver {
         if !local.contains(&hash) {
             return None;
         }
-        let info = match local.info_in_memory(&hash) {
+        let info = match local.info_at_once(&hash) {
             Some(info) => info,
             None => {
                 let local = Arc::clone(local);
                 tokio::task::spawn_blocking(move || local.info(&hash)).await.ok()??
             }
         };
-        self.inner.trust.load().judge(&info).is_ok().then_some(info)
+        self.believes(&info).then_some(info)
+    }
+
+    /// Whether this machine's Nix would believe it. Remembered, because Nix's
+    /// questions come in groups and a signature takes longer to check than
+    /// all else.
+    fn believes(&self, info: &Arc<PathInfo>) -> bool {
+        let hash = info.path.hash_part();
+        let known = self.inner.believed.get(&hash);
+        if known.is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(info))) {
+            return true;
+        }
+        let good = self.inner.trust.load().judge(info).is_ok();
+        if good {
+            self.inner.believed.put(hash, Arc::downgrade(info), 0);
+        }
+        good
     }
 
     /// The NAR of a path from byte `from` on, verified; `None`: it cannot be
@@ -269,10 +319,13 @@ impl Resolver {
         if from >= size {
             return (from == size).then(|| NarBody::new(size, stream::empty()));
         }
-        if let Origin::Store(info) = &origin {
+        if let Origin::Store(info) | Origin::Cache(info) = &origin {
             let key = NarKey { path, nar_hash, nar_size: info.nar_size };
-            if let Some(mut pieces) = self.inner.local.stream(key, from).await {
-                self.inner.stats.nar_store.one();
+            if let Some((place, mut pieces)) = self.inner.local.stream(key, from).await {
+                match place {
+                    Place::Store => self.inner.stats.nar_store.one(),
+                    Place::Cache => self.inner.stats.nar_cache.one(),
+                }
                 let stream =
                     stream::poll_fn(move |cx| pieces.poll_recv(cx)).map(|piece| piece.map_err(cut));
                 return Some(NarBody::new(size, stream));
@@ -280,7 +333,7 @@ impl Resolver {
         }
         let hint = match &origin {
             Origin::Peers(found) => found.from,
-            Origin::Store(_) => None,
+            Origin::Store(_) | Origin::Cache(_) => None,
         };
         let reader = self.inner.transfers.open(&info, hint, from).await?;
         Some(NarBody { size, stream: self.body(info, hint, reader) })

@@ -28,6 +28,8 @@ impl Counter {
 pub struct Stats {
     /// narinfos answered from the own store.
     pub info_store: Counter,
+    /// narinfos of NARs in the cache.
+    pub info_kept: Counter,
     /// narinfos answered from memory.
     pub info_memory: Counter,
     /// narinfos answered from the cache on disk.
@@ -40,6 +42,12 @@ pub struct Stats {
     pub hedged: Counter,
     /// NARs delivered from the own store.
     pub nar_store: Counter,
+    /// NARs delivered from the cache.
+    pub nar_cache: Counter,
+    /// NARs written to the cache.
+    pub nar_kept: Counter,
+    /// NARs that were not written to the cache because it could not keep up.
+    pub nar_not_kept: Counter,
     /// NARs fetched from peers, complete and verified.
     pub nar_peers: Counter,
     /// NARs that could not be had, or were cut.
@@ -50,7 +58,9 @@ pub struct Stats {
     pub bytes_in: Counter,
     /// NAR bytes read from the own store, for local Nix.
     pub bytes_store: Counter,
-    /// NAR bytes read from the own store, for peers.
+    /// NAR bytes read from the cache, for local Nix.
+    pub bytes_cache: Counter,
+    /// NAR bytes read from the own store or the cache, for peers.
     pub bytes_out: Counter,
     /// NAR bytes delivered to local Nix.
     pub bytes_delivered: Counter,

@@ -14,7 +14,7 @@ use haulout_swarm::fault::Severity;
 use haulout_swarm::{Fault, PeerId};
 use tokio::time::sleep;
 
-use crate::peers::{Answer, Chunks, PeerError, Peers};
+use crate::peers::{Answer, Chunks, Patience, PeerError, Peers};
 use crate::trust::Trust;
 
 /// Bytes per piece, as the mesh sends them.
@@ -68,6 +68,8 @@ pub(crate) struct Actor {
     pub(crate) tree: Tree,
     /// Until it answers any question.
     pub(crate) delay: Duration,
+    /// Its packets arrive while it makes us wait.
+    pub(crate) alive: bool,
     /// Announces nothing.
     pub(crate) undeclared: bool,
     /// Answers to questions for path infos; by default what the script knows.
@@ -210,13 +212,14 @@ impl Peers for Script {
         peer: PeerId,
         hash: HashPart,
         _: usize,
-        deadline: Duration,
+        patience: Patience,
     ) -> Answer<Result<Vec<PathInfo>, PeerError>> {
         let actor = self.note("info", peer);
         let known = self.infos.lock().unwrap().get(&hash).cloned();
         Box::pin(async move {
             let infos = actor.infos.unwrap_or_else(|| known.into_iter().collect());
-            if tokio::time::timeout(deadline, sleep(actor.delay)).await.is_err() {
+            let patience = if actor.alive { patience.total } else { patience.silent };
+            if tokio::time::timeout(patience, sleep(actor.delay)).await.is_err() {
                 return Err(PeerError::Silent);
             }
             if infos.is_empty() { Err(PeerError::No) } else { Ok(infos) }

@@ -17,9 +17,13 @@ pub enum Refusal {
     /// Nothing speaks for it, but nothing is wrong either.
     #[error("no signature by a trusted key")]
     Untrusted,
-    /// It claims a signature by a trusted key name that does not hold.
-    #[error("a signature in the name of a trusted key is forged")]
-    Forged,
+    /// It has a signature in the name of a trusted key that does not hold. That
+    /// alone proves nothing against who sent it: names are free, and another
+    /// mesh may call a key of its own the same.
+    #[error(
+        "a signature in the name of a trusted key does not hold: forged, or by another key of that name"
+    )]
+    NotByOurKey,
     /// It describes something no NAR can be.
     #[error("it makes no sense")]
     Nonsense,
@@ -51,7 +55,7 @@ impl Trust {
             return Ok(Proof::ContentAddressed);
         }
         if info.signatures.iter().any(|signature| self.keys.has_name(signature.name())) {
-            return Err(Refusal::Forged);
+            return Err(Refusal::NotByOurKey);
         }
         Err(Refusal::Untrusted)
     }

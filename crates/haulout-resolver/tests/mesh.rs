@@ -25,8 +25,11 @@ struct Agent {
 
 impl Agent {
     async fn start(root: &Path, seed: u8, peers: &[&Self]) -> Self {
-        let mut keys = KeySet::new();
-        keys.insert(key().public_key().clone());
+        Self::start_with(root, seed, peers, &[&key()]).await
+    }
+
+    async fn start_with(root: &Path, seed: u8, peers: &[&Self], keys: &[&SecretKey]) -> Self {
+        let keys: KeySet = keys.iter().map(|key| key.public_key().clone()).collect();
         let config = ResolverConfig::new(StoreLocation::chroot(root), keys);
         let serving = Serving::open(&config).unwrap();
         let mut mesh_config = MeshConfig::new(Identity::from_seed([seed; 32]).unwrap());
@@ -160,4 +163,32 @@ async fn a_client_that_reads_slowly_does_not_make_its_source_look_silent() {
         all.extend_from_slice(&piece.unwrap());
     }
     assert_eq!(NarHash::of(&all), big.nar_hash);
+}
+
+/// Two offices whose signing keys differ and are called the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_meshes_with_keys_of_one_name_leave_each_other_in_peace() {
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let namesake = SecretKey::from_seed("office-1", [8; 32]).unwrap();
+    let common = key();
+    let spec =
+        SampleSpec { foreign: Some((&common, 5)), ..SampleSpec::new(3, 20, 2 << 20, &namesake) };
+    let store = Sample::generate(dir_a.path(), spec).unwrap();
+    // A believes both keys, B only one of them.
+    let a = Agent::start_with(dir_a.path(), 1, &[], &[&namesake, &common]).await;
+    let b = Agent::start(dir_b.path(), 2, &[&a]).await;
+    let by_ours = |info: &PathInfo| {
+        let keys: KeySet = [key().public_key().clone()].into_iter().collect();
+        info.verified_by(&haulout_nix::StoreDir::default(), &keys).is_some()
+    };
+    b.knows(&store.paths[0], 1).await;
+    for info in &store.paths {
+        let found = b.resolver.path_info(info.path.hash_part()).await;
+        assert_eq!(found.is_some(), by_ours(info), "{}", info.path);
+    }
+    assert_eq!(store.paths.iter().filter(|info| by_ours(info)).count(), 5);
+    let views = b.mesh.peers();
+    assert!(views.iter().all(|view| view.banned_for.is_none() && view.faults == 0), "{views:?}");
+    a.mesh.shutdown().await;
+    b.mesh.shutdown().await;
 }

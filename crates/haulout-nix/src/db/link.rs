@@ -150,6 +150,31 @@ impl Links {
         Ok(Some(value))
     }
 
+    /// Runs `query` on a connection that is open already, without waiting for
+    /// locks. `None` when there is no such connection, or an error.
+    pub(super) fn read_at_once<T>(
+        &self,
+        mut query: impl FnMut(&Connection) -> Result<T, DbError>,
+    ) -> Option<Result<T, DbError>> {
+        let stamp = self.stamp().ok()?.filter(Stamp::lockable)?;
+        let mut link = {
+            let mut kept = self.lock();
+            kept.retain(|link| link.file == stamp.file());
+            kept.pop()?
+        };
+        link.conn.busy_timeout(Duration::ZERO).ok()?;
+        let value = in_transaction(&link.conn, &mut query);
+        link.conn.busy_timeout(BUSY_WAIT).ok()?;
+        if value.is_ok() {
+            link.used = Instant::now();
+            let mut kept = self.lock();
+            if kept.len() < KEPT_MAX {
+                kept.push(link);
+            }
+        }
+        Some(value)
+    }
+
     fn read_file<T>(
         &self,
         query: &mut impl FnMut(&Connection) -> Result<T, DbError>,

@@ -67,6 +67,7 @@ fn run(store: &Weak<LocalStore>, pokes: &Receiver<()>, write: &Write) {
             }
             Err(_) => {}
         }
+        store.sweep_kept();
         if written.elapsed() >= WRITE_EVERY {
             write();
             written = Instant::now();
@@ -119,6 +120,7 @@ impl LocalStore {
             index.insert(come.iter().copied());
         }
         self.announce(&policy, &[], &come);
+        self.judge_kept(&old, &policy);
     }
 
     fn change(&self, policy: &SharePolicy, gone: Vec<HashPart>, come: Vec<(HashPart, Standing)>) {
@@ -131,7 +133,7 @@ impl LocalStore {
         self.announce(policy, &gone, &come);
     }
 
-    fn announce(
+    pub(super) fn announce(
         &self,
         policy: &SharePolicy,
         gone: &[(HashPart, Standing)],
@@ -151,15 +153,20 @@ impl LocalStore {
 
     /// Notes what the check of a claimed signature said; a false claim is
     /// no longer announced.
-    pub(super) fn note_checked(&self, policy: &SharePolicy, hash: &HashPart, checked: Checked) {
+    pub(super) fn note_checked(&self, hash: &HashPart, checked: Checked) {
         let before = {
             let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
             index.set_checked(hash, checked)
         };
-        let Some(before) = before else { return };
+        if let Some(before) = before {
+            self.announce_checked(hash, before, checked);
+        }
+    }
+
+    pub(super) fn announce_checked(&self, hash: &HashPart, before: Standing, checked: Checked) {
         let after = Standing { checked, ..before };
         if before.is_public() != after.is_public() {
-            self.announce(policy, &[(*hash, before)], &[(*hash, after)]);
+            self.announce(&self.policy.load(), &[(*hash, before)], &[(*hash, after)]);
         }
     }
 }

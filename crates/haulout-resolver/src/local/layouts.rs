@@ -9,6 +9,7 @@ use haulout_nix::nar::Layout;
 use haulout_nix::{HashPart, StorePath};
 
 use super::giving::Giving;
+use super::source::Source;
 use crate::bounded::Bounded;
 use crate::stats::Stats;
 
@@ -52,18 +53,18 @@ impl Layouts {
     }
 }
 
-/// A NAR of the own store, given to a peer.
-pub(crate) struct StoreNar {
-    pub(crate) layout: Arc<Layout>,
+/// A NAR of this machine, given to a peer.
+pub(crate) struct GivenNar {
+    pub(crate) source: Source,
     pub(crate) layouts: Arc<Layouts>,
     pub(crate) key: NarKey,
     pub(crate) giving: Arc<Giving>,
     pub(crate) stats: Arc<Stats>,
 }
 
-impl NarReader for StoreNar {
+impl NarReader for GivenNar {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        match self.layout.read_at(offset, buf) {
+        match self.source.read_at(offset, buf) {
             Ok(read) => {
                 self.stats.bytes_out.add(read as u64);
                 self.giving.add(read as u64);
@@ -78,9 +79,9 @@ impl NarReader for StoreNar {
     }
 }
 
-impl Drop for StoreNar {
+impl Drop for GivenNar {
     fn drop(&mut self) {
         // No open file outlives the transfer: it would keep garbage on disk.
-        self.layout.release();
+        self.source.release();
     }
 }

@@ -1,11 +1,14 @@
-//! The machine's own store: what is in it, who may have what, and its NARs.
+//! What this machine has: its own store and the NARs in its cache; who may
+//! have what of it.
 
 mod follow;
 mod giving;
 mod index;
+mod kept;
 mod layouts;
 mod serve;
 mod share;
+mod source;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -20,16 +23,19 @@ use haulout_nix::db::{Database, DbError, Follower, StoreLocation};
 use haulout_nix::{HashPart, NarHash, PathInfo, StoreDir};
 
 use crate::bounded::Bounded;
+use crate::disk::Disk;
 use crate::lookup::weight;
 use crate::stats::Stats;
 use crate::trees::Trees;
 use giving::GivingNow;
 use index::Index;
+use kept::Kept;
 use layouts::Layouts;
 
 pub(crate) use follow::{Poke, follow};
 pub(crate) use giving::Given;
 pub use share::SharePolicy;
+pub(crate) use source::Place;
 
 /// What path infos read from the database may take in memory, in bytes.
 const INFOS_BYTES: usize = 4 << 20;
@@ -50,6 +56,7 @@ pub struct LocalStore {
     follower: Mutex<Follower>,
     infos: Bounded<HashPart, Arc<PathInfo>>,
     layouts: Arc<Layouts>,
+    kept: Kept,
     trees: Arc<Trees>,
     making: Mutex<HashMap<NarHash, Making>>,
     strangers: Arc<HoldingsFeed>,
@@ -69,6 +76,7 @@ impl LocalStore {
         location: &StoreLocation,
         policy: SharePolicy,
         trees: Arc<Trees>,
+        disk: Disk,
         stats: Arc<Stats>,
     ) -> Result<Self, DbError> {
         let database = Arc::new(Database::open(location)?);
@@ -77,6 +85,7 @@ impl LocalStore {
             database,
             store_dir: location.store_dir.clone(),
             index: RwLock::default(),
+            kept: Kept::open(disk, &policy),
             policy: ArcSwap::from_pointee(policy),
             infos: Bounded::new(INFOS_BYTES),
             layouts: Arc::new(Layouts::new(location.clone())),
@@ -88,12 +97,18 @@ impl LocalStore {
             stats,
         };
         store.poll()?;
+        store.announce_kept();
         Ok(store)
     }
 
     /// Whether the path is valid here.
     pub(crate) fn contains(&self, hash: &HashPart) -> bool {
         self.index.read().unwrap_or_else(PoisonError::into_inner).get(hash).is_some()
+    }
+
+    /// Whether there is a store whose paths can be read.
+    pub(crate) fn is_there(&self) -> bool {
+        self.database.exists()
     }
 
     /// Paths in the store, and how many of them anybody may have.
@@ -107,9 +122,14 @@ impl LocalStore {
         self.giving.list()
     }
 
-    /// The info of a path if it is in memory.
-    pub(crate) fn info_in_memory(&self, hash: &HashPart) -> Option<Arc<PathInfo>> {
-        self.infos.get(hash)
+    /// The info of a valid path if that can be told without blocking.
+    pub(crate) fn info_at_once(&self, hash: &HashPart) -> Option<Arc<PathInfo>> {
+        if let Some(info) = self.infos.get(hash) {
+            return Some(info);
+        }
+        let info = Arc::new(self.database.path_info_at_once(hash)??);
+        self.infos.put(*hash, Arc::clone(&info), weight(&info));
+        Some(info)
     }
 
     /// The info of a valid path, from memory or the database (blocking).
@@ -143,7 +163,7 @@ impl LocalStore {
             if infos.len() >= max {
                 break;
             }
-            let Some(info) = self.info(&next) else { continue };
+            let Some(info) = self.info(&next).or_else(|| self.kept_info(&next)) else { continue };
             for reference in &info.references {
                 let reference = reference.hash_part();
                 if seen.len() < max && seen.insert(reference) {
@@ -164,7 +184,7 @@ impl LocalStore {
         self.layouts.get(&info.path, info.nar_size)
     }
 
-    /// The BLAKE3 tree of a NAR of the own store, computed on first need and
+    /// The BLAKE3 tree of a NAR of this machine, computed on first need and
     /// only once however many ask (blocking).
     pub(crate) fn tree(&self, key: &NarKey) -> Option<Arc<NarTree>> {
         if let Some(tree) = self.trees.get(&key.nar_hash) {
@@ -186,13 +206,13 @@ impl LocalStore {
     }
 
     fn make_tree(&self, key: &NarKey) -> Option<NarTree> {
-        let layout = self.layout(key).ok()?;
+        let source = self.source(key).ok()?;
         let mut builder = NarTreeBuilder::new();
         let length = usize::try_from(key.nar_size).unwrap_or(TREE_READ).min(TREE_READ);
         let mut buffer = vec![0; length];
         let mut at = 0;
         while at < key.nar_size {
-            match layout.read_at(at, &mut buffer) {
+            match source.read_at(at, &mut buffer) {
                 Ok(0) => return None,
                 Ok(read) => {
                     builder.update(&buffer[..read]);
@@ -205,7 +225,7 @@ impl LocalStore {
                 }
             }
         }
-        layout.release();
+        source.release();
         Some(builder.finish())
     }
 }

@@ -71,11 +71,13 @@ impl SharePolicy {
     /// Adds the mesh's signature to an info that goes out for no other reason.
     pub(crate) fn sign(&self, dir: &StoreDir, standing: Standing, info: &mut PathInfo) {
         let needed = !standing.is_public() && standing.class != Class::Addressed;
-        if let Some(key) = self.mesh_key.as_ref().filter(|_| needed)
-            && !info.signatures.iter().any(|signature| signature.name() == key.name())
-        {
+        if let Some(key) = self.mesh_key.as_ref().filter(|_| needed) {
+            // Ed25519 signatures are a function of key and message: one by
+            // another key of that name is another one.
             let signature = info.sign(dir, key);
-            info.signatures.push(signature);
+            if !info.signatures.contains(&signature) {
+                info.signatures.push(signature);
+            }
         }
     }
 }

@@ -1,14 +1,14 @@
-//! A NAR of the own store, streamed to the local Nix.
+//! A NAR of this machine, streamed to the local Nix.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use haulout_mesh::NarKey;
-use haulout_nix::nar::Layout;
 use ring::digest::{Context, SHA256};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::LocalStore;
+use super::source::{Place, Source};
 use crate::transfer::CutReason;
 
 /// Bytes read at a time.
@@ -24,25 +24,26 @@ impl LocalStore {
         self: &Arc<Self>,
         key: NarKey,
         from: u64,
-    ) -> Option<Receiver<Result<Bytes, CutReason>>> {
+    ) -> Option<(Place, Receiver<Result<Bytes, CutReason>>)> {
         let store = Arc::clone(self);
-        let layout = tokio::task::spawn_blocking(move || store.layout(&key)).await.ok()?.ok()?;
+        let source = tokio::task::spawn_blocking(move || store.source(&key)).await.ok()?.ok()?;
+        let place = source.place();
         let (out, pieces) = channel(AHEAD);
         let store = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            if let Err(why) = store.read_all(&layout, key, from, &out) {
+            if let Err(why) = store.read_all(&source, key, from, &out) {
                 store.layouts.forget(&key.path);
                 // Without a reader there is nobody to tell.
                 let _ = out.blocking_send(Err(why));
             }
-            layout.release();
+            source.release();
         });
-        Some(pieces)
+        Some((place, pieces))
     }
 
     fn read_all(
         &self,
-        layout: &Layout,
+        source: &Source,
         key: NarKey,
         from: u64,
         out: &Sender<Result<Bytes, CutReason>>,
@@ -52,7 +53,7 @@ impl LocalStore {
         while at < key.nar_size {
             let left = usize::try_from(key.nar_size - at).unwrap_or(READ);
             let mut buffer = vec![0; left.min(READ)];
-            let read = layout.read_at(at, &mut buffer).map_err(|_| CutReason::Changed)?;
+            let read = source.read_at(at, &mut buffer).map_err(|_| CutReason::Changed)?;
             if read == 0 {
                 return Err(CutReason::Changed);
             }
@@ -67,7 +68,10 @@ impl LocalStore {
             {
                 return Err(CutReason::WrongHash);
             }
-            self.stats.bytes_store.add(read as u64);
+            match source.place() {
+                Place::Store => self.stats.bytes_store.add(read as u64),
+                Place::Cache => self.stats.bytes_cache.add(read as u64),
+            }
             if out.blocking_send(Ok(buffer.into())).is_err() {
                 // The client went away.
                 return Ok(());

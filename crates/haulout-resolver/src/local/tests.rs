@@ -34,9 +34,9 @@ fn sample(root: &Path) -> SampleStore {
 }
 
 fn open(root: &Path, policy: SharePolicy) -> LocalStore {
-    let (trees, stats) =
-        (Arc::new(Trees::new(crate::disk::Disk::default())), Arc::new(Stats::default()));
-    LocalStore::open(&StoreLocation::chroot(root), policy, trees, stats).unwrap()
+    let (disk, stats) = (Disk::default(), Arc::new(Stats::default()));
+    let trees = Arc::new(Trees::new(disk.clone()));
+    LocalStore::open(&StoreLocation::chroot(root), policy, trees, disk, stats).unwrap()
 }
 
 fn setup(policy: SharePolicy) -> (TempDir, SampleStore, LocalStore) {

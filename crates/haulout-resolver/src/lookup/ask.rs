@@ -9,20 +9,22 @@ use haulout_nix::PathInfo;
 use haulout_swarm::{Fault, PeerId};
 use tokio::time::{Instant, sleep_until};
 
-use super::{AHEAD_MAX, ASK_CAP, ASKED_MAX, Found, Inner, Question, UNDECLARED_CAP};
-use crate::peers::PeerError;
+use super::{AHEAD_MAX, ASK_CAP, ASK_TOTAL, ASKED_MAX, Found, Inner, Question, UNDECLARED_CAP};
+use crate::peers::{Patience, PeerError};
 use crate::trust::Refusal;
 
 /// Asks until one peer gives a believable answer, or the time is over.
 pub(super) async fn ask_peers(inner: &Inner, question: Question) -> Option<Found> {
-    let declared = inner.peers.who_has(&question.0);
+    let mut declared = inner.peers.who_has(&question.0);
+    // Stable: among equals the mesh's ranking stays.
+    declared.sort_by_key(|peer| inner.doubts.is_doubted(peer));
     let found = if declared.is_empty() {
         let undeclared = inner.peers.undeclared();
         // Nothing says that any of these has it: ask them all at once.
         let width = undeclared.len().min(ASKED_MAX);
-        run(inner, question, undeclared, width, Instant::now() + UNDECLARED_CAP).await
+        run(inner, question, undeclared, width, Patience::until(UNDECLARED_CAP)).await
     } else {
-        run(inner, question, declared, 1, Instant::now() + ASK_CAP).await
+        run(inner, question, declared, 1, Patience { silent: ASK_CAP, total: ASK_TOTAL }).await
     };
     if found.is_none() {
         inner.misses.put(question.0, question.1);
@@ -35,15 +37,19 @@ async fn run(
     question: Question,
     candidates: Vec<PeerId>,
     width: usize,
-    deadline: Instant,
+    patience: Patience,
 ) -> Option<Found> {
+    let (silent_at, deadline) = (Instant::now() + patience.silent, Instant::now() + patience.total);
     let mut left = candidates.into_iter().take(ASKED_MAX);
     let mut asked = FuturesUnordered::new();
     let ask = |peer: PeerId| {
         // A little less than we wait ourselves, so that the mesh, which knows
         // whom to call silent, is the one to say so.
-        let left = deadline.saturating_duration_since(Instant::now()) * 9 / 10;
-        let answer = inner.peers.path_infos(peer, question.0, AHEAD_MAX, left);
+        let left = |until: Instant| until.saturating_duration_since(Instant::now()) * 9 / 10;
+        let silent = left(silent_at);
+        let total = if inner.doubts.is_slow(&peer) { silent } else { left(deadline) };
+        let patience = Patience { silent, total };
+        let answer = inner.peers.path_infos(peer, question.0, AHEAD_MAX, patience);
         async move { (peer, answer.await) }
     };
     asked.extend(left.by_ref().take(width).map(ask));
@@ -57,9 +63,11 @@ async fn run(
                 if let Some(found) = heard(inner, question, peer, answer) {
                     return Some(found);
                 }
-                asked.extend(left.next().map(ask));
+                if Instant::now() < silent_at {
+                    asked.extend(left.next().map(ask));
+                }
             }
-            () = sleep_until(hedge_at), if left.len() > 0 => {
+            () = sleep_until(hedge_at), if left.len() > 0 && hedge_at < silent_at => {
                 inner.stats.hedged.one();
                 asked.extend(left.next().map(ask));
                 hedge_at += hedge;
@@ -80,8 +88,16 @@ fn heard(
     answer: Result<Vec<PathInfo>, PeerError>,
 ) -> Option<Found> {
     let infos = match answer {
-        Ok(infos) => infos,
+        Ok(infos) => {
+            inner.doubts.answered(&peer);
+            infos
+        }
         Err(error) => {
+            match error {
+                PeerError::Silent => inner.doubts.made_us_wait(peer),
+                PeerError::No => inner.doubts.answered(&peer),
+                PeerError::Busy | PeerError::Lost | PeerError::Protocol => {}
+            }
             inner.reasons.note(&hash, format!("peer {} {error}", peer.short()));
             // A "no" to a question out of the blue is nobody's fault.
             let hinted = error != PeerError::No || inner.peers.who_has(&hash).contains(&peer);
@@ -116,6 +132,16 @@ fn heard(
     Some(found)
 }
 
+/// A genuine info shows that this peer changed it and left the signature.
+pub(super) fn expose(inner: &Inner, peer: PeerId, genuine: &PathInfo) {
+    inner.reasons.note(
+        &genuine.path.hash_part(),
+        format!("peer {} gave a genuine signature with altered content", peer.short()),
+    );
+    inner.stats.lies.one();
+    inner.peers.blame(peer, Fault::ForgedSignature);
+}
+
 /// Notes why an info is not believed, and blames its sender if it lied.
 pub(super) fn refuse(inner: &Inner, found: &Found, refusal: Refusal) {
     let Some(peer) = found.from else { return };
@@ -124,9 +150,12 @@ pub(super) fn refuse(inner: &Inner, found: &Found, refusal: Refusal) {
         format!("info from peer {} refused: {refusal}", peer.short()),
     );
     let fault = match refusal {
-        // An honest peer that trusts other keys than we do.
-        Refusal::Untrusted => return,
-        Refusal::Forged => Fault::ForgedSignature,
+        // An honest peer that trusts other keys than we do, perhaps one of the
+        // same name. If it is not honest, a genuine info will show it.
+        Refusal::Untrusted | Refusal::NotByOurKey => {
+            inner.doubts.refused(peer, &found.info);
+            return;
+        }
         Refusal::Nonsense => Fault::ProtocolViolation,
     };
     inner.stats.lies.one();

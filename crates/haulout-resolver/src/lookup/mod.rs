@@ -2,10 +2,14 @@
 //!
 //! Memory first, then the peers that claim to have it. "No" costs nothing
 //! when every peer has declared its holdings, [`UNDECLARED_CAP`] when some
-//! have not, and never more than [`ASK_CAP`].
+//! have not, and [`ASK_CAP`] when those that claim it are silent. A 404 would
+//! stick in Nix for an hour, so a peer that claims it, is alive and is only
+//! slow is waited for until [`ASK_TOTAL`]; once, and not again until it has
+//! answered something.
 
 mod answers;
 mod ask;
+mod doubts;
 #[cfg(test)]
 mod tests;
 
@@ -28,9 +32,13 @@ use crate::trust::Trust;
 use answers::Misses;
 pub(crate) use answers::weight;
 use answers::{Answers, Known};
+use doubts::Doubts;
 
-/// The longest a "no" takes while some peer claims to have the path.
+/// The longest a "no" takes while silent peers claim to have the path.
 pub(crate) const ASK_CAP: Duration = Duration::from_millis(300);
+/// The longest a "no" takes when one of them is alive, as its packets show:
+/// on a machine with too much to do an answer takes a second now and then.
+pub(crate) const ASK_TOTAL: Duration = Duration::from_millis(1500);
 /// The longest a "no" takes while peers without declared holdings are asked.
 pub(crate) const UNDECLARED_CAP: Duration = Duration::from_millis(20);
 /// How long "the peers that claimed it said no" is believed.
@@ -65,6 +73,7 @@ pub(crate) struct Inner {
     disk: Disk,
     answers: Answers,
     misses: Misses,
+    doubts: Doubts,
     flights: Mutex<HashMap<Question, WeakFlight>>,
     stats: Arc<Stats>,
     reasons: Arc<Reasons>,
@@ -84,6 +93,7 @@ impl Lookup {
             disk,
             answers: Answers::new(),
             misses: Misses::new(),
+            doubts: Doubts::new(),
             flights: Mutex::new(HashMap::new()),
             stats,
             reasons,
@@ -186,13 +196,17 @@ impl Inner {
         }
     }
 
-    /// Judges an info and remembers it if it is good. A forged one costs its
-    /// sender.
+    /// Judges an info and remembers it if it is good. A genuine one shows who
+    /// sent a forged one before.
     fn accept(&self, found: &Found) -> bool {
         match self.trust.load().judge(&found.info) {
             Ok(proof) => {
-                if found.from.is_some() {
+                if let Some(peer) = found.from {
+                    self.doubts.believed(&peer);
                     self.disk.put_info(&found.info, &proof);
+                }
+                for liar in self.doubts.exposed_by(&found.info, &self.trust.load()) {
+                    ask::expose(self, liar, &found.info);
                 }
                 self.answers.put(Known::Verified(found.clone()));
                 true

@@ -87,6 +87,49 @@ async fn silence_of_everybody_costs_the_cap_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_is_alive_and_slow_is_waited_for_longer() {
+    let slow = Actor { alive: true, ..late(Duration::from_millis(900)) };
+    let (script, info, hash) = script(vec![slow]);
+    assert_eq!(*lookup(&script).path_info(hash, None).await.unwrap().info, info);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_alive_and_hangs_costs_its_patience_once() {
+    let (script, _, hash) = script(vec![Actor { alive: true, ..late(Duration::from_secs(60)) }]);
+    let lookup = lookup(&script);
+    let begun = Instant::now();
+    assert!(lookup.path_info(hash, None).await.is_none());
+    assert!(begun.elapsed() > ASK_CAP && begun.elapsed() <= ASK_TOTAL, "{:?}", begun.elapsed());
+    let (other, data) = sample("other", 10);
+    script.add(&other, &data);
+    let begun = Instant::now();
+    assert!(lookup.path_info(other.path.hash_part(), None).await.is_none());
+    assert!(begun.elapsed() <= ASK_CAP, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_key_of_the_same_name_is_no_forgery() {
+    let (honest, _) = sample("path", 1000);
+    let namesake = haulout_nix::SecretKey::from_seed("test-1", [8; 32]).unwrap();
+    let theirs = |mut info: PathInfo| {
+        info.signatures = vec![info.sign(&trust().store_dir, &namesake)];
+        info
+    };
+    let other_mesh = saying(vec![theirs(honest.clone())]);
+    let (script, info, hash) = script(vec![other_mesh, Actor::default()]);
+    let lookup = lookup(&script);
+    assert_eq!(*lookup.path_info(hash, None).await.unwrap().info, info);
+    for n in 0..4 {
+        let (info, data) = sample(&format!("path-{n}"), 10);
+        script.actors.lock().unwrap()[0].infos = Some(vec![theirs(info.clone())]);
+        script.add(&info, &data);
+        assert!(lookup.path_info(info.path.hash_part(), None).await.is_some());
+    }
+    assert!(script.blamed().is_empty(), "{:?}", script.blamed());
+    assert_eq!(script.asked("info"), [0, 1, 0, 1, 0, 1, 1, 1], "after three, others come first");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_forged_narinfo_is_blamed_and_the_next_peer_asked() {
     let (honest, ..) = sample("path", 1000);
     let forged = PathInfo { nar_hash: NarHash::of(b"something else"), ..honest };
@@ -100,7 +143,13 @@ async fn a_wrong_size_in_the_narinfo_is_a_forgery() {
     let (honest, ..) = sample("path", 1000);
     let forged = PathInfo { nar_size: 999, ..honest };
     let (script, _, hash) = script(vec![saying(vec![forged])]);
-    assert!(lookup(&script).path_info(hash, None).await.is_none());
+    let lookup = lookup(&script);
+    assert!(lookup.path_info(hash, None).await.is_none());
+    assert!(script.blamed().is_empty(), "it could be by another key of that name");
+    // Until somebody shows what was signed.
+    script.actors.lock().unwrap().push(Actor::default());
+    tokio::time::sleep(MISS_MEMORY).await;
+    assert!(lookup.path_info(hash, None).await.is_some());
     assert_eq!(script.blamed(), [(0, Fault::ForgedSignature)]);
 }
 
@@ -128,16 +177,17 @@ async fn what_was_sent_ahead_is_answered_from_memory_but_checked() {
     let (deep, deep_data) = sample("deep", 10);
     let forged = PathInfo { nar_size: 7, ..deep.clone() };
     let (script, _, hash) =
-        script(vec![saying(vec![top, below.clone(), forged]), Actor::default()]);
+        script(vec![saying(vec![top, below.clone(), forged.clone()]), Actor::default()]);
     script.add(&below, &below_data);
     script.add(&deep, &deep_data);
     let lookup = lookup(&script);
     lookup.path_info(hash, None).await.unwrap();
     assert_eq!(*lookup.path_info(below.path.hash_part(), None).await.unwrap().info, below);
     assert_eq!(script.asked("info"), [0], "no question for what came ahead");
+    script.actors.lock().unwrap()[0].infos = Some(vec![forged]);
     assert_eq!(*lookup.path_info(deep.path.hash_part(), None).await.unwrap().info, deep);
     assert_eq!(script.blamed(), [(0, Fault::ForgedSignature)]);
-    assert_eq!(script.asked("info"), [0, 1]);
+    assert_eq!(script.asked("info"), [0, 0, 1]);
 }
 
 #[tokio::test(start_paused = true)]

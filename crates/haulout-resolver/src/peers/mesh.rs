@@ -11,7 +11,7 @@ use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::{Fault, PeerId};
 use tokio::time::timeout;
 
-use super::{Answer, Chunks, PeerError, Peers};
+use super::{Answer, Chunks, Patience, PeerError, Peers};
 
 /// How long a peer that is alive may take to say yes to a NAR: on a slow link
 /// the answer waits behind the bytes of other NARs.
@@ -71,10 +71,10 @@ impl Peers for Mesh {
         peer: PeerId,
         hash: HashPart,
         max: usize,
-        deadline: Duration,
+        patience: Patience,
     ) -> Answer<Result<Vec<PathInfo>, PeerError>> {
         let mesh = self.clone();
-        Box::pin(async move { Ok(Self::path_infos(&mesh, &peer, &hash, max, deadline).await?) })
+        Box::pin(async move { Ok(mesh.path_infos_patiently(&peer, &hash, max, patience).await?) })
     }
 
     fn nar_tree(&self, peer: PeerId, key: NarKey) -> Answer<Result<NarTree, PeerError>> {

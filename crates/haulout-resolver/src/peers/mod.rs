@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+pub use haulout_mesh::Patience;
 use haulout_mesh::{NarKey, NarTree, PeerView};
 use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::{Fault, PeerId};
@@ -76,13 +77,14 @@ pub trait Peers: Send + Sync + 'static {
     fn undeclared(&self) -> Vec<PeerId>;
 
     /// Asks one peer for a path's description, and for up to `max - 1`
-    /// descriptions of its closure that will be wanted next.
+    /// descriptions of its closure that will be wanted next. A silent peer is
+    /// waited for less long than one that is alive.
     fn path_infos(
         &self,
         peer: PeerId,
         hash: HashPart,
         max: usize,
-        deadline: Duration,
+        patience: Patience,
     ) -> Answer<Result<Vec<PathInfo>, PeerError>>;
 
     /// Asks one peer for a NAR's BLAKE3 tree. It is consistent in itself and
@@ -128,7 +130,7 @@ impl Peers for NoPeers {
         _: PeerId,
         _: HashPart,
         _: usize,
-        _: Duration,
+        _: Patience,
     ) -> Answer<Result<Vec<PathInfo>, PeerError>> {
         Box::pin(async { Err(PeerError::Lost) })
     }

@@ -36,6 +36,7 @@ pub use budget::{BUDGET_BYTES, Budget, WINDOW_MAX, WINDOW_MIN};
 pub use ring::CutReason;
 pub(crate) use ring::Reader;
 
+use crate::keep::{Keeper, Provenance};
 use crate::peers::Peers;
 use crate::reasons::Reasons;
 use crate::stats::Stats;
@@ -56,6 +57,14 @@ pub const JOIN_AHEAD: u64 = 4 << 20;
 /// What is called when a NAR has been received whole.
 pub(crate) type Received = Box<dyn Fn(&NarKey) + Send + Sync>;
 
+/// Where bytes go besides to their readers.
+pub(crate) struct Aside<'a> {
+    /// For disputed NARs.
+    pub(crate) spool_dir: &'a Path,
+    /// For NARs that stay.
+    pub(crate) keeper: Option<Arc<Keeper>>,
+}
+
 /// All transfers of the agent.
 #[derive(Clone)]
 pub(crate) struct Transfers {
@@ -72,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) stats: Arc<Stats>,
     pub(crate) reasons: Arc<Reasons>,
     flights: Mutex<HashMap<NarKey, Flight>>,
+    keeper: Option<Arc<Keeper>>,
     received: Received,
 }
 
@@ -113,7 +123,7 @@ impl Transfers {
         trees: Arc<Trees>,
         stats: Arc<Stats>,
         reasons: Arc<Reasons>,
-        spool_dir: &Path,
+        aside: Aside<'_>,
         received: Received,
     ) -> Self {
         let shared = Shared {
@@ -121,10 +131,11 @@ impl Transfers {
             budget,
             trees,
             distrust: Distrust::new(),
-            spools: Spools::new(spool_dir),
+            spools: Spools::new(aside.spool_dir),
             stats,
             reasons,
             flights: Mutex::new(HashMap::new()),
+            keeper: aside.keeper,
             received,
         };
         Self { shared: Arc::new(shared) }
@@ -146,7 +157,7 @@ impl Transfers {
         if from > key.nar_size || (from > 0 && self.shared.distrust.is_tainted(key.nar_hash)) {
             return None;
         }
-        let (mut reader, joined) = self.reader(key, &info.path, hint, from);
+        let (mut reader, joined) = self.reader(key, info, hint, from);
         if reader.ready().await {
             if joined {
                 self.shared.stats.nar_shared.one();
@@ -162,7 +173,7 @@ impl Transfers {
         if from > 0 && self.shared.distrust.is_tainted(key.nar_hash) {
             return None;
         }
-        let (mut reader, _) = self.reader(key, &info.path, hint, from);
+        let (mut reader, _) = self.reader(key, info, hint, from);
         if reader.ready().await { Some(reader) } else { None }
     }
 
@@ -191,7 +202,7 @@ impl Transfers {
     fn reader(
         &self,
         key: NarKey,
-        path: &StorePath,
+        info: &PathInfo,
         hint: Option<PeerId>,
         from: u64,
     ) -> (Reader, bool) {
@@ -205,10 +216,13 @@ impl Transfers {
         let proven = if from == 0 { None } else { self.shared.trees.proven(&key.nar_hash) };
         let start = if proven.is_some() { from - from % gate::GROUP } else { 0 };
         let (ring, reader) = Ring::with_reader(start, WINDOW_MIN, from);
+        if let Some(keeper) = self.shared.keeper.as_ref().filter(|_| start == 0) {
+            ring.tap(keeper.begin(info, Provenance::Peers));
+        }
         let sources = Arc::new(Mutex::default());
         let flight = Flight {
             ring: Arc::downgrade(&ring),
-            path: path.clone(),
+            path: info.path.clone(),
             begun: Instant::now(),
             sources: Arc::clone(&sources),
         };

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::budget::Lease;
+use crate::keep::Tap;
 
 /// How long one slow reader may hold up a faster one.
 pub(crate) const SLOW_READER: Duration = Duration::from_secs(1);
@@ -50,6 +51,8 @@ struct Inner {
     /// Bytes the ring may hold.
     capacity: u64,
     lease: Option<Lease>,
+    /// Writes everything to the cache, too.
+    tap: Option<Tap>,
 }
 
 /// A bounded stream with one writer and any number of readers.
@@ -76,6 +79,7 @@ impl Ring {
                 floor: start,
                 capacity,
                 lease: None,
+                tap: None,
             }),
             news: Notify::new(),
             moved: Notify::new(),
@@ -101,6 +105,9 @@ impl Ring {
                 inner.evict(bytes.len() as u64);
                 if inner.chunks.is_empty() || inner.held() + bytes.len() as u64 <= inner.capacity {
                     inner.head += bytes.len() as u64;
+                    if let Some(tap) = &mut inner.tap {
+                        tap.offer(&bytes);
+                    }
                     inner.chunks.push_back(bytes);
                     drop(inner);
                     self.news.notify_waiters();
@@ -127,9 +134,21 @@ impl Ring {
         self.moved.notify_waiters();
     }
 
+    /// What is pushed from now on (from the first byte on) goes there, too.
+    pub(crate) fn tap(&self, tap: Option<Tap>) {
+        self.lock().tap = tap;
+    }
+
     /// Ends the stream for all readers, once they have read what is there.
     pub(crate) fn finish(&self, end: Result<(), CutReason>) {
-        self.lock().end.get_or_insert(end);
+        let tap = {
+            let mut inner = self.lock();
+            inner.end.get_or_insert(end);
+            inner.tap.take()
+        };
+        if let Some(tap) = tap.filter(|_| end.is_ok()) {
+            tap.good();
+        }
         self.news.notify_waiters();
         self.moved.notify_waiters();
     }

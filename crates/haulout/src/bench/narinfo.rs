@@ -13,7 +13,7 @@ use haulout_gateway::GatewayConfig;
 use haulout_mesh::{NarKey, NarTree};
 use haulout_nix::db::StoreLocation;
 use haulout_nix::{HashPart, KeySet, NarHash, NarInfo, PathInfo, SecretKey, StorePath};
-use haulout_resolver::peers::{Answer, Chunks, NoPeers, PeerError, Peers};
+use haulout_resolver::peers::{Answer, Chunks, NoPeers, Patience, PeerError, Peers};
 use haulout_resolver::{Resolver, ResolverConfig, Serving};
 use haulout_swarm::{Fault, PeerId};
 use tokio::sync::oneshot;
@@ -55,7 +55,7 @@ impl Peers for KnownPeers {
         _: PeerId,
         hash: HashPart,
         _: usize,
-        _: Duration,
+        _: Patience,
     ) -> Answer<Result<Vec<PathInfo>, PeerError>> {
         let answer = self.infos.get(&hash).cloned().ok_or(PeerError::No);
         Box::pin(async { Ok(vec![answer?]) })

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{
-    ByteSize, Cache, Http, Log, Mesh, PeerAddress, Settings, Share, State, Store, StrangerPolicy,
-    Trust,
+    ByteSize, Cache, CachedNars, Http, Log, Mesh, PeerAddress, Settings, Share, State, Store,
+    StrangerPolicy, Trust,
 };
 use crate::error::{Failure, Outcome};
 
@@ -69,7 +69,7 @@ macro_rules! layer {
 layer! {
     store: StoreLayer { root: PathBuf, }
     state: StateLayer { dir: PathBuf, }
-    cache: CacheLayer { dir: PathBuf, quota: ByteSize, }
+    cache: CacheLayer { dir: PathBuf, quota: ByteSize, nars: CachedNars, }
     http: HttpLayer { listen: SocketAddr, allow_remote: bool, priority: u32, allowed_hosts: Vec<String>, }
     mesh: MeshLayer {
         enable: bool, port: u16, mdns: bool, interfaces: Vec<String>, peers: Vec<PeerAddress>,
@@ -239,6 +239,7 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
         cache: Cache {
             dir: cache.dir.unwrap_or_else(|| standard_dir(environment, &CACHE_DIR)),
             quota: cache.quota.unwrap_or(ByteSize(4 << 30)),
+            nars: cache.nars.unwrap_or(CachedNars::Auto),
         },
         http: Http {
             listen: http.listen.unwrap_or(loopback),

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub(crate) use layer::load;
-pub(crate) use values::{ByteSize, PeerAddress, StrangerPolicy};
+pub(crate) use values::{ByteSize, CachedNars, PeerAddress, StrangerPolicy};
 
 /// Everything that can be set, with every default filled in.
 #[derive(Debug, Clone, Serialize)]
@@ -93,6 +93,9 @@ pub(crate) struct Cache {
     pub(crate) dir: PathBuf,
     /// Most bytes that cached contents may take.
     pub(crate) quota: ByteSize,
+    /// Which NARs that came from elsewhere are kept in it: `never`; `auto`: what came from
+    /// outside this network, and everything while there is no Nix store here; `all`.
+    pub(crate) nars: CachedNars,
 }
 
 /// `[http]`

@@ -49,6 +49,7 @@ fn bad_values_are_refused_with_line_and_reason() {
         ("[cache]\nquota = \"lots\"\n", ":2:", "\"lots\" is not a size"),
         ("\n[mesh]\npeers = [\"10.0.0.2\"]\n", ":3:", "is not HOST:PORT"),
         ("[mesh]\nstrangers = \"some\"\n", ":2:", "unknown variant `some`"),
+        ("[cache]\nnars = \"some\"\n", ":2:", "unknown variant `some`"),
         ("[mesh\n", ":1:", ""),
     ] {
         let report = refusal(text);

@@ -128,6 +128,18 @@ impl From<PeerAddress> for String {
     }
 }
 
+/// Which NARs that came from elsewhere are written to the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CachedNars {
+    /// None.
+    Never,
+    /// What nobody on this network would hold otherwise.
+    Auto,
+    /// All of them.
+    All,
+}
+
 /// What a mesh with a secret gives to machines that do not know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -12,12 +12,12 @@ use haulout_nix::PublicKey;
 use haulout_nix::conf::NixConf;
 use haulout_nix::db::StoreLocation;
 use haulout_resolver::peers::{NoPeers, Peers};
-use haulout_resolver::{Resolver, ResolverConfig, Serving};
+use haulout_resolver::{KeepNars, Resolver, ResolverConfig, Serving};
 
 use super::READY_LINE;
 use super::host_key::{self, host_key};
 use super::keys::{Keys, read_small_file};
-use crate::config::{Settings, StrangerPolicy};
+use crate::config::{CachedNars, Settings, StrangerPolicy};
 use crate::error::{Context, Failure, Outcome};
 
 /// Everything that runs beside the HTTP side.
@@ -52,6 +52,11 @@ impl Agent {
         let config = ResolverConfig {
             share: keys.share,
             cache: open_cache(&settings, &mut warnings).await,
+            keep_nars: match settings.cache.nars {
+                CachedNars::Never => KeepNars::Never,
+                CachedNars::Auto => KeepNars::Auto,
+                CachedNars::All => KeepNars::All,
+            },
             ..ResolverConfig::new(store_location(&settings), keys.trusted)
         };
         let cache_dir = config.cache.as_ref().map(|_| settings.cache.dir.display().to_string());

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use haulout_nix::PathInfo;
 
-use super::{Budget, CutReason, Reader, Transfers};
+use super::{Aside, Budget, CutReason, Reader, Transfers};
 use crate::reasons::Reasons;
 use crate::stats::Stats;
 use crate::testing::Script;
@@ -39,7 +39,7 @@ impl World {
             Arc::clone(&trees),
             Arc::clone(&stats),
             Arc::new(Reasons::new()),
-            &std::env::temp_dir(),
+            Aside { spool_dir: &std::env::temp_dir(), keeper: None },
             Box::new(move |_| {
                 count.fetch_add(1, Ordering::Relaxed);
             }),
