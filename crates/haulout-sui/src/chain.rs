@@ -1,0 +1,196 @@
+//! Walrus' committees and blobs, read from full nodes, for `haulout-walrus`.
+//!
+//! What is read here is not proven. A wrong committee can only stall: blobs are checked
+//! against their ids, nodes against the keys in the committee, and certificates by the
+//! contract.
+
+mod view;
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use haulout_walrus::{
+    BlobName, BlobState, BoxFuture, ChainError, ChainErrorKind, ChainReader,
+    committee::CommitteeView,
+};
+use sui_sdk_types::{Address, Object};
+use tokio::sync::Mutex;
+
+pub use view::{SystemView, read_view};
+
+use crate::{
+    Network, ObjectId,
+    rpc::{Fault, Nodes, RpcError},
+    walrus_types::{Blob, SharedBlob, decode},
+};
+
+/// A view is read anew after this long at the latest.
+const VIEW_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+/// `refresh` reads anew, but not more often than this.
+const REFRESH_MIN: Duration = Duration::from_secs(2);
+
+/// Walrus on a Sui network.
+pub struct SuiChain {
+    nodes: Nodes,
+    network: Network,
+    /// Whose blobs can be found by blob id.
+    owner: Option<Address>,
+    cache: Mutex<Option<(Instant, SystemView)>>,
+}
+
+impl fmt::Debug for SuiChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SuiChain").field("network", &self.network.name).finish()
+    }
+}
+
+impl SuiChain {
+    /// Prepares to read; nothing is sent yet.
+    #[must_use]
+    pub fn new(network: &Network) -> Self {
+        Self {
+            nodes: Nodes::new(network),
+            network: network.clone(),
+            owner: None,
+            cache: Mutex::new(None),
+        }
+    }
+
+    /// Also finds the blobs of this account by their blob id.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Address) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    /// The full nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// System, prices and committees; from memory if that is new enough.
+    ///
+    /// # Errors
+    /// No full node gave a usable answer.
+    pub async fn system(&self, refresh: bool) -> Result<SystemView, RpcError> {
+        let mut cache = self.cache.lock().await;
+        if let Some((read, view)) = cache.as_ref() {
+            let age_max = if refresh { REFRESH_MIN } else { VIEW_AGE_MAX };
+            if read.elapsed() < age_max && (refresh || !view.may_have_changed()) {
+                return Ok(view.clone());
+            }
+        }
+        let (system, staking) = (self.network.system_object, self.network.staking_object);
+        let view = self
+            .nodes
+            .first("read Walrus' committee", |node| async move {
+                read_view(&node, system, staking).await
+            })
+            .await?;
+        *cache = Some((Instant::now(), view.clone()));
+        Ok(view)
+    }
+
+    async fn blob_object(&self, id: ObjectId) -> Result<Option<BlobState>, RpcError> {
+        let read = |node: crate::rpc::Node| async move {
+            match node.read(id).await {
+                Ok(object) => blob_state(&object)
+                    .map(Some)
+                    .map_err(|reason| RpcError::new(Fault::Untrusted, node.url(), reason)),
+                Err(error) if error.fault == Fault::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        self.nodes.first("read the blob object", read).await
+    }
+
+    /// The blobs of an account, as states.
+    ///
+    /// # Errors
+    /// No full node gave a usable answer.
+    pub async fn blobs_of(&self, owner: &Address) -> Result<Vec<BlobState>, RpcError> {
+        let view = self.system(false).await?;
+        let type_ = format!("{}::blob::Blob", view.type_package);
+        let list = |node: crate::rpc::Node| {
+            let type_ = type_.clone();
+            async move { node.owned(owner, &type_).await }
+        };
+        let owned = self.nodes.first("list the account's blobs", list).await?;
+        Ok(owned.iter().filter_map(|object| blob_state(&object.0).ok()).collect())
+    }
+}
+
+/// What a `Blob`, or the `SharedBlob` round one, says.
+pub(crate) fn blob_state(object: &Object) -> Result<BlobState, String> {
+    let value = object.as_struct().ok_or("a package, not a blob")?;
+    let tag = value.object_type();
+    let blob: Blob = match (tag.module().as_str(), tag.name().as_str()) {
+        ("blob", "Blob") => decode("blob", value.contents()),
+        ("shared_blob", "SharedBlob") => {
+            decode("shared blob", value.contents()).map(|shared: SharedBlob| shared.blob)
+        }
+        _ => return Err(format!("an object of type {tag}, not a blob")),
+    }
+    .map_err(|error| error.to_string())?;
+    Ok(BlobState {
+        blob: blob.blob_id,
+        object: Some(blob.id),
+        size: blob.size,
+        registered_epoch: blob.registered_epoch,
+        certified_epoch: blob.certified_epoch,
+        end_epoch: blob.storage.end_epoch,
+        deletable: blob.deletable,
+    })
+}
+
+/// As the Walrus client sees it.
+pub(crate) fn chain_error(error: RpcError) -> ChainError {
+    let kind = match error.fault {
+        Fault::Unavailable => ChainErrorKind::Unavailable,
+        Fault::NotFound => ChainErrorKind::NotFound,
+        Fault::Unsupported => ChainErrorKind::Unsupported,
+        Fault::Refused => ChainErrorKind::Refused,
+        Fault::Untrusted => ChainErrorKind::Untrusted,
+    };
+    ChainError::new(kind, error.to_string())
+}
+
+impl ChainReader for SuiChain {
+    fn committees(&self, refresh: bool) -> BoxFuture<'_, Result<CommitteeView, ChainError>> {
+        Box::pin(async move {
+            let view = self.system(refresh).await.map_err(chain_error)?;
+            Ok(view.committees)
+        })
+    }
+
+    fn blob(&self, name: BlobName) -> BoxFuture<'_, Result<Option<BlobState>, ChainError>> {
+        Box::pin(async move {
+            match (name, self.owner) {
+                (BlobName::Object(id), _) => self.blob_object(id).await.map_err(chain_error),
+                (BlobName::Id(id), Some(owner)) => {
+                    let blobs = self.blobs_of(&owner).await.map_err(chain_error)?;
+                    let longest = blobs.into_iter().filter(|state| state.blob == id);
+                    Ok(longest
+                        .max_by_key(|state| (state.certified_epoch.is_some(), state.end_epoch)))
+                }
+                (BlobName::Id(_), None) => Err(ChainError::new(
+                    ChainErrorKind::Unsupported,
+                    "Sui has no index of blobs by blob id: ask the storage nodes, or name the blob \
+                     by its object id",
+                )),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
