@@ -102,11 +102,14 @@ struct Shared {
     faults: RwLock<Arc<Faults>>,
     /// Says whether the node is down, and wakes those who wait for it to change.
     down: watch::Sender<bool>,
+    /// Whether the port is open.
+    open: watch::Sender<bool>,
 }
 
 impl Default for Switch {
     fn default() -> Self {
-        Self(Arc::new(Shared { faults: RwLock::default(), down: watch::Sender::new(false) }))
+        let (down, open) = (watch::Sender::new(false), watch::Sender::new(true));
+        Self(Arc::new(Shared { faults: RwLock::default(), down, open }))
     }
 }
 
@@ -119,6 +122,18 @@ impl Switch {
         let down = faults.down;
         *self.0.faults.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(faults);
         self.0.down.send_replace(down);
+    }
+
+    /// Says that the port is open now, or closed.
+    pub(crate) fn set_open(&self, open: bool) {
+        self.0.open.send_replace(open);
+    }
+
+    /// Waits until the port is as the faults say.
+    pub(crate) async fn in_effect(&self) {
+        let mut open = self.0.open.subscribe();
+        // The sender lives as long as this.
+        let _ = open.wait_for(|open| *open != self.get().down).await;
     }
 
     pub(crate) fn watch_down(&self) -> watch::Receiver<bool> {

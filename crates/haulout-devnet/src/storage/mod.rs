@@ -10,7 +10,7 @@
 //! let committee = seats.committee(1, n, &even_weights(n, 5)?)?;
 //! let chain = Arc::new(ManualChain::new(committee.clone()));
 //! let nodes = seats.start(chain.clone())?;
-//! nodes.set_faults(3, Faults { down: true, ..Faults::default() });
+//! nodes.set_faults(3, Faults { down: true, ..Faults::default() }).await;
 //! nodes.stop().await;
 //! # Ok(())
 //! # }

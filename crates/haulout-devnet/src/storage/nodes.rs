@@ -156,24 +156,26 @@ impl Seats {
         Ok(Committee::new(epoch, n, members.collect())?)
     }
 
-    /// Starts to serve. `chain` must know these nodes by their BLS keys.
+    /// Opens the ports and starts to serve; needs a tokio runtime. `chain` must know these nodes by their BLS keys.
     ///
     /// # Errors
-    /// A store cannot be opened or a certificate made.
+    /// A port or store cannot be opened, or a certificate made.
     pub fn start(self, chain: Arc<dyn NodeChain>) -> Result<StorageNodes, NodesError> {
         let (cache, shared) = (Arc::new(MetadataCache::default()), Shared::default());
         let stop = watch::Sender::new(false);
         let stranger = Identity::generate()?;
         let (mut nodes, mut tasks, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
-        for seat in self.0 {
+        for mut seat in self.0 {
             let address = seat.socket.address;
+            let port = |source| NodesError::Port { address, source };
+            let listener = seat.socket.listen().map_err(port)?;
             let tls = server::acceptor(&seat.identity, address)?;
             let impostor = server::acceptor(&stranger, address)?;
             let (store, switch) = (Store::open(&seat.dir)?, Switch::default());
             let (chain, cache) = (chain.clone(), cache.clone());
             let node = Arc::new(Node::new(seat.identity, store, chain, cache, switch));
             let port = Port { node: node.clone(), shared: shared.clone(), tls, impostor };
-            tasks.push(tokio::spawn(server::serve(seat.socket, port, stop.subscribe())));
+            tasks.push(tokio::spawn(server::serve(seat.socket, listener, port, stop.subscribe())));
             nodes.push(node);
             addresses.push(address);
         }
@@ -231,9 +233,13 @@ impl StorageNodes {
         self.nodes.get(index).map(|node| Faults::clone(&node.switch.get()))
     }
 
-    /// Sets the faults of node `index`; false if there is no such node.
-    pub fn set_faults(&self, index: usize, faults: Faults) -> bool {
-        self.nodes.get(index).map(|node| node.switch.set(faults)).is_some()
+    /// Sets the faults of node `index`, and waits until its port is open or closed as they say;
+    /// false if there is no such node.
+    pub async fn set_faults(&self, index: usize, faults: Faults) -> bool {
+        let Some(node) = self.nodes.get(index) else { return false };
+        node.switch.set(faults);
+        node.switch.in_effect().await;
+        true
     }
 
     /// The shards node `index` has in the current epoch.

@@ -92,45 +92,66 @@ pub(crate) fn acceptor(
 }
 
 /// Serves until `stop` says so. While the node is down its port is closed, but kept.
-pub(crate) async fn serve(mut socket: Held, port: Port, mut stop: watch::Receiver<bool>) {
-    let mut down = port.node.switch.watch_down();
+pub(crate) async fn serve(
+    mut socket: Held,
+    first: TcpListener,
+    port: Port,
+    mut stop: watch::Receiver<bool>,
+) {
+    let switch = port.node.switch.clone();
+    let (mut down, mut next) = (switch.watch_down(), Some(first));
     while !*stop.borrow() {
         if *down.borrow_and_update() {
+            if next.take().is_some() {
+                socket.hold();
+            }
+            switch.set_open(false);
             tokio::select! {
                 _ = down.changed() => (),
                 _ = stop.changed() => (),
             }
             continue;
         }
-        let listener = match socket.listen() {
-            Ok(listener) => listener,
+        match next.take().map_or_else(|| socket.listen(), Ok) {
+            Ok(listener) => {
+                switch.set_open(true);
+                accept(&listener, &port, &mut down, &mut stop).await;
+            }
             Err(error) => {
                 tracing::error!(%error, address = %socket.address, "storage node cannot listen");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
-        };
-        // Leaving the block cuts every connection.
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        while connections.try_join_next().is_some() {}
-                        if connections.len() < CONNECTIONS_MAX {
-                            connections.spawn(connection(stream, port.clone()));
-                        }
-                    }
-                    // Out of descriptors, or the client is gone already.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-                },
-                _ = down.changed() => if *down.borrow_and_update() { break },
-                _ = stop.changed() => if *stop.borrow() { break },
-            }
         }
-        drop(listener);
         socket.hold();
     }
+}
+
+/// Takes connections until the node is to go down or stop; then all of them are cut.
+async fn accept(
+    listener: &TcpListener,
+    port: &Port,
+    down: &mut watch::Receiver<bool>,
+    stop: &mut watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    while connections.try_join_next().is_some() {}
+                    if connections.len() < CONNECTIONS_MAX {
+                        connections.spawn(connection(stream, port.clone()));
+                    }
+                }
+                // Out of descriptors, or the client is gone already.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            _ = down.changed() => if *down.borrow_and_update() { break },
+            _ = stop.changed() => if *stop.borrow() { break },
+        }
+    }
+    connections.shutdown().await;
 }
 
 /// A port that stays ours while nobody listens on it.
@@ -147,7 +168,8 @@ impl Held {
         Ok(Self { address: socket.local_addr()?, socket: Some(socket) })
     }
 
-    fn listen(&mut self) -> io::Result<TcpListener> {
+    /// Opens the port.
+    pub(crate) fn listen(&mut self) -> io::Result<TcpListener> {
         let socket = self.socket.take().map_or_else(|| bound(self.address), Ok)?;
         socket.listen(BACKLOG)
     }
