@@ -5,3 +5,4 @@
 //! they learn from a [`storage::NodeChain`].
 
 pub mod storage;
+pub mod sui;

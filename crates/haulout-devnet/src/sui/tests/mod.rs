@@ -1,0 +1,114 @@
+//! The model from outside: transactions in, effects and objects out.
+
+mod archive;
+mod coins;
+mod walrus;
+
+use haulout_walrus::{
+    bls::SecretKey,
+    committee::{Committee, ObjectId, StorageNode},
+};
+use redstuff::{ShardCount, ShardIndex};
+use sui_crypto::{SuiSigner, ed25519::Ed25519PrivateKey};
+use sui_sdk_types::{Address, ExecutionError, ExecutionStatus, SignedTransaction};
+
+use super::{
+    Setup,
+    genesis::chain,
+    model::{Chain, Executed, Rejected},
+    ptb::Ptb,
+    walrus::WalrusIds,
+};
+use std::sync::Arc;
+
+const NOW: u64 = 1_800_000_000_000;
+
+fn user() -> Ed25519PrivateKey {
+    Ed25519PrivateKey::new([9; 32])
+}
+
+fn node_key(i: u8) -> SecretKey {
+    SecretKey::from_seed(&[i + 1; 32]).unwrap()
+}
+
+/// Nodes with 1, 2, 3, 4 shards.
+fn committee() -> Committee {
+    let mut next = 0;
+    let nodes = (0..4u8).map(|i| {
+        let shards = (next..next + u16::from(i) + 1).map(ShardIndex).collect();
+        next += u16::from(i) + 1;
+        StorageNode {
+            node_id: ObjectId([i + 1; 32]),
+            name: format!("node-{i}"),
+            address: format!("127.0.0.1:{}", 9_000 + u16::from(i)),
+            network_public_key: [&[2][..], &[i; 32]].concat(),
+            bls_public_key: node_key(i).public_key().to_bytes(),
+            shards,
+        }
+    });
+    Committee::new(1, ShardCount::new(10).unwrap(), nodes.collect()).unwrap()
+}
+
+struct World {
+    chain: Chain,
+    ids: WalrusIds,
+    user: Address,
+}
+
+fn operator() -> Ed25519PrivateKey {
+    Ed25519PrivateKey::new([8; 32])
+}
+
+impl World {
+    fn new() -> Self {
+        let user = user().public_key().derive_address();
+        let setup = Setup { accounts: vec![user], seed: [3; 32], ..Setup::default() };
+        let operator = operator().public_key().derive_address();
+        let (chain, ids) = chain(&setup, &committee(), operator, NOW);
+        Self { chain, ids, user }
+    }
+
+    fn submit_as(
+        &mut self,
+        key: &Ed25519PrivateKey,
+        build: impl FnOnce(&mut Ptb<'_>, &WalrusIds),
+    ) -> Result<Arc<Executed>, Rejected> {
+        let mut ptb = Ptb::new(&self.chain, key.public_key().derive_address());
+        build(&mut ptb, &self.ids);
+        let transaction = ptb.finish(1_000_000_000).unwrap();
+        let signature = key.sign_transaction(&transaction).unwrap();
+        let signed = SignedTransaction { transaction, signatures: vec![signature] };
+        let now = NOW + 1_000 * self.chain.checkpoints().len() as u64;
+        self.chain.submit(signed, now)
+    }
+
+    fn submit(&mut self, build: impl FnOnce(&mut Ptb<'_>, &WalrusIds)) -> Arc<Executed> {
+        self.submit_as(&user(), build).unwrap()
+    }
+
+    fn ok(&mut self, build: impl FnOnce(&mut Ptb<'_>, &WalrusIds)) -> Arc<Executed> {
+        let executed = self.submit(build);
+        assert_eq!(*executed.effects.status(), ExecutionStatus::Success);
+        executed
+    }
+
+    /// The code of the abort that a transaction ends with.
+    fn aborts(&mut self, build: impl FnOnce(&mut Ptb<'_>, &WalrusIds)) -> (String, u64) {
+        let executed = self.submit(build);
+        match executed.effects.status() {
+            ExecutionStatus::Failure {
+                error: ExecutionError::MoveAbort { location, code },
+                ..
+            } => (location.module.to_string(), *code),
+            other => panic!("no abort: {other:?}"),
+        }
+    }
+}
+
+/// The object of this type that a transaction wrote.
+fn written(executed: &Executed, name: &str) -> Address {
+    let mut found = executed.written.iter().filter(|object| {
+        object.as_struct().is_some_and(|data| data.object_type().name().as_str() == name)
+    });
+    found.next().unwrap_or_else(|| panic!("no {name}")).object_id()
+}
