@@ -1,5 +1,6 @@
 //! The archive contract of this project (`contracts/archive`): a native model of its functions.
 
+use haulout_sui::object_id::address;
 use haulout_sui::walrus_types::{Blob, Clock, Field, SystemStateInner, Versioned};
 use serde::{Deserialize, Serialize};
 use sui_sdk_types::{Address, ExecutionError, Owner, StructTag};
@@ -253,7 +254,7 @@ fn level(
         root,
         leaves,
         index_blob: blob.blob_id.0,
-        blob_object: blob.id.into(),
+        blob_object: address(blob.id),
         index_size: blob.size,
         end_epoch,
     })

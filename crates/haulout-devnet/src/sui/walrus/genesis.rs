@@ -1,6 +1,7 @@
 //! Walrus at the beginning: packages, `System`, `Staking`, a pool and a cap per node, WAL.
 
 use blst::min_pk::{AggregatePublicKey, PublicKey};
+use haulout_sui::object_id::{address, object_id};
 use haulout_sui::walrus_types::{
     Authorized, BlsCommittee, BlsCommitteeMember, EpochAccounting, EpochState,
     EventBlobCertificationState, Field, FutureAccounting, PoolState, StakingInner, StakingPool,
@@ -130,7 +131,7 @@ impl Build {
 
     /// A table of the contract, named by its id.
     fn table(&self, name: &str, size: u64) -> TableRef {
-        TableRef { id: self.id(name).into(), size }
+        TableRef { id: object_id(self.id(name)), size }
     }
 
     fn add<T: Serialize>(&mut self, type_: StructTag, public: bool, value: &T, owner: Owner) {
@@ -174,13 +175,13 @@ impl Build {
         state: &T,
     ) {
         let object = Versioned {
-            id: id.into(),
+            id: object_id(id),
             version: VERSION,
-            package_id: ids.package.into(),
+            package_id: object_id(ids.package),
             new_package_id: None,
         };
         self.add(outer, false, &object, Owner::Shared(1));
-        let field = Field { id: field_id(id, VERSION).into(), name: VERSION, value: state };
+        let field = Field { id: object_id(field_id(id, VERSION)), name: VERSION, value: state };
         let type_ = field_tag(TypeTag::U64, inner.into());
         self.add(type_, false, &field, Owner::Object(id));
     }
@@ -189,7 +190,7 @@ impl Build {
         let member = |node: &StorageNode| BlsCommitteeMember {
             public_key: uncompressed(&node.bls_public_key),
             weight: u16::try_from(node.shards.len()).unwrap_or(u16::MAX),
-            node_id: haulout_sui::ObjectId(node.node_id.0),
+            node_id: node.node_id,
         };
         let members: Vec<_> = committee.members.iter().map(member).collect();
         let accounts = |ahead| EpochAccounting {
@@ -219,7 +220,7 @@ impl Build {
                 latest_certified_blob: None,
                 aggregate_weight_per_blob: vec![],
             },
-            deny_list_sizes: self.id("deny list sizes").into(),
+            deny_list_sizes: object_id(self.id("deny list sizes")),
         };
         let (outer, inner) = (system_tag(self.walrus), system_inner_tag(self.walrus));
         self.versioned(ids, ids.system, outer, inner, &state);
@@ -233,7 +234,7 @@ impl Build {
         now_ms: u64,
     ) {
         let assignment = committee.members.iter().map(|node| {
-            let id = haulout_sui::ObjectId(node.node_id.0);
+            let id = node.node_id;
             (id, node.shards.iter().map(|shard| shard.0).collect())
         });
         let state = StakingInner {
@@ -242,13 +243,13 @@ impl Build {
             first_epoch_start: now_ms,
             pools: self.table("pools", committee.members.len() as u64),
             epoch: committee.epoch,
-            active_set: self.id("active set").into(),
+            active_set: object_id(self.id("active set")),
             next_committee: None,
             committee: assignment.collect(),
             previous_committee: vec![],
             next_epoch_params: None,
             epoch_state: EpochState::EpochChangeDone(now_ms),
-            next_epoch_public_keys: self.id("next epoch public keys").into(),
+            next_epoch_public_keys: object_id(self.id("next epoch public keys")),
         };
         let (outer, inner) = (staking_tag(self.walrus), staking_inner_tag(self.walrus));
         self.versioned(ids, ids.staking, outer, inner, &state);
@@ -263,10 +264,10 @@ impl Build {
         epoch: u32,
         operator: Address,
     ) {
-        let node_id = Address::new(node.node_id.0);
+        let node_id = address(node.node_id);
         let named = |name: &str| format!("{name} of {node_id}");
         let pool = StakingPool {
-            id: node_id.into(),
+            id: object_id(node_id),
             state: PoolState::Active,
             voting_params: VotingParams {
                 storage_price: params.storage_price,
@@ -275,12 +276,12 @@ impl Build {
             },
             node_info: StorageNodeInfo {
                 name: node.name.clone(),
-                node_id: node_id.into(),
+                node_id: object_id(node_id),
                 network_address: node.address.clone(),
                 public_key: uncompressed(&node.bls_public_key),
                 next_epoch_public_key: None,
                 network_public_key: node.network_public_key.clone(),
-                metadata: self.id(&named("metadata")).into(),
+                metadata: object_id(self.id(&named("metadata"))),
             },
             activation_epoch: epoch.saturating_sub(1),
             latest_epoch: epoch,
@@ -294,8 +295,8 @@ impl Build {
             pending_stake: vec![],
             rewards_pool: 0,
             commission: 0,
-            commission_receiver: Authorized::Object(cap.into()),
-            governance_authorized: Authorized::Address(operator.into()),
+            commission_receiver: Authorized::Object(object_id(cap)),
+            governance_authorized: Authorized::Address(object_id(operator)),
             extra_fields: self.table(&named("extra fields"), 0),
         };
         let id_tag = TypeTag::from(tag(Address::TWO, "object", "ID"));

@@ -1,5 +1,6 @@
 //! Module `shared_blob`: a blob that anybody can fund and extend.
 
+use haulout_sui::object_id::object_id;
 use haulout_sui::walrus_types::{Blob, Coin, SharedBlob};
 use sui_sdk_types::{Owner, StructTag};
 
@@ -35,7 +36,7 @@ fn share(call: &mut Call<'_, '_>, funds: u64) -> Result<Vec<Value>, Failure> {
     call.session.wrap(blob_id);
     let id = call.session.fresh_id();
     let type_ = shared_tag(call);
-    call.session.create(id, type_, false, &SharedBlob { id: id.into(), blob, funds });
+    call.session.create(id, type_, false, &SharedBlob { id: object_id(id), blob, funds });
     call.session.place(id, Owner::Shared(0));
     Ok(vec![])
 }

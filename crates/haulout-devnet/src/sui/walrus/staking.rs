@@ -4,6 +4,7 @@
 //! to pass is left to whoever runs the devnet, and the next committee does not come from stake.
 //! Every member hands its lowest shard to the next member instead, so weights stay and shards move.
 
+use haulout_sui::object_id::address;
 use haulout_sui::walrus_types::{
     BlsCommittee, BlsCommitteeMember, Clock, EpochAccounting, EpochParams, EpochState,
     ShardAssignment, StakingInner, StakingPool, Versioned,
@@ -58,7 +59,7 @@ struct ShardsReceived {
 
 fn open(call: &mut Call<'_, '_>) -> Result<(Address, StakingInner), Failure> {
     let (id, staking): (_, Versioned) = call.object_mut(0, &staking_tag(call.package))?;
-    let current = Address::from(staking.package_id) == call.called;
+    let current = address(staking.package_id) == call.called;
     call.assert(staking.version == VERSION && current, "staking", "inner", WRONG_VERSION)?;
     match call.session.field(id, VERSION, &staking_inner_tag(call.package)) {
         Some(inner) => Ok((id, inner)),
@@ -133,7 +134,7 @@ pub(super) fn epoch_sync_done(call: &mut Call<'_, '_>) -> Result<Vec<Value>, Fai
     let function = "epoch_sync_done";
     call.assert(epoch == staking.epoch, INNER, function, INVALID_SYNC_EPOCH)?;
     call.assert(cap.last_epoch_sync_done < epoch, INNER, function, DUPLICATE_SYNC_DONE)?;
-    let member = staking.committee.iter().find(|(node, _)| Address::from(*node) == cap.node_id);
+    let member = staking.committee.iter().find(|(node, _)| address(*node) == cap.node_id);
     let Some((_, shards)) = member else {
         return call.abort(INNER, function, NOT_IN_COMMITTEE);
     };
@@ -180,7 +181,7 @@ fn pool(call: &Call<'_, '_>, node: Address) -> Option<StakingPool> {
 
 /// The parameters of the next epoch: all nodes vote the same here, so the first one's.
 fn voted(call: &Call<'_, '_>, committee: &ShardAssignment) -> EpochParams {
-    let votes = committee.first().and_then(|(node, _)| pool(call, (*node).into()));
+    let votes = committee.first().and_then(|(node, _)| pool(call, address(*node)));
     let votes = votes.map(|pool| pool.voting_params);
     let nodes = committee.len() as u64;
     EpochParams {
@@ -197,7 +198,7 @@ fn bls_committee(
     n_shards: u16,
 ) -> BlsCommittee {
     let member = |(node, shards): &(haulout_sui::ObjectId, Vec<u16>)| BlsCommitteeMember {
-        public_key: pool(call, (*node).into()).map(|p| p.node_info.public_key).unwrap_or_default(),
+        public_key: pool(call, address(*node)).map(|p| p.node_info.public_key).unwrap_or_default(),
         weight: u16::try_from(shards.len()).unwrap_or(u16::MAX),
         node_id: *node,
     };

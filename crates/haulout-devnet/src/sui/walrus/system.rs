@@ -1,5 +1,6 @@
 //! Modules `system`, `system_state_inner`, `blob` and `storage_resource`.
 
+use haulout_sui::object_id::{address, object_id};
 use haulout_sui::walrus_types::{
     Blob, BlobCertified, BlobDeleted, BlobRegistered, Coin, InvalidBlobId, Storage,
     SystemStateInner, Versioned,
@@ -57,7 +58,7 @@ impl System {
         let type_ = system_tag(call.package);
         let (id, system): (_, Versioned) =
             if mutable { call.object_mut(at, &type_)? } else { call.object(at, &type_)? };
-        let current = Address::from(system.package_id) == call.called;
+        let current = address(system.package_id) == call.called;
         call.assert(system.version == VERSION && current, "system", "inner", WRONG_VERSION)?;
         let inner = call.session.field(id, VERSION, &system_inner_tag(call.package));
         match inner {
@@ -184,7 +185,7 @@ fn reserve(
     system.save(call);
     let id = call.session.fresh_id();
     let (start_epoch, end_epoch) = (epochs.start, epochs.end);
-    let storage = Storage { id: id.into(), start_epoch, end_epoch, storage_size: amount };
+    let storage = Storage { id: object_id(id), start_epoch, end_epoch, storage_size: amount };
     Ok(vec![call.create(id, storage_tag(call.package), true, &storage)])
 }
 
@@ -217,7 +218,8 @@ pub(super) fn register_blob(call: &mut Call<'_, '_>) -> Result<Vec<Value>, Failu
     call.put(coin, &payment);
     system.save(call);
     call.session.wrap(storage_id);
-    let (end_epoch, object_id) = (storage.end_epoch, id.into());
+    let end_epoch = storage.end_epoch;
+    let blob_object = object_id(id);
     let event = BlobRegistered {
         epoch: now,
         blob_id,
@@ -225,11 +227,11 @@ pub(super) fn register_blob(call: &mut Call<'_, '_>) -> Result<Vec<Value>, Failu
         encoding_type,
         end_epoch,
         deletable,
-        object_id,
+        object_id: blob_object,
     };
     emit(call, "BlobRegistered", &event);
     let blob = Blob {
-        id: id.into(),
+        id: blob_object,
         registered_epoch: now,
         blob_id,
         size,
@@ -286,7 +288,7 @@ pub(super) fn delete_blob(call: &mut Call<'_, '_>) -> Result<Vec<Value>, Failure
         was_certified: blob.certified_epoch.is_some(),
     };
     emit(call, "BlobDeleted", &event);
-    let storage = Address::from(blob.storage.id);
+    let storage = address(blob.storage.id);
     Ok(vec![call.create(storage, storage_tag(call.package), true, &blob.storage)])
 }
 
@@ -367,7 +369,7 @@ pub(super) fn burn(call: &mut Call<'_, '_>) -> Result<Vec<Value>, Failure> {
     call.arity(1)?;
     let (id, blob): (_, Blob) = call.take(0, &blob_tag(call.package))?;
     call.session.delete(id);
-    call.session.delete_inner(blob.storage.id.into());
+    call.session.delete_inner(address(blob.storage.id));
     Ok(vec![])
 }
 

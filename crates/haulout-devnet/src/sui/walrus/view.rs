@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use haulout_sui::object_id::address;
 use haulout_sui::walrus_types::{EpochState, Field, ShardAssignment, StakingInner, StakingPool};
 use haulout_walrus::committee::{self, Committee, CommitteeView, ObjectId, StorageNode};
 use redstuff::{ShardCount, ShardIndex};
@@ -58,13 +59,13 @@ fn members(
     epoch: u32,
     assignment: &ShardAssignment,
 ) -> Option<Committee> {
-    let member = |(id, shards): &(haulout_sui::ObjectId, Vec<u16>)| {
-        let object = store.get((*id).into())?;
+    let member = |(id, shards): &(ObjectId, Vec<u16>)| {
+        let object = store.get(address(*id))?;
         let pool: StakingPool = decode(object.as_struct()?.contents())?;
         let info = pool.node_info;
         let key = blst::min_pk::PublicKey::deserialize(&info.public_key).ok()?;
         Some(StorageNode {
-            node_id: ObjectId(id.0),
+            node_id: *id,
             name: info.name,
             address: info.network_address,
             network_public_key: info.network_public_key,
