@@ -9,15 +9,30 @@
 //! [`wire`] and [`bls`] are what the nodes' interface is made of; a server of that interface uses
 //! the same types.
 
+mod aggregator;
 pub mod bls;
 mod chain;
+mod client;
 pub mod committee;
+mod http;
+pub mod limits;
+mod node;
+mod plan;
+mod read;
+mod tls;
 pub mod wire;
+mod write;
 
+pub use aggregator::is_base_url;
 pub use chain::{
     BlobName, BlobState, BoxFuture, Certified, ChainError, ChainErrorKind, ChainReader, Registered,
     Registrar, Registration, StaticChain,
 };
+pub use client::{Client, Direct, Node, Source};
 pub use committee::{
     Committee, CommitteeError, CommitteeView, EpochState, NodeId, ObjectId, StorageNode,
 };
+pub use http::HttpError;
+pub use node::{NodeClient, NodeError, ReceivedSliver, Uploaded, Verdict};
+pub use read::{Account, AxisName, Progress, QuiltReadError, ReadError, ReadOptions, Report};
+pub use write::{Journal, JournalError, StoreOptions, Stored, WriteError, check_certificate};

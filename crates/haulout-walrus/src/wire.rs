@@ -232,6 +232,11 @@ pub struct StorageConfirmation {
     pub signed: SignedMessage,
 }
 
+/// A signed message that is the whole answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SignedAnswer(#[serde(with = "signed_json")] pub SignedMessage);
+
 /// [`SignedMessage`] as JSON: both parts in standard base64.
 mod signed_json {
     use super::*;

@@ -3,8 +3,8 @@
 use std::{ops::Range, sync::Arc};
 
 use crate::{
-    Axis, AxisKind, BlobId, Digest, MerkleNode, PairIndex, Primary, ShardCount, SliverIndex,
-    SymbolSize, TooLarge, UnverifiedSliver,
+    Axis, AxisKind, BlobId, Digest, MerkleNode, PairIndex, Primary, ShardCount, Sliver,
+    SliverIndex, SymbolSize, TooLarge, UnverifiedSliver,
     bcs::{BcsError, Reader, Wire, write_vec},
     blob_id::ENCODING_RS2,
     hash, merkle,
@@ -281,5 +281,25 @@ impl Metadata {
             symbol_size: self.symbol_size().get(),
             index,
         })
+    }
+
+    /// The systematic primary slivers in the zero padding, verified: those that the writer
+    /// did leave zero. All have the same content, so this costs as much as verifying one.
+    #[must_use]
+    pub fn padding_slivers(&self) -> Vec<Sliver<Primary>> {
+        let rows = self.shards().rows();
+        let first = SliverIndex::new(self.occupied_rows());
+        let Some(zeros) = self.padding_sliver(first) else { return Vec::new() };
+        let Ok(root) = zeros.root(self.shards()) else { return Vec::new() };
+        let indices = (usize::from(first.get())..rows).filter_map(|row| u16::try_from(row).ok());
+        let zero = |&index: &SliverIndex<Primary>| self.sliver_hash(index) == Some(&root);
+        let sliver = |index| Sliver {
+            blob: *self.id(),
+            n: self.shards(),
+            symbol_size: self.symbol_size(),
+            index,
+            data: zeros.data.clone(),
+        };
+        indices.map(SliverIndex::new).filter(zero).map(sliver).collect()
     }
 }

@@ -1,0 +1,221 @@
+//! The client: a chain, the connections to its nodes, and what is known of them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use redstuff::{AxisKind, BlobId, Metadata, PairIndex, Primary, Secondary, ShardCount};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::{
+    BoxFuture, ChainError, ChainReader, Committee, CommitteeView, NodeClient, NodeError,
+    StorageNode,
+    plan::{Clock, NodeView},
+};
+
+/// A storage node as the client keeps it: its connection and its speed.
+#[derive(Debug)]
+pub struct Node {
+    /// What the chain says of it.
+    pub info: StorageNode,
+    /// Its routes.
+    pub client: NodeClient,
+    latency: Mutex<Option<Duration>>,
+}
+
+/// Where slivers and metadata come from: the nodes themselves, or something in front of them that
+/// knows who else on this network has them. What it returns is verified by the caller.
+pub trait Source: Send + Sync + fmt::Debug {
+    /// The BCS of a blob's metadata with its id, from or on behalf of `node`.
+    fn metadata<'a>(
+        &'a self,
+        node: &'a Arc<Node>,
+        n: ShardCount,
+        blob: &'a BlobId,
+    ) -> BoxFuture<'a, Result<Bytes, NodeError>>;
+
+    /// The BCS of a sliver that `node` stores.
+    fn sliver<'a>(
+        &'a self,
+        node: &'a Arc<Node>,
+        metadata: &'a Metadata,
+        axis: AxisKind,
+        pair: PairIndex,
+    ) -> BoxFuture<'a, Result<Bytes, NodeError>>;
+}
+
+/// The nodes themselves.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Direct;
+
+impl Source for Direct {
+    fn metadata<'a>(
+        &'a self,
+        node: &'a Arc<Node>,
+        n: ShardCount,
+        blob: &'a BlobId,
+    ) -> BoxFuture<'a, Result<Bytes, NodeError>> {
+        Box::pin(async move { Ok(node.client.metadata(n, blob).await?.1) })
+    }
+
+    fn sliver<'a>(
+        &'a self,
+        node: &'a Arc<Node>,
+        metadata: &'a Metadata,
+        axis: AxisKind,
+        pair: PairIndex,
+    ) -> BoxFuture<'a, Result<Bytes, NodeError>> {
+        Box::pin(async move {
+            Ok(match axis {
+                AxisKind::Primary => node.client.sliver::<Primary>(metadata, pair).await?.raw,
+                AxisKind::Secondary => node.client.sliver::<Secondary>(metadata, pair).await?.raw,
+            })
+        })
+    }
+}
+
+/// Nodes of a committee, ready to be asked: positions are those of the committee.
+#[derive(Debug, Clone)]
+pub(crate) struct Nodes(pub(crate) Vec<Option<Arc<Node>>>);
+
+/// Nodes by address and network key.
+type Known = HashMap<(String, Vec<u8>), Arc<Node>>;
+
+/// Reads and writes blobs. Cheap to clone; clones share connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) chain: Arc<dyn ChainReader>,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) aggregators: Arc<[String]>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// Most nodes whose connections are kept: the members of three committees of the largest size.
+const KNOWN_NODES_MAX: usize = 512;
+
+impl Client {
+    /// A client of the network that `chain` describes.
+    #[must_use]
+    pub fn new(chain: Arc<dyn ChainReader>) -> Self {
+        Self { chain, source: Arc::new(Direct), aggregators: Arc::new([]), known: Arc::default() }
+    }
+
+    /// Asks these aggregators (base URLs) for whole blobs when the nodes cannot be read from.
+    #[must_use]
+    pub fn with_aggregators(mut self, aggregators: impl IntoIterator<Item = String>) -> Self {
+        self.aggregators = aggregators.into_iter().collect();
+        self
+    }
+
+    /// Takes slivers and metadata from `source` instead of from the nodes directly.
+    #[must_use]
+    pub fn with_source(mut self, source: Arc<dyn Source>) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// The chain.
+    #[must_use]
+    pub fn chain(&self) -> &Arc<dyn ChainReader> {
+        &self.chain
+    }
+
+    /// The committees.
+    ///
+    /// # Errors
+    /// The chain cannot be read.
+    pub async fn committees(&self, refresh: bool) -> Result<CommitteeView, ChainError> {
+        self.chain.committees(refresh).await
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The nodes of a committee; those whose address or key cannot be used are absent.
+    pub(crate) fn nodes(&self, committee: &Committee) -> Nodes {
+        let mut known = self.known();
+        if known.len() > KNOWN_NODES_MAX {
+            known.clear();
+        }
+        let mut node = |info: &StorageNode| {
+            let key = (info.address.clone(), info.network_public_key.clone());
+            if let Some(node) = known.get(&key)
+                && node.info == *info
+            {
+                return Some(node.clone());
+            }
+            let client = NodeClient::new(info)
+                .inspect_err(|error| tracing::warn!(node = %info.node_id, %error, "unusable"))
+                .ok()?;
+            let node = Node { info: info.clone(), client, latency: Mutex::new(None) };
+            let node = Arc::new(node);
+            known.insert(key, node.clone());
+            Some(node)
+        };
+        Nodes(committee.members.iter().map(&mut node).collect())
+    }
+}
+
+impl Node {
+    fn latency(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Nodes {
+    pub(crate) fn get(&self, position: usize) -> Option<&Arc<Node>> {
+        self.0.get(position)?.as_ref()
+    }
+
+    /// What a plan starts with: the speeds seen so far.
+    pub(crate) fn views(&self) -> Vec<NodeView> {
+        let latency = |node: &Arc<Node>| *node.latency();
+        let view = |node: &Option<Arc<Node>>| NodeView::new(node.as_ref().and_then(latency));
+        self.0.iter().map(view).collect()
+    }
+
+    /// Keeps the speeds a plan saw.
+    pub(crate) fn learn(&self, views: &[NodeView]) {
+        for (node, view) in self.0.iter().zip(views) {
+            if let (Some(node), Some(latency)) = (node, view.latency) {
+                *node.latency() = Some(latency);
+            }
+        }
+    }
+
+    /// All positions, shuffled: readers should not all ask the same node first. Nodes with more
+    /// shards come no earlier; they have more slivers to serve already.
+    pub(crate) fn shuffled(&self) -> Vec<usize> {
+        let mut order: Vec<_> = (0..self.0.len()).filter(|&i| self.0[i].is_some()).collect();
+        let mut state = random() | 1;
+        for at in (1..order.len()).rev() {
+            state = next_random(state);
+            order.swap(at, usize::try_from(state % (at as u64 + 1)).unwrap_or(0));
+        }
+        order
+    }
+}
+
+/// A number that spreads load. Without randomness it is merely the same for everybody.
+pub(crate) fn random() -> u64 {
+    let mut seed = [0; 8];
+    let _ = SystemRandom::new().fill(&mut seed);
+    u64::from_le_bytes(seed)
+}
+
+/// A step of xorshift64.
+fn next_random(mut state: u64) -> u64 {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^ (state << 17)
+}
+
+/// Time since `start`, as plans count it.
+pub(crate) fn clock(start: tokio::time::Instant) -> Clock {
+    start.elapsed()
+}
