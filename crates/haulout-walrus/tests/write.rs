@@ -62,8 +62,8 @@ async fn slivers_that_a_node_lost_are_sent_again() {
 async fn a_killed_write_goes_on_and_pays_once() {
     let fleet = Fleet::start(10, 5).await;
     let place = tempfile::tempdir().unwrap();
-    let journal = Some(place.path().join("write.json"));
-    let options = StoreOptions { journal: journal.clone(), ..StoreOptions::permanent(5) };
+    let journal = place.path().join("write.json");
+    let options = StoreOptions { journal: Some(journal.clone()), ..StoreOptions::permanent(5) };
     let blob = encoded(&fleet, 80_000);
     // Killed at its first, second, ... upload: the future is dropped in the middle.
     for kill_after in [1, 20, 25] {
@@ -93,7 +93,7 @@ async fn a_killed_write_goes_on_and_pays_once() {
     // The journal belongs to its blob.
     let other = fleet.client().store(&*fleet.chain, encoded(&fleet, 9), &options).await;
     assert!(matches!(other, Err(WriteError::Journal(_))));
-    std::fs::write(journal.unwrap(), b"{").unwrap();
+    std::fs::write(journal, b"{").unwrap();
     let broken = fleet.client().store(&*fleet.chain, blob, &options).await.unwrap_err();
     assert!(broken.to_string().contains("is not a journal"), "{broken}");
 }

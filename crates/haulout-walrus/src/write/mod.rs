@@ -213,18 +213,15 @@ impl Write<'_> {
         };
         let existing = self.registrar.existing(&registration).await;
         let existing = existing.map_err(WriteError::chain("look for an earlier registration"))?;
-        let registered = match existing {
-            Some(registered) => registered,
-            None => {
-                let new = self.registrar.register(&registration).await;
-                let new = new.map_err(WriteError::chain("register the blob"))?;
-                self.journal.set_registered(new)?;
-                tokio::time::sleep(REGISTRATION_LEAD).await;
-                return Ok(new);
-            }
-        };
-        self.journal.set_registered(registered)?;
-        Ok(registered)
+        if let Some(registered) = existing {
+            self.journal.set_registered(registered)?;
+            return Ok(registered);
+        }
+        let new = self.registrar.register(&registration).await;
+        let new = new.map_err(WriteError::chain("register the blob"))?;
+        self.journal.set_registered(new)?;
+        tokio::time::sleep(REGISTRATION_LEAD).await;
+        Ok(new)
     }
 
     /// Uploads, collects a certificate and certifies.

@@ -15,8 +15,8 @@ use crate::{
     Committee, Progress,
     client::{Node, Nodes, clock, random},
     limits::{
-        IN_FLIGHT_BYTES_MAX, STATUS_CHECK_BYTES, UNREACHABLE_RETRIES,
-        WRITE_NODES_MAX, WRITE_PAUSE, WRITE_RETRIES,
+        IN_FLIGHT_BYTES_MAX, STATUS_CHECK_BYTES, UNREACHABLE_RETRIES, WRITE_NODES_MAX, WRITE_PAUSE,
+        WRITE_RETRIES,
     },
     node::{NodeError, Uploaded, Verdict},
     wire::StoredOnNode,
