@@ -290,7 +290,6 @@ mod tests {
             "ssh-ng://host",
             "unix:///x",
             "https://",
-            "http:///x",
             "file://host/x",
             "file:///",
             "s3://",

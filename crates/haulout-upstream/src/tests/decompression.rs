@@ -113,7 +113,7 @@ async fn a_bomb_ends_one_byte_after_nar_size() {
     let zeros = vec![0; 64 << 20];
     for compression in [Compression::Xz, Compression::Zstd, Compression::Bzip2, Compression::Gzip] {
         let bomb = pack(&compression, &zeros);
-        assert!(bomb.len() < 200_000);
+        assert!(bomb.len() < 1_000_000);
         let mut stream =
             decompress(&compression, 1000, futures_util::stream::iter(in_pieces(&bomb, 4096)))
                 .unwrap();

@@ -19,7 +19,14 @@ fn cut_file(request: &Request<Incoming>, bytes: &[u8], cut: usize) -> Response<B
     if end < body.len() {
         pieces.push(Err(std::io::Error::other("cut")));
     }
-    Response::from_parts(parts, StreamBody::new(futures_util::stream::iter(pieces)).boxed_unsync())
+    // What was sent before the cut must have left the server's buffers.
+    let pieces = futures_util::stream::iter(pieces).then(|piece| async {
+        if piece.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        piece
+    });
+    Response::from_parts(parts, StreamBody::new(pieces).boxed_unsync())
 }
 
 async fn cutting_server(path: &Path, cut: usize) -> Server {
