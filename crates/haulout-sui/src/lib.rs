@@ -6,6 +6,7 @@
 //! * [`proof`]: objects proven by validator signatures, offline;
 //! * [`prover`]: proofs made from what full nodes say, none of which is believed;
 //! * [`rpc`]: full nodes, several at once;
+//! * [`tx`]: transactions: Walrus' calls, the archive contract's, publishing packages;
 //! * [`walrus_types`]: Walrus' Move structs, BCS both ways.
 
 #[cfg(feature = "chain")]
@@ -22,6 +23,8 @@ pub mod proof;
 pub mod prover;
 #[cfg(feature = "chain")]
 pub mod rpc;
+#[cfg(feature = "chain")]
+pub mod tx;
 #[cfg(feature = "chain")]
 pub mod walrus_types;
 

@@ -11,7 +11,9 @@ use std::future::Future;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 
 pub use error::{Fault, RpcError};
-pub use node::{CheckpointAt, EpochInfo, Gas, Node, OwnedObject, Service, SignedParts, TxInfo};
+pub use node::{
+    CheckpointAt, EpochInfo, Executed, Gas, Node, OwnedObject, Service, SignedParts, TxInfo,
+};
 
 use crate::Network;
 

@@ -13,6 +13,9 @@ use sui_rpc::proto::{
             self,
             ledger_service_server::{LedgerService, LedgerServiceServer},
             state_service_server::{StateService, StateServiceServer},
+            transaction_execution_service_server::{
+                TransactionExecutionService, TransactionExecutionServiceServer,
+            },
         },
         v2alpha::{
             self,
@@ -41,6 +44,14 @@ pub(crate) struct Ledger {
     /// Served by the proof service; without any, the service is not there.
     pub(crate) trees: BTreeMap<(String, u64), v2alpha::GetCheckpointObjectProofResponse>,
     pub(crate) proof_requests: u32,
+    /// Transactions that were executed, by digest.
+    pub(crate) executed: Vec<String>,
+    /// What the next transaction makes, besides using its gas.
+    pub(crate) makes: Vec<Object>,
+    /// Executes, but neither says so nor lets anybody see it, as before a crash.
+    pub(crate) mute: bool,
+    /// Refuses to execute, in these words.
+    pub(crate) refuses: Option<String>,
 }
 
 impl Ledger {
@@ -156,6 +167,72 @@ fn raw(bytes: Vec<u8>) -> v2::Bcs {
     v2::Bcs::default().with_value(bytes)
 }
 
+impl Ledger {
+    /// Executes: new versions of the gas coins, what it makes, effects, a checkpoint.
+    fn execute(&mut self, transaction: &sui_sdk_types::Transaction) {
+        use sui_sdk_types::{ChangedObject, IdOperation, ObjectIn, ObjectOut};
+        let digest = transaction.digest();
+        let version = 1_000 + self.executed.len() as u64;
+        let mut made = std::mem::take(&mut self.makes);
+        for coin in &transaction.gas_payment.objects {
+            let bytes = self.objects[coin.object_id()].values().last().unwrap();
+            let object: Object = bcs::from_bytes(bytes).unwrap();
+            let value = object.as_struct().unwrap();
+            let moved = sui_sdk_types::MoveStruct::new(
+                value.object_type().clone(),
+                true,
+                version,
+                value.contents().to_vec(),
+            );
+            let data = sui_sdk_types::ObjectData::Struct(moved.unwrap());
+            made.push(Object::new(data, *object.owner(), digest, 0));
+        }
+        let mut effects = crate::proof::testing::empty_effects();
+        effects.transaction_digest = digest;
+        effects.lamport_version = version;
+        effects.changed_objects = made
+            .iter()
+            .map(|object| ChangedObject {
+                object_id: object.object_id(),
+                input_state: match self.objects.contains_key(&object.object_id()) {
+                    true => ObjectIn::Exist {
+                        version: 1,
+                        digest: sui_sdk_types::Digest::ZERO,
+                        owner: *object.owner(),
+                    },
+                    false => ObjectIn::NotExist,
+                },
+                output_state: ObjectOut::ObjectWrite {
+                    digest: object.digest(),
+                    owner: *object.owner(),
+                },
+                id_operation: IdOperation::None,
+            })
+            .collect();
+        for object in &made {
+            self.add_object(&bcs::to_bytes(object).unwrap());
+        }
+        let effects = sui_sdk_types::TransactionEffects::V2(Box::new(effects));
+        let effects = v2::TransactionEffects::default()
+            .with_bcs(v2::Bcs::serialize(&effects).unwrap())
+            .with_status(v2::ExecutionStatus::default().with_success(true))
+            .with_gas_used(
+                v2::GasCostSummary::default()
+                    .with_computation_cost(1_000_000)
+                    .with_storage_cost(2_000_000)
+                    .with_storage_rebate(500_000),
+            );
+        self.executed.push(digest.to_string());
+        self.transactions.insert(
+            digest.to_string(),
+            v2::ExecutedTransaction::default()
+                .with_digest(digest.to_string())
+                .with_checkpoint(77u64)
+                .with_effects(effects),
+        );
+    }
+}
+
 /// Serves a ledger that can be changed under way.
 #[derive(Debug, Clone)]
 pub(crate) struct Server(pub(crate) Arc<Mutex<Ledger>>);
@@ -170,6 +247,7 @@ impl Server {
         let router = tonic::transport::Server::builder()
             .add_service(LedgerServiceServer::new(server.clone()))
             .add_service(StateServiceServer::new(server.clone()))
+            .add_service(TransactionExecutionServiceServer::new(server.clone()))
             .add_service(ProofServiceServer::new(server.clone()));
         tokio::spawn(router.serve_with_incoming(incoming));
         (server, url)
@@ -232,7 +310,11 @@ impl LedgerService for Server {
         request: Request<v2::GetTransactionRequest>,
     ) -> Result<Response<v2::GetTransactionResponse>, Status> {
         let ledger = self.0.lock().unwrap();
-        let found = ledger.transactions.get(request.get_ref().digest()).cloned();
+        let digest = request.get_ref().digest();
+        if ledger.mute && ledger.executed.iter().any(|executed| executed == digest) {
+            return Err(Status::unavailable("come again"));
+        }
+        let found = ledger.transactions.get(digest).cloned();
         let found = found.ok_or_else(|| Status::not_found("Transaction not found"))?;
         Ok(Response::new(v2::GetTransactionResponse::new(found)))
     }
@@ -291,6 +373,49 @@ impl StateService for Server {
                 answer.objects.push(v2::Object::default().with_bcs(raw(bytes.clone())));
             }
         }
+        Ok(Response::new(answer))
+    }
+}
+
+#[tonic::async_trait]
+impl TransactionExecutionService for Server {
+    async fn simulate_transaction(
+        &self,
+        _: Request<v2::SimulateTransactionRequest>,
+    ) -> Result<Response<v2::SimulateTransactionResponse>, Status> {
+        let gas = v2::GasCostSummary::default()
+            .with_computation_cost(1_000_000)
+            .with_storage_cost(2_000_000)
+            .with_storage_rebate(500_000);
+        let effects = v2::TransactionEffects::default()
+            .with_status(v2::ExecutionStatus::default().with_success(true))
+            .with_gas_used(gas);
+        let mut answer = v2::SimulateTransactionResponse::default();
+        answer.transaction = Some(v2::ExecutedTransaction::default().with_effects(effects));
+        Ok(Response::new(answer))
+    }
+
+    async fn execute_transaction(
+        &self,
+        request: Request<v2::ExecuteTransactionRequest>,
+    ) -> Result<Response<v2::ExecuteTransactionResponse>, Status> {
+        let request = request.into_inner();
+        let mut ledger = self.0.lock().unwrap();
+        if let Some(words) = ledger.refuses.take() {
+            return Err(Status::invalid_argument(words));
+        }
+        let transaction: sui_sdk_types::Transaction =
+            request.transaction().bcs().deserialize().unwrap();
+        assert_eq!(request.signatures.len(), 1);
+        if !ledger.executed.contains(&transaction.digest().to_string()) {
+            ledger.execute(&transaction);
+        }
+        if ledger.mute {
+            return Err(Status::unavailable("connection lost"));
+        }
+        let digest = transaction.digest().to_string();
+        let mut answer = v2::ExecuteTransactionResponse::default();
+        answer.transaction = ledger.transactions.get(&digest).cloned();
         Ok(Response::new(answer))
     }
 }

@@ -229,7 +229,9 @@ pub fn first_transaction(objects: &[Object]) -> (TransactionEffects, CheckpointC
     (effects, contents)
 }
 
-fn empty_effects() -> TransactionEffectsV2 {
+/// Effects of a transaction that did nothing.
+#[must_use]
+pub fn empty_effects() -> TransactionEffectsV2 {
     TransactionEffectsV2 {
         status: ExecutionStatus::Success,
         epoch: 0,

@@ -107,6 +107,19 @@ pub struct TxInfo {
     pub effects: Vec<u8>,
 }
 
+/// How a transaction ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Executed {
+    /// The checkpoint it is in; `None` as long as it is in none.
+    pub checkpoint: Option<u64>,
+    /// BCS `TransactionEffects`.
+    pub effects: Vec<u8>,
+    /// What it cost.
+    pub gas: Gas,
+    /// Why it failed, if it did.
+    pub failure: Option<RpcError>,
+}
+
 /// An object of an account.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OwnedObject(pub Object);
@@ -452,37 +465,51 @@ impl Node {
         ))
     }
 
-    /// Runs a transaction without effect. With `select_gas` the node fills in gas coins and
-    /// budget; the transaction it ran comes back.
+    /// Runs a transaction without effect: what it would cost.
     ///
     /// # Errors
     /// [`Fault::Refused`] with the reason if it would fail; or no usable answer.
-    pub async fn simulate(
-        &self,
-        transaction: v2::Transaction,
-        select_gas: bool,
-    ) -> Result<(Transaction, Gas, Vec<u8>), RpcError> {
-        let mut request =
-            SimulateTransactionRequest::default().with_transaction(transaction).with_read_mask(
-                FieldMask::from_paths(["transaction.transaction.bcs", "transaction.effects"]),
-            );
-        if select_gas {
-            request = request.with_do_gas_selection(true);
-        }
+    pub async fn simulate(&self, transaction: v2::Transaction) -> Result<Gas, RpcError> {
+        let request = SimulateTransactionRequest::default()
+            .with_transaction(transaction)
+            .with_read_mask(FieldMask::from_paths([
+                "transaction.effects.status",
+                "transaction.effects.gas_used",
+            ]));
         let mut client = self.client()?;
         let mut execution = client.execution_client();
         let request = Self::limited(request, CALL_TIMEOUT);
         let answer =
             self.within("simulate", CALL_TIMEOUT, execution.simulate_transaction(request)).await?;
         let effects = answer.transaction().effects();
-        self.check_status(effects.status())?;
-        let run = answer
-            .transaction()
-            .transaction()
-            .bcs()
-            .deserialize()
-            .map_err(|error| self.malformed("simulated transaction", error))?;
-        Ok((run, gas(effects), effects.bcs().value().to_vec()))
+        self.failure(effects.status()).map_or_else(|| Ok(gas(effects)), Err)
+    }
+
+    /// How an executed transaction ended.
+    ///
+    /// # Errors
+    /// [`Fault::NotFound`] if the node does not know it; or no usable answer.
+    pub async fn executed(&self, digest: &Digest) -> Result<Executed, RpcError> {
+        let request = GetTransactionRequest::new(digest).with_read_mask(FieldMask::from_paths([
+            "digest",
+            "checkpoint",
+            "effects.bcs",
+            "effects.status",
+            "effects.gas_used",
+        ]));
+        let mut client = self.client()?;
+        let mut ledger = client.ledger_client();
+        let request = Self::limited(request, CALL_TIMEOUT);
+        let answer =
+            self.within("read transaction", CALL_TIMEOUT, ledger.get_transaction(request)).await?;
+        let transaction = answer.transaction();
+        let effects = transaction.effects();
+        Ok(Executed {
+            checkpoint: transaction.checkpoint_opt(),
+            effects: effects.bcs().value().to_vec(),
+            gas: gas(effects),
+            failure: self.failure(effects.status()),
+        })
     }
 
     /// Sends a signed transaction to the validators. The answer's effects are final, but
@@ -508,16 +535,23 @@ impl Node {
             .map(|_| ())
     }
 
-    /// That a transaction succeeded.
-    pub(crate) fn check_status(&self, status: &v2::ExecutionStatus) -> Result<(), RpcError> {
+    /// Why a transaction failed; `None` if it succeeded.
+    fn failure(&self, status: &v2::ExecutionStatus) -> Option<RpcError> {
         if status.success() {
-            return Ok(());
+            return None;
         }
         let error = status.error();
         let kind = format!("{:?}", error.kind());
-        let said = error.description_opt().unwrap_or(&kind);
-        let what = words(&format!("the transaction fails: {kind}: {said}"));
-        Err(RpcError::new(Fault::Refused, &self.url, what))
+        let what = match error.abort_opt() {
+            Some(abort) => {
+                let at = abort.location();
+                let place = format!("{}::{}", at.module(), at.function_name());
+                format!("the transaction aborts in {place} with code {}", abort.abort_code())
+            }
+            None => format!("the transaction fails: {kind}"),
+        };
+        let said = error.description_opt().map(|said| format!(": {said}")).unwrap_or_default();
+        Some(RpcError::new(Fault::Refused, &self.url, words(&format!("{what}{said}"))))
     }
 }
 
