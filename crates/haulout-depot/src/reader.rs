@@ -1,0 +1,172 @@
+//! An archive, open for reading.
+
+use crate::{Blobs, DepotError, NarStream, OpenLevel, State, cache::PageCache, merge::Entries};
+use haulout_archive::{
+    entry::{Content, Path},
+    merge::Merge,
+    proof::Proof,
+    segment::BlobRecord,
+};
+use haulout_nix::HashPart;
+use std::{collections::HashMap, sync::Arc};
+use tokio::runtime::Handle;
+
+/// A path that was found: everything about it is proven by the archive's state.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// What the index says.
+    pub path: Path,
+    /// Position of the level that has it.
+    pub level: usize,
+}
+
+/// One state of an archive, open for reading. Cheap to share.
+#[derive(Debug)]
+pub struct Reader {
+    blobs: Arc<dyn Blobs>,
+    state: State,
+    levels: Vec<Arc<OpenLevel>>,
+    cache: Arc<PageCache>,
+}
+
+impl Reader {
+    /// Opens all levels of a state.
+    ///
+    /// # Errors
+    /// When one of them cannot be opened: an answer "not here" would otherwise be a guess.
+    pub async fn open(blobs: Arc<dyn Blobs>, state: State) -> Result<Self, DepotError> {
+        Self::build(blobs, state, HashMap::new(), Arc::new(PageCache::new())).await
+    }
+
+    /// Opens a newer state of the same archive; levels that are still there are not fetched again.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub async fn advance(&self, state: State) -> Result<Self, DepotError> {
+        let known =
+            self.levels.iter().map(|level| (level.record().root, Arc::clone(level))).collect();
+        Self::build(Arc::clone(&self.blobs), state, known, Arc::clone(&self.cache)).await
+    }
+
+    async fn build(
+        blobs: Arc<dyn Blobs>,
+        state: State,
+        known: HashMap<[u8; 32], Arc<OpenLevel>>,
+        cache: Arc<PageCache>,
+    ) -> Result<Self, DepotError> {
+        let mut levels = Vec::with_capacity(state.levels.len());
+        for record in &state.levels {
+            let open = match known.get(&record.root).filter(|level| level.record() == record) {
+                Some(level) => Arc::clone(level),
+                None => Arc::new(OpenLevel::open(&*blobs, *record).await?),
+            };
+            levels.push(open);
+        }
+        Ok(Self { blobs, state, levels, cache })
+    }
+
+    /// The state that is open.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The levels, newest first.
+    #[must_use]
+    pub fn levels(&self) -> &[Arc<OpenLevel>] {
+        &self.levels
+    }
+
+    /// Where its bytes come from.
+    #[must_use]
+    pub fn blobs(&self) -> &Arc<dyn Blobs> {
+        &self.blobs
+    }
+
+    /// The path of a hash part; `None` when the archive has it not, which is then proven too.
+    ///
+    /// # Errors
+    /// When an index page cannot be had or is wrong.
+    pub async fn find(&self, key: &HashPart) -> Result<Option<Found>, DepotError> {
+        for (level, open) in self.levels.iter().enumerate() {
+            match open.find(&*self.blobs, &self.cache, key).await?.map(|entry| entry.content) {
+                None => {}
+                Some(Content::Tombstone) => return Ok(None),
+                Some(Content::Path(path)) => return Ok(Some(Found { path: *path, level })),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Proofs for one who has the state but no index: one for each level down to the one that
+    /// decides.
+    ///
+    /// # Errors
+    /// As [`Reader::find`].
+    pub async fn prove(&self, key: &HashPart) -> Result<Vec<Proof>, DepotError> {
+        let mut proofs = Vec::new();
+        for open in &self.levels {
+            let proof = open.prove(&*self.blobs, &self.cache, key).await?;
+            let verdict = proof.verify(&open.record().root, key);
+            proofs.push(proof);
+            if verdict.map_err(|error| DepotError::corrupt("a proof", error))?.is_some() {
+                break;
+            }
+        }
+        Ok(proofs)
+    }
+
+    /// The record of a pack of a level.
+    ///
+    /// # Errors
+    /// When the pack table cannot be had.
+    pub async fn pack(&self, level: usize, pack: u32) -> Result<BlobRecord, DepotError> {
+        let level = self.levels.get(level).ok_or_else(no_level)?;
+        level.pack(&*self.blobs, pack).await
+    }
+
+    /// The NAR of a path that was found, as a stream that never ends well unless every byte was right.
+    ///
+    /// # Errors
+    /// When the pack table cannot be had.
+    pub async fn nar(&self, found: &Found) -> Result<NarStream, DepotError> {
+        let mut pieces = Vec::with_capacity(found.path.nar.extents.len());
+        for extent in &found.path.nar.extents {
+            pieces.push((self.pack(found.level, extent.pack).await?, *extent));
+        }
+        NarStream::new(Arc::clone(&self.blobs), &found.path, pieces)
+    }
+
+    /// The paths of the archive with keys from `from` on, at most `max`, and the key to go on from.
+    ///
+    /// # Errors
+    /// As [`Reader::find`].
+    pub async fn list(
+        &self,
+        from: HashPart,
+        max: usize,
+    ) -> Result<(Vec<Found>, Option<HashPart>), DepotError> {
+        let (blobs, levels) = (Arc::clone(&self.blobs), self.levels.clone());
+        let handle = Handle::current();
+        let work = move || {
+            let entries = levels.iter().map(|level| Entries::new(&handle, &blobs, level, from));
+            let mut paths = Vec::new();
+            for item in Merge::new(entries.collect::<Vec<_>>(), true) {
+                let (level, entry) = item?;
+                let Content::Path(path) = entry.content else { continue };
+                if paths.len() == max {
+                    return Ok((paths, Some(entry.key)));
+                }
+                paths.push(Found { path: *path, level });
+            }
+            Ok((paths, None))
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|error| {
+            DepotError::new(crate::Kind::Local, "listing ended early").because(error)
+        })?
+    }
+}
+
+fn no_level() -> DepotError {
+    DepotError::new(crate::Kind::Refused, "there is no such level")
+}
