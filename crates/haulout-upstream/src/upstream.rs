@@ -93,6 +93,10 @@ impl Upstream {
         &self.id
     }
 
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     pub(crate) const fn is_private(&self) -> bool {
         self.store.is_private()
     }

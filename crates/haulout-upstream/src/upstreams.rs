@@ -389,6 +389,16 @@ impl Upstreams {
         trouble.map_or(Answer::Absent, Answer::Unknown)
     }
 
+    /// The file that a narinfo of this cache names, with its URL as the cache itself wrote it or
+    /// relative to it; `None`: there is no such cache, or the URL leaves it. For narinfos that came
+    /// in another way than from the cache.
+    #[must_use]
+    pub fn locate(&self, upstream: &str, narinfo: &NarInfo) -> Option<FileLocation> {
+        let list = self.list();
+        let upstream = list.iter().find(|one| one.id().as_str() == upstream)?;
+        FileLocation::of(narinfo, upstream.id().clone(), upstream.base()).ok()
+    }
+
     /// Opens a file at byte `from` (of the compressed file), `len` bytes of it or all that
     /// follow. Answers when the cache does: at most about ten seconds.
     ///
