@@ -247,7 +247,11 @@ impl Resolver {
 
     /// The verified info of a path; `None`: nobody here has it.
     pub async fn path_info(&self, hash: HashPart) -> Option<Arc<PathInfo>> {
-        self.origin(hash, None).await.map(|origin| Arc::clone(origin.info()))
+        let origin = self.origin(hash, None).await?;
+        if let Origin::Peers(found) = &origin {
+            self.inner.transfers.prepare(&found.info);
+        }
+        Some(Arc::clone(origin.info()))
     }
 
     /// Where a path can be had. With `want`, only that very NAR will do.

@@ -72,6 +72,8 @@ pub struct Stats {
     pub conflicts: Counter,
     /// Path infos given to peers.
     pub infos_given: Counter,
+    /// Trees made before anybody asked.
+    pub trees_ahead: Counter,
     /// Trees given to peers.
     pub trees_given: Counter,
     /// NAR ranges opened for peers.

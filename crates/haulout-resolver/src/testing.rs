@@ -66,6 +66,8 @@ pub(crate) enum Tree {
 pub(crate) struct Actor {
     pub(crate) gives: Gives,
     pub(crate) tree: Tree,
+    /// Until it has computed a tree.
+    pub(crate) tree_delay: Duration,
     /// Until it answers any question.
     pub(crate) delay: Duration,
     /// Its packets arrive while it makes us wait.
@@ -230,7 +232,7 @@ impl Peers for Script {
         let actor = self.note("tree", peer);
         let data = self.nars.lock().unwrap().get(&key.nar_hash).cloned();
         Box::pin(async move {
-            sleep(actor.delay).await;
+            sleep(actor.delay + actor.tree_delay).await;
             let Some(data) = data else { return Err(PeerError::No) };
             let of_other = (actor.gives == Gives::Other) != (actor.tree == Tree::Wrong);
             let data = if of_other { other(&data) } else { data };

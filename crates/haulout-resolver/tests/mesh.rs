@@ -192,3 +192,18 @@ async fn two_meshes_with_keys_of_one_name_leave_each_other_in_peace() {
     a.mesh.shutdown().await;
     b.mesh.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_new_paths_are_hashed_before_anybody_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(dir.path(), 1, &[]).await;
+    let store = office(dir.path(), 20, 40 << 20);
+    let large = store.paths.iter().filter(|info| info.nar_size >= 4 << 20);
+    let large = large.filter(|info| !info.signatures.is_empty()).count() as u64;
+    assert!(large > 0);
+    let begun = Instant::now();
+    while agent.resolver.stats().trees_ahead.get() < large {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no trees were made");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

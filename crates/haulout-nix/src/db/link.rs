@@ -37,8 +37,8 @@ const KEPT_MAX: usize = 4;
 /// How often a query starts over because the files changed while it read them
 /// without locks.
 const ATTEMPTS: usize = 5;
-/// Page cache of a connection, KiB.
-const CACHE_KIB: i64 = 4096;
+/// Page cache of a connection, KiB. The kernel has the file in its own; reading 50,000 paths would fill any.
+const CACHE_KIB: i64 = 512;
 
 /// How the last query was able to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

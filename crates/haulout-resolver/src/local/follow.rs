@@ -39,6 +39,9 @@ impl Poke {
 /// Starts the thread that follows the store and writes out, now and then and
 /// at the end, what is remembered.
 pub(crate) fn follow(store: &Arc<LocalStore>, write: Write) -> std::io::Result<Poke> {
+    // From here on, what is new in the store is hashed before it is asked for.
+    let ahead = super::ahead::start(store)?;
+    let _ = store.ahead.set(ahead);
     let (poke, pokes) = sync_channel(1);
     let store = Arc::downgrade(store);
     std::thread::Builder::new().name("haulout-store".into()).spawn(move || {
@@ -97,7 +100,11 @@ impl LocalStore {
             .chain(&changes.changed)
             .map(|row| (row.hash, standing(&policy, signers, row)))
             .collect();
+        let new: Vec<_> = changes.added.iter().map(|row| row.hash).collect();
         self.change(&policy, gone, come);
+        if let Some(ahead) = self.ahead.get() {
+            new.into_iter().for_each(|path| ahead.note(path));
+        }
         Ok(())
     }
 

@@ -92,6 +92,8 @@ impl Index {
     /// Puts many paths in that are not there.
     pub(crate) fn insert(&mut self, paths: impl IntoIterator<Item = (HashPart, Standing)>) {
         self.entries.extend(paths.into_iter().map(|(hash, standing)| Entry { hash, standing }));
+        // Doubling would keep up to as much again for nothing.
+        self.entries.shrink_to(self.entries.len() + self.entries.len() / 16);
         // Sorted runs: the standard sort notices and merges.
         self.entries.sort_by_key(|entry| entry.hash);
     }

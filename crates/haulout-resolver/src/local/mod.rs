@@ -1,6 +1,7 @@
 //! What this machine has: its own store and the NARs in its cache; who may
 //! have what of it.
 
+mod ahead;
 mod follow;
 mod giving;
 mod index;
@@ -27,6 +28,7 @@ use crate::disk::Disk;
 use crate::lookup::weight;
 use crate::stats::Stats;
 use crate::trees::Trees;
+use ahead::TreesAhead;
 use giving::GivingNow;
 use index::Index;
 use kept::Kept;
@@ -59,6 +61,7 @@ pub struct LocalStore {
     kept: Kept,
     trees: Arc<Trees>,
     making: Mutex<HashMap<NarHash, Making>>,
+    ahead: OnceLock<TreesAhead>,
     strangers: Arc<HoldingsFeed>,
     members: Arc<HoldingsFeed>,
     giving: GivingNow,
@@ -91,6 +94,7 @@ impl LocalStore {
             layouts: Arc::new(Layouts::new(location.clone())),
             trees,
             making: Mutex::default(),
+            ahead: OnceLock::new(),
             strangers: HoldingsFeed::new(),
             members: HoldingsFeed::new(),
             giving: GivingNow::default(),

@@ -47,7 +47,7 @@ impl LocalStore {
     }
 
     /// The path of this NAR, if it may go to such a peer.
-    fn may_have(&self, key: &NarKey, to: Membership) -> Option<Arc<PathInfo>> {
+    pub(super) fn may_have(&self, key: &NarKey, to: Membership) -> Option<Arc<PathInfo>> {
         let own = self.info(&key.path).map(|info| (info, Place::Store));
         let kept = || Some((self.kept_info(&key.path)?, Place::Cache));
         let right = |(info, _): &(Arc<PathInfo>, Place)| {

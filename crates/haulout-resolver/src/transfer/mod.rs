@@ -41,6 +41,7 @@ use crate::peers::Peers;
 use crate::reasons::Reasons;
 use crate::stats::Stats;
 use crate::trees::Trees;
+use claims::Ahead;
 use dispute::Spools;
 use distrust::Distrust;
 use ring::Ring;
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) budget: Budget,
     pub(crate) trees: Arc<Trees>,
+    pub(crate) ahead: Ahead,
     pub(crate) distrust: Distrust,
     pub(crate) spools: Spools,
     pub(crate) stats: Arc<Stats>,
@@ -130,6 +132,7 @@ impl Transfers {
             peers,
             budget,
             trees,
+            ahead: Ahead::new(),
             distrust: Distrust::new(),
             spools: Spools::new(aside.spool_dir),
             stats,
@@ -141,6 +144,11 @@ impl Transfers {
         Self { shared: Arc::new(shared) }
     }
 
+    /// This NAR will probably be asked for soon: lets its holders prepare.
+    pub(crate) fn prepare(&self, info: &PathInfo) {
+        claims::prepare(&self.shared, key_of(info));
+    }
+
     /// The verified NAR from byte `from` on. `None`: it cannot be had. The
     /// answer comes when the first bytes are at hand.
     pub(crate) async fn open(
@@ -149,11 +157,7 @@ impl Transfers {
         hint: Option<PeerId>,
         from: u64,
     ) -> Option<Reader> {
-        let key = NarKey {
-            path: info.path.hash_part(),
-            nar_hash: info.nar_hash,
-            nar_size: info.nar_size,
-        };
+        let key = key_of(info);
         if from > key.nar_size || (from > 0 && self.shared.distrust.is_tainted(key.nar_hash)) {
             return None;
         }
@@ -232,6 +236,10 @@ impl Transfers {
         tokio::spawn(job.run(ring));
         (reader, false)
     }
+}
+
+fn key_of(info: &PathInfo) -> NarKey {
+    NarKey { path: info.path.hash_part(), nar_hash: info.nar_hash, nar_size: info.nar_size }
 }
 
 /// One transfer.

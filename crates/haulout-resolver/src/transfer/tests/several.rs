@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use haulout_swarm::Fault;
+use tokio::time::Instant;
 
 use super::*;
 use crate::testing::{Actor, Gives, Script, Tree, sample};
@@ -19,9 +20,33 @@ fn slow() -> Gives {
 }
 
 #[tokio::test(start_paused = true)]
+async fn trees_asked_for_with_the_narinfo_are_there_when_the_nar_is_asked_for() {
+    let slow_to_hash = Actor { tree_delay: Duration::from_millis(800), ..Actor::default() };
+    let script = Script::new(vec![slow_to_hash; 3]);
+    let (info, data) = sample("big", 24 * MIB);
+    script.add(&info, &data);
+    let world = World::new(&script);
+    world.transfers.prepare(&info);
+    world.transfers.prepare(&info);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(script.asked("tree"), [0, 1, 2]);
+    let begun = Instant::now();
+    let read = world.read(&info, 0).await;
+    assert!(read.unwrap() == data);
+    assert!(begun.elapsed() < Duration::from_millis(800), "{:?}", begun.elapsed());
+    assert_eq!(script.asked("tree"), [0, 1, 2], "nobody was asked again");
+    assert!((0..3).all(|actor| script.given(actor) > 0), "all three gave");
+
+    // A small one needs none, and one with a single holder neither.
+    let (small, _) = sample("small", MIB);
+    world.transfers.prepare(&small);
+    assert_eq!(script.asked("tree").len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn several_honest_peers_share_the_work() {
     let script = Script::giving(&[slow(), slow(), slow()]);
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let (result, data, world) = fetch(&script).await;
     assert!(result.unwrap() == data);
     let alone = Duration::from_millis(5) * u32::try_from(SIZE / (256 << 10)).unwrap();
@@ -110,7 +135,7 @@ async fn a_death_among_several_is_nobodys_fault() {
 #[tokio::test(start_paused = true)]
 async fn silence_among_several_does_not_stop_the_stream() {
     let script = Script::giving(&[slow(), Gives::SilentAt(3 * MIB as u64), slow()]);
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let (result, data, _) = fetch(&script).await;
     assert!(result.unwrap() == data);
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
@@ -132,7 +157,7 @@ async fn wrong_sizes_among_several_are_blamed() {
 async fn a_tree_that_never_comes_costs_at_most_a_second() {
     let mute = Actor { tree: Tree::Silent, ..Actor::default() };
     let script = Script::new(vec![mute.clone(), mute]);
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let (result, data, _) = fetch(&script).await;
     assert!(result.unwrap() == data);
     assert!(begun.elapsed() < Duration::from_millis(1200), "{:?}", begun.elapsed());
