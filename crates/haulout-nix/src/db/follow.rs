@@ -184,14 +184,22 @@ impl Follower {
         let Some((batch, _)) = read else {
             return Ok(self.vanished());
         };
-        let mut net = Net::default();
-        self.rows.drain(..).for_each(|row| net.remove(row));
-        batch.rows.iter().for_each(|&row| net.add(row));
+        let changes = if self.rows.is_empty() && all_different(&batch.rows) {
+            // The first look. Without tables of everything, which would be
+            // thrown away at once and leave holes in the heap.
+            Changes { added: batch.rows.clone(), ..Changes::default() }
+        } else {
+            let mut net = Net::default();
+            self.rows.drain(..).for_each(|row| net.remove(row));
+            batch.rows.iter().for_each(|&row| net.add(row));
+            net.finish()
+        };
         self.rows = batch.rows;
+        self.rows.shrink_to_fit();
         self.bad = batch.bad;
         self.seen = Some(seen);
         self.sweep = Sweep::DONE;
-        Ok(net.finish())
+        Ok(changes)
     }
 
     /// The same database, later.
@@ -329,6 +337,12 @@ impl Follower {
 
 fn last_id(rows: &[Row]) -> i64 {
     rows.last().map_or(i64::MIN, |row| row.id)
+}
+
+fn all_different(rows: &[Row]) -> bool {
+    let mut hashes: Vec<HashPart> = rows.iter().map(|row| row.hash).collect();
+    hashes.sort_unstable();
+    hashes.windows(2).all(|pair| pair[0] != pair[1])
 }
 
 /// Removals and additions of one poll, until it is clear what they amount to.

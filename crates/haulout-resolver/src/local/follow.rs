@@ -100,10 +100,9 @@ impl LocalStore {
             .chain(&changes.changed)
             .map(|row| (row.hash, standing(&policy, signers, row)))
             .collect();
-        let new: Vec<_> = changes.added.iter().map(|row| row.hash).collect();
         self.change(&policy, gone, come);
         if let Some(ahead) = self.ahead.get() {
-            new.into_iter().for_each(|path| ahead.note(path));
+            changes.added.iter().for_each(|row| ahead.note(row.hash));
         }
         Ok(())
     }
