@@ -52,6 +52,7 @@ impl AgentSpec {
             ("cache.dir", quoted(&home.join("cache"))),
             ("trust.keys", format!("{:?}", self.keys)),
             ("trust.nix_conf", "false".to_owned()),
+            ("upstream.nix_conf", "false".to_owned()),
             ("log.level", format!("{:?}", log_level())),
         ];
         for (name, value) in &self.settings {

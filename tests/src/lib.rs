@@ -52,6 +52,22 @@ pub fn wait_until(limit: Duration, mut probe: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// Removes the files of a binary cache, as a new one would be.
+///
+/// # Panics
+/// When they cannot be removed.
+pub fn empty_cache(dir: &std::path::Path) {
+    for entry in std::fs::read_dir(dir.join("nar"))
+        .expect("cache")
+        .chain(std::fs::read_dir(dir).expect("cache"))
+    {
+        let path = entry.expect("cache").path();
+        if path.is_file() && !path.ends_with("nix-cache-info") {
+            std::fs::remove_file(path).expect("cache");
+        }
+    }
+}
+
 /// The value at quantile `q` (0 to 1) of `samples`, which get sorted.
 ///
 /// # Panics

@@ -52,7 +52,12 @@ impl StaticCache {
         Some(Self::serve(host, &files))
     }
 
-    /// Serves a directory that is a binary cache.
+    /// Serves a directory that is a binary cache. `None` without nginx.
+    #[must_use]
+    pub fn of(host: &Host, files: &Path) -> Option<Self> {
+        skip::have(&[Tool::Nginx]).then(|| Self::serve(host, files))
+    }
+
     fn serve(host: &Host, files: &Path) -> Self {
         let run = host.dir().join("nginx");
         fs::create_dir_all(&run).expect("scratch");

@@ -18,7 +18,10 @@ use std::{
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+};
 
 /// What is known of one open connection.
 #[derive(Debug)]
@@ -172,18 +175,18 @@ impl Drop for Entry {
 }
 
 /// The socket, noting when bytes come in.
-pub(crate) struct Socket {
-    io: TokioIo<TcpStream>,
+pub(crate) struct Socket<T> {
+    io: TokioIo<T>,
     state: Arc<State>,
 }
 
-impl Socket {
-    pub(crate) fn new(stream: TcpStream, state: Arc<State>) -> Self {
+impl<T> Socket<T> {
+    pub(crate) fn new(stream: T, state: Arc<State>) -> Self {
         Self { io: TokioIo::new(stream), state }
     }
 }
 
-impl Read for Socket {
+impl<T: AsyncRead + Unpin> Read for Socket<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -195,7 +198,7 @@ impl Read for Socket {
     }
 }
 
-impl Write for Socket {
+impl<T: AsyncWrite + Unpin> Write for Socket<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -20,6 +20,8 @@ use crate::{
     body::{NarStream, ResponseBody},
     control,
     counters::Counters,
+    door::Door,
+    guests,
     hosts::Hosts,
     range::{self, Asked},
     route::Route,
@@ -40,6 +42,7 @@ pub(crate) struct Shared<S> {
     pub(crate) hosts: Hosts,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) remote_control: bool,
+    door: Option<Door>,
     cache_info: Bytes,
 }
 
@@ -66,6 +69,7 @@ impl<S: Substituter> Handler<S> {
             hosts: Hosts::new(local, &config.host_names),
             local,
             remote_control: config.remote_control,
+            door: config.door.clone(),
             cache_info: cache_info.into(),
         }))
     }
@@ -88,7 +92,13 @@ impl<S: Substituter> Handler<S> {
 }
 
 impl<S: Substituter> Shared<S> {
-    async fn dispatch(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    async fn dispatch(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        if let Some(door) = &self.door {
+            request = match guests::receive(self, door, request).await {
+                Ok(answer) => return answer,
+                Err(request) => request,
+            };
+        }
         let head = match *request.method() {
             Method::GET => false,
             Method::HEAD => true,
@@ -187,23 +197,21 @@ impl<S: Substituter> Shared<S> {
         }
         Some(match range {
             None => nar_answer(StatusCode::OK, fitting.len, ResponseBody::nar(stream)),
-            Some(_) => {
-                let mut answer =
-                    nar_answer(StatusCode::PARTIAL_CONTENT, fitting.len, ResponseBody::nar(stream));
-                let last = fitting.from + fitting.len - 1;
-                insert(
-                    &mut answer,
-                    header::CONTENT_RANGE,
-                    &format!("bytes {}-{last}/{}", fitting.from, body.size),
-                );
-                answer
-            }
+            Some(_) => partial(fitting.from, fitting.len, body.size, ResponseBody::nar(stream)),
         })
     }
 }
 
+/// 206 with `len` bytes from `from` of something of `size` bytes; `len` is not zero.
+pub(crate) fn partial(from: u64, len: u64, size: u64, body: ResponseBody) -> Answer {
+    let mut answer = nar_answer(StatusCode::PARTIAL_CONTENT, len, body);
+    let last = from + len - 1;
+    insert(&mut answer, header::CONTENT_RANGE, &format!("bytes {from}-{last}/{size}"));
+    answer
+}
+
 /// `If-Range` needs a validator we never gave, so with it the range is off (RFC 9110 §13.1.5).
-fn asked_range(headers: &HeaderMap) -> Option<Asked> {
+pub(crate) fn asked_range(headers: &HeaderMap) -> Option<Asked> {
     if headers.contains_key(header::IF_RANGE) {
         return None;
     }
@@ -239,7 +247,7 @@ async fn refuse_method(request: Request<Incoming>) -> Answer {
     answer
 }
 
-fn nar_answer(status: StatusCode, len: u64, body: ResponseBody) -> Answer {
+pub(crate) fn nar_answer(status: StatusCode, len: u64, body: ResponseBody) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
@@ -265,7 +273,7 @@ pub(crate) fn whole(content_type: &'static str, bytes: impl Into<Bytes>, head: b
     answer
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Answer {
+pub(crate) fn plain(status: StatusCode, text: &'static str) -> Answer {
     let mut answer = whole("text/plain", Bytes::from_static(text.as_bytes()), false);
     *answer.status_mut() = status;
     answer

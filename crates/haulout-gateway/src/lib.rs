@@ -12,6 +12,8 @@ mod body;
 mod connection;
 mod control;
 mod counters;
+mod door;
+mod guests;
 mod handler;
 mod hosts;
 mod listen;
@@ -20,6 +22,7 @@ mod route;
 mod server;
 mod substituter;
 
+pub use door::{Door, LOGINS_MAX, Logins, Network, Refused, Uploads};
 pub use listen::{BACKLOG, ListenError, bind};
 pub use server::{CONNECTIONS_MAX, GatewayConfig, ServeError, serve};
 pub use substituter::{Cut, LateSubstituter, NarBody, Substituter};

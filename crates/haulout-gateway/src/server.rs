@@ -11,14 +11,17 @@ use std::{
 
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::Service};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::MissedTickBehavior,
 };
 
+use tokio_rustls::TlsAcceptor;
+
 use crate::{
-    Substituter,
+    Door, Substituter,
     body::ResponseBody,
     connection::{Entry, Leave, Registry, Socket},
     counters::OpenConnection,
@@ -37,6 +40,8 @@ const HEADER_LINES_MAX: usize = 64;
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// How often overdue connections are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Longest time a TLS handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Pause after `accept` failed (no file descriptors left, most likely).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -60,6 +65,8 @@ pub struct GatewayConfig {
     pub idle_time: Duration,
     /// How long open transfers may go on after a shutdown was asked for.
     pub drain_time: Duration,
+    /// Set for a port that is open to other machines.
+    pub door: Option<Door>,
 }
 
 impl Default for GatewayConfig {
@@ -72,6 +79,7 @@ impl Default for GatewayConfig {
             header_time: Duration::from_secs(30),
             idle_time: Duration::from_secs(600),
             drain_time: Duration::from_secs(5),
+            door: None,
         }
     }
 }
@@ -153,6 +161,12 @@ impl<S: Substituter> Server<S> {
     }
 
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+        let door = self.config.door.as_ref();
+        if door.is_some_and(|door| !door.admits(peer)) {
+            tracing::debug!(%peer, "not from a network that may come in");
+            return;
+        }
+        let tls = door.and_then(|door| door.tls.clone());
         // Without it a small answer waits for the acknowledgement of the one before: 40 ms per
         // request.
         let _ = stream.set_nodelay(true);
@@ -160,7 +174,13 @@ impl<S: Substituter> Server<S> {
         let handler = self.handler.clone();
         self.tasks.spawn(async move {
             let _slot = slot;
-            attend(stream, peer, entry, handler).await;
+            let Some(tls) = tls else { return attend(stream, peer, entry, handler).await };
+            let shaken = TlsAcceptor::from(tls).accept(stream);
+            match tokio::time::timeout(HANDSHAKE_MAX, shaken).await {
+                Ok(Ok(stream)) => attend(stream, peer, entry, handler).await,
+                Ok(Err(error)) => tracing::debug!(%error, %peer, "TLS failed"),
+                Err(_) => tracing::debug!(%peer, "TLS took too long"),
+            }
         });
     }
 }
@@ -207,7 +227,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 
 /// One connection from its first to its last byte.
 async fn attend<S: Substituter>(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     peer: SocketAddr,
     entry: Entry,
     handler: Handler<S>,

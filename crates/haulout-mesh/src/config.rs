@@ -8,6 +8,7 @@ use haulout_swarm::peers::PEERS_MAX;
 
 use crate::identity::Identity;
 use crate::membership::MeshSecret;
+use crate::neighbours::OnNeighbour;
 
 /// UDP port of the mesh unless configured otherwise (firewalls need a fixed one).
 pub const PORT_DEFAULT: u16 = 5299;
@@ -178,6 +179,8 @@ pub struct MeshConfig {
     pub stall_timeout: Duration,
     /// Limits on peers.
     pub limits: Limits,
+    /// Whom to tell of caches that others announce on the network; `None`: they are not looked for.
+    pub neighbours: Option<OnNeighbour>,
 }
 
 impl MeshConfig {
@@ -195,6 +198,7 @@ impl MeshConfig {
             dial_timeout: Duration::from_millis(500),
             stall_timeout: Duration::from_secs(1),
             limits: Limits::default(),
+            neighbours: None,
         }
     }
 }

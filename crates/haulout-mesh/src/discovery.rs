@@ -16,6 +16,7 @@ use mdns_sd::{
 
 use crate::config::{InterfaceRules, Strangers};
 use crate::membership::TAG_LEN;
+use crate::neighbours;
 use crate::registry::Shared;
 use crate::session;
 use crate::txt::{Announcement, SERVICE_TYPE};
@@ -93,6 +94,13 @@ fn begin(
         .name("haulout-mdns".to_owned())
         .spawn(move || watcher.run(&events))
         .map_err(|error| mdns_sd::Error::Msg(error.to_string()))?;
+    if let Some(tell) = shared.config.neighbours.clone() {
+        let caches = daemon.browse(neighbours::CACHE_SERVICE_TYPE)?;
+        std::thread::Builder::new()
+            .name("haulout-caches".to_owned())
+            .spawn(move || neighbours::watch(&caches, &tell))
+            .map_err(|error| mdns_sd::Error::Msg(error.to_string()))?;
+    }
     let shared = Arc::clone(shared);
     std::thread::Builder::new()
         .name("haulout-net".to_owned())

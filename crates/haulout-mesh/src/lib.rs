@@ -25,6 +25,7 @@ mod limit;
 pub mod membership;
 mod mesh;
 pub mod narframe;
+mod neighbours;
 mod pressure;
 mod registry;
 mod serve;
@@ -43,6 +44,7 @@ pub use haulout_swarm::{Fault, PeerId};
 pub use identity::Identity;
 pub use membership::{MeshSecret, SecretError};
 pub use mesh::Mesh;
+pub use neighbours::{CACHE_SERVICE_TYPE, NEIGHBOURS_MAX, Neighbour, OnNeighbour};
 pub use tree::{GROUP_SIZE, GROUPS_MAX, NarTree, NarTreeBuilder, TreeError, group_count};
 pub use view::{MeshEvent, PeerState, PeerView};
 

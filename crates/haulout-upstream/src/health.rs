@@ -61,6 +61,12 @@ impl Default for Health {
 }
 
 impl Health {
+    /// Of one that has to answer a first time before anybody waits for it.
+    #[must_use]
+    pub fn unproven(now: Instant) -> Self {
+        Self { circuit: Circuit::Open { until: now, times: 0 }, ..Self::default() }
+    }
+
     /// Asks for leave to send a request. `Ask` may make the request the probe of an open circuit,
     /// so the answer must be reported with [`Health::success`] or [`Health::trouble`].
     pub fn leave(&mut self, now: Instant) -> Leave {
@@ -77,11 +83,18 @@ impl Health {
         }
     }
 
-    /// Whether [`Health::leave`] would say yes, without taking it.
+    /// Whether questions go there: nothing was wrong lately. Nobody has to wait for an upstream
+    /// that may still be bad, so its probe is made behind everybody's back.
     #[must_use]
-    pub fn available(&self, now: Instant) -> bool {
+    pub const fn available(&self) -> bool {
+        matches!(self.circuit, Circuit::Closed(_))
+    }
+
+    /// Whether it is time to see if it is back.
+    #[must_use]
+    pub fn probe_due(&self, now: Instant) -> bool {
         match self.circuit {
-            Circuit::Closed(_) => true,
+            Circuit::Closed(_) => false,
             Circuit::Open { until, .. } => now >= until,
             Circuit::Probing { since, .. } => now >= since + PROBE_MAX,
         }
@@ -102,11 +115,14 @@ impl Health {
     }
 
     /// It did not answer as it should. `jitter` is a random number in 0..1; it spreads the
-    /// returns of many machines over half the pause.
-    pub fn trouble(&mut self, now: Instant, trouble: &Trouble, jitter: f64) {
+    /// returns of many machines over half the pause. An upstream that never worked (`untried`) needs
+    /// to fail only once.
+    pub fn trouble(&mut self, now: Instant, trouble: &Trouble, untried: bool, jitter: f64) {
         let (times, at_least) = match (trouble.weight(), self.circuit) {
             (Weight::None, _) => return,
-            (Weight::Failure, Circuit::Closed(failures)) if failures + 1 < FAILURES_MAX => {
+            (Weight::Failure, Circuit::Closed(failures))
+                if failures + 1 < FAILURES_MAX && !untried =>
+            {
                 self.circuit = Circuit::Closed(failures + 1);
                 self.last = Some(trouble.clone());
                 return;
@@ -175,16 +191,16 @@ mod tests {
     #[test]
     fn three_failures_open_it_and_one_success_closes_it() {
         let (mut health, now) = (Health::default(), Instant::now());
-        health.trouble(now, &DOWN, 0.5);
-        health.trouble(now, &DOWN, 0.5);
+        health.trouble(now, &DOWN, false, 0.5);
+        health.trouble(now, &DOWN, false, 0.5);
         health.success(None);
         for _ in 0..2 {
-            health.trouble(now, &DOWN, 0.5);
+            health.trouble(now, &DOWN, false, 0.5);
             assert_eq!(health.leave(now), Leave::Ask);
         }
-        health.trouble(now, &DOWN, 0.5);
+        health.trouble(now, &DOWN, false, 0.5);
         assert_eq!(health.leave(now), Leave::Wait(PAUSE_MIN));
-        assert!(!health.available(now));
+        assert!(!health.available() && !health.probe_due(now));
         let now = later(now, 1.0);
         assert_eq!(health.leave(now), Leave::Ask);
         assert!(matches!(health.leave(now), Leave::Wait(_)), "one probe at a time");
@@ -193,10 +209,18 @@ mod tests {
     }
 
     #[test]
+    fn one_that_never_worked_needs_to_fail_only_once() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.trouble(now, &DOWN, true, 0.5);
+        assert!(!health.available() && !health.probe_due(now));
+        assert!(health.probe_due(later(now, 1.0)));
+    }
+
+    #[test]
     fn pauses_double_up_to_a_minute() {
         let (mut health, mut now) = (Health::default(), Instant::now());
         for _ in 0..FAILURES_MAX {
-            health.trouble(now, &DOWN, 0.5);
+            health.trouble(now, &DOWN, false, 0.5);
         }
         let mut pauses = Vec::new();
         for _ in 0..9 {
@@ -204,7 +228,7 @@ mod tests {
             pauses.push(pause.as_secs());
             now += pause;
             assert_eq!(health.leave(now), Leave::Ask);
-            health.trouble(now, &DOWN, 0.5);
+            health.trouble(now, &DOWN, false, 0.5);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
     }
@@ -217,18 +241,18 @@ mod tests {
         };
         for (asked, given) in [(120, 120), (1_000_000_000, RETRY_AFTER_MAX.as_secs())] {
             let (mut health, now) = (Health::default(), Instant::now());
-            health.trouble(now, &limited(asked), 0.0);
+            health.trouble(now, &limited(asked), false, 0.0);
             assert_eq!(health.leave(now), Leave::Wait(Duration::from_secs(given)));
         }
         let (mut health, now) = (Health::default(), Instant::now());
-        health.trouble(now, &Trouble::RateLimited { status: 429, retry_after: None }, 0.5);
+        health.trouble(now, &Trouble::RateLimited { status: 429, retry_after: None }, false, 0.5);
         assert_eq!(health.leave(now), Leave::Wait(PAUSE_MIN));
     }
 
     #[test]
     fn a_lost_probe_is_replaced() {
         let (mut health, now) = (Health::default(), Instant::now());
-        health.trouble(now, &Trouble::Portal("x".into()), 0.5);
+        health.trouble(now, &Trouble::Portal("x".into()), false, 0.5);
         let now = now + HOPELESS_TEST;
         assert_eq!(health.leave(now), Leave::Ask);
         assert!(matches!(health.leave(now), Leave::Wait(_)));
@@ -246,9 +270,9 @@ mod tests {
                 now += Duration::from_millis(after);
                 match kind {
                     0 => health.success(Some(Duration::from_millis(after))),
-                    1 => health.trouble(now, &DOWN, 1.0),
+                    1 => health.trouble(now, &DOWN, false, 1.0),
                     2 => health.trouble(now, &Trouble::RateLimited {
-                        status: 503, retry_after: Some(Duration::from_secs(after)) }, 1.0),
+                        status: 503, retry_after: Some(Duration::from_secs(after)) }, false, 1.0),
                     _ => drop(health.leave(now)),
                 }
                 if let Some(pause) = health.left_alone(now) {
@@ -256,7 +280,8 @@ mod tests {
                 }
                 prop_assert!(health.hedge_after() <= HEDGE_RANGE.1);
             }
-            prop_assert!(health.available(now + RETRY_AFTER_MAX + PROBE_MAX));
+            let later = now + RETRY_AFTER_MAX + PROBE_MAX;
+            prop_assert!(health.available() || health.probe_due(later));
         }
     }
 }

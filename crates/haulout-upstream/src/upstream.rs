@@ -71,7 +71,12 @@ impl Upstream {
         store_dir: StoreDir,
         fixed_priority: Option<i64>,
     ) -> Self {
-        let state = State { health: Health::default(), memory: Memory::new(), info: None };
+        // A neighbour named itself; the others were named by this machine's administrator.
+        let health = match kind {
+            Kind::Neighbour => Health::unproven(Instant::now()),
+            _ => Health::default(),
+        };
+        let state = State { health, memory: Memory::new(), info: None };
         Self {
             id,
             kind,
@@ -93,6 +98,10 @@ impl Upstream {
         &self.id
     }
 
+    pub(crate) const fn is_neighbour(&self) -> bool {
+        matches!(self.kind, Kind::Neighbour)
+    }
+
     pub(crate) fn base(&self) -> &str {
         &self.base
     }
@@ -112,8 +121,21 @@ impl Upstream {
     }
 
     /// Whether it would be asked now.
-    pub(crate) fn available(&self, now: Instant) -> bool {
-        self.state().health.available(now)
+    pub(crate) fn available(&self) -> bool {
+        self.state().health.available()
+    }
+
+    /// Whether it is time to see if it is back.
+    pub(crate) fn probe_due(&self, now: Instant) -> bool {
+        self.state().health.probe_due(now)
+    }
+
+    /// Sees whether it is back.
+    pub(crate) async fn probe(&self) {
+        self.state().info = None;
+        if let Err(trouble) = self.introduce().await {
+            tracing::debug!(upstream = %self.id, %trouble, "not back yet");
+        }
     }
 
     pub(crate) fn hedge_after(&self) -> Duration {
@@ -126,7 +148,9 @@ impl Upstream {
 
     pub(crate) fn report(&self, trouble: &Trouble) {
         self.failed.fetch_add(1, Relaxed);
-        self.state().health.trouble(Instant::now(), trouble, jitter());
+        let mut state = self.state();
+        let untried = state.info.is_none();
+        state.health.trouble(Instant::now(), trouble, untried, jitter());
     }
 
     /// One request, with its effect on the standing.

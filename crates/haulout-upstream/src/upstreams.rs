@@ -217,6 +217,12 @@ impl Upstreams {
         Ok(id)
     }
 
+    /// Removes a cache that was found on the local network; one that the settings name too stays.
+    pub fn remove_neighbour(&self, url: &CacheUrl) {
+        let mut list = self.inner.list.write().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|upstream| upstream.id().as_str() != url.as_str() || !upstream.is_neighbour());
+    }
+
     /// Removes a cache; transfers from it go on.
     pub fn remove(&self, id: &UpstreamId) {
         let mut list = self.inner.list.write().unwrap_or_else(PoisonError::into_inner);
@@ -307,7 +313,7 @@ impl Upstreams {
     /// Whether it would be asked at this moment, and is not being left alone.
     #[must_use]
     pub fn available(&self, id: &UpstreamId) -> bool {
-        self.get(id).is_some_and(|upstream| upstream.available(Instant::now()))
+        self.get(id).is_some_and(|upstream| upstream.available())
     }
 
     /// Whether it wants a password (or a signature), so that what it gives is not for everybody.
@@ -447,10 +453,16 @@ impl Upstreams {
         self.inner.list.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Those that may be asked now, in order.
+    /// Those that may be asked now, in order. The others are looked at behind everybody's back.
     fn order(&self, now: Instant) -> Vec<Arc<Upstream>> {
         let mut list = self.list();
-        list.retain(|upstream| upstream.available(now));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            for upstream in list.iter().filter(|upstream| upstream.probe_due(now)) {
+                let upstream = Arc::clone(upstream);
+                runtime.spawn(async move { upstream.probe().await });
+            }
+        }
+        list.retain(|upstream| upstream.available());
         list.sort_by_key(|upstream| upstream.priority());
         list
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A peer-to-peer cache for Nix on the local network.
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Nar(NarCommand),
     /// Check that store paths on disk still have the contents the database says
     Verify(VerifyArgs),
+    /// Write store paths as a binary cache that any Nix can read: a directory or an S3 bucket
+    Push(PushArgs),
     /// Measure what this machine makes of it, beside the goals
     Bench(BenchArgs),
     /// Install the agent as a systemd service (not on NixOS, which has a module)
@@ -171,6 +174,39 @@ pub(crate) struct VerifyArgs {
     /// Also demand a signature by one of these keys (NAME:BASE64); may be repeated
     #[arg(long = "key", value_name = "KEY")]
     pub(crate) keys: Vec<String>,
+    /// Print JSON, one object a path
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `haulout push`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Store paths, or links to some such as ./result
+    #[arg(required = true)]
+    pub(crate) paths: Vec<String>,
+    /// Where to: file:///DIR or s3://BUCKET?endpoint=…&region=…&profile=…
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: String,
+    /// zstd (default), xz or none; a level may follow, as in zstd:9
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) compression: Option<String>,
+    /// Also sign with this secret key (a file as of nix-store --generate-binary-cache-key); may be
+    /// repeated
+    #[arg(long, value_name = "KEYFILE")]
+    pub(crate) sign: Vec<PathBuf>,
+    /// Push only these paths, not what they refer to
+    #[arg(long)]
+    pub(crate) no_closure: bool,
+    /// Paths compressed at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64).map(usize::from))]
+    pub(crate) jobs: Option<usize>,
+    /// Root of a chroot store, as in Nix's `local?root=DIR`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_root: Option<PathBuf>,
+    /// Print nothing about single paths that went well
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
     /// Print JSON, one object a path
     #[arg(long)]
     pub(crate) json: bool,

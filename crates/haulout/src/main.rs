@@ -10,6 +10,7 @@ mod error;
 mod install;
 mod logging;
 mod nar;
+mod push;
 mod report;
 mod shell;
 mod up;
@@ -41,6 +42,7 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Why { path, control } => control::why(&path, &control),
         Command::Nar(command) => nar::run(&command),
         Command::Verify(args) => verify::run(&args),
+        Command::Push(args) => push::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Install(args) => install::install(&args),
         Command::Uninstall(args) => install::uninstall(&args),

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{
-    ByteSize, Cache, CachedNars, Http, Log, Mesh, PeerAddress, Settings, Share, State, Store,
-    StrangerPolicy, Trust,
+    ByteSize, Cache, CachedNars, Gateway, Http, Log, Mesh, NetworkText, PeerAddress, Push,
+    PushWhat, Settings, Share, State, Store, StrangerPolicy, Trust, Upstream, UpstreamUrl,
 };
 use crate::error::{Failure, Outcome};
 
@@ -77,6 +77,16 @@ layer! {
     }
     trust: TrustLayer { keys: Vec<String>, nix_conf: bool, }
     share: ShareLayer { enable: bool, keys: Vec<String>, local_builds: bool, }
+    upstream: UpstreamLayer {
+        enable: bool, nix_conf: bool, urls: Vec<UpstreamUrl>, neighbours: bool, netrc_file: PathBuf,
+    }
+    push: PushLayer {
+        to: String, what: PushWhat, compression: String, sign_key_files: Vec<PathBuf>,
+    }
+    gateway: GatewayLayer {
+        listen: SocketAddr, tls_cert: PathBuf, tls_key: PathBuf, allow: Vec<NetworkText>,
+        readers_file: PathBuf, writers_file: PathBuf, uploads_dir: PathBuf, uploads_quota: ByteSize,
+    }
     log: LogLayer { level: String, }
 }
 
@@ -231,7 +241,8 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
-    let Layer { store, state, cache, http, mesh, trust, share, log } = layer;
+    let Layer { store, state, cache, http, mesh, trust, share, upstream, push, gateway, log } =
+        layer;
     let loopback = SocketAddr::from(([127, 0, 0, 1], PORT));
     Settings {
         store: Store { root: store.root },
@@ -265,6 +276,29 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
             enable: share.enable.unwrap_or(true),
             keys: share.keys,
             local_builds: share.local_builds.unwrap_or(false),
+        },
+        upstream: Upstream {
+            enable: upstream.enable.unwrap_or(true),
+            nix_conf: upstream.nix_conf.unwrap_or(true),
+            urls: upstream.urls.unwrap_or_default(),
+            neighbours: upstream.neighbours.unwrap_or(true),
+            netrc_file: upstream.netrc_file,
+        },
+        push: Push {
+            to: push.to,
+            what: push.what.unwrap_or(PushWhat::Local),
+            compression: push.compression,
+            sign_key_files: push.sign_key_files.unwrap_or_default(),
+        },
+        gateway: Gateway {
+            listen: gateway.listen,
+            tls_cert: gateway.tls_cert,
+            tls_key: gateway.tls_key,
+            allow: gateway.allow.unwrap_or_default().into_iter().map(|text| text.0).collect(),
+            readers_file: gateway.readers_file,
+            writers_file: gateway.writers_file,
+            uploads_dir: gateway.uploads_dir,
+            uploads_quota: gateway.uploads_quota.unwrap_or(ByteSize(20 << 30)),
         },
         log: Log { level: log.level.unwrap_or_else(|| "info".to_owned()) },
     }

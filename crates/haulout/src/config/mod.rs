@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub(crate) use layer::load;
-pub(crate) use values::{ByteSize, CachedNars, PeerAddress, StrangerPolicy};
+pub(crate) use values::{
+    ByteSize, CachedNars, NetworkText, PeerAddress, PushWhat, StrangerPolicy, UpstreamUrl,
+};
 
 /// Everything that can be set, with every default filled in.
 #[derive(Debug, Clone, Serialize)]
@@ -32,6 +34,12 @@ pub(crate) struct Settings {
     pub(crate) trust: Trust,
     /// What is given to others.
     pub(crate) share: Share,
+    /// The caches outside that are asked for what nobody on the network has.
+    pub(crate) upstream: Upstream,
+    /// Writing what appears in the store to a cache.
+    pub(crate) push: Push,
+    /// The HTTP side for machines without an agent.
+    pub(crate) gateway: Gateway,
     /// What is logged.
     pub(crate) log: Log,
 }
@@ -151,6 +159,56 @@ pub(crate) struct Share {
     /// Also give paths that were built here to members of the mesh, signed with
     /// the mesh's signing key.
     pub(crate) local_builds: bool,
+}
+
+/// `[upstream]`
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Upstream {
+    /// Ask caches outside at all.
+    pub(crate) enable: bool,
+    /// Ask the `substituters` of this machine's nix.conf (those on this machine excepted).
+    pub(crate) nix_conf: bool,
+    /// Further caches: `https://…`, `http://…`, `s3://BUCKET?endpoint=…&region=…`, `file:///DIR`.
+    pub(crate) urls: Vec<UpstreamUrl>,
+    /// Also use the caches that others announce on the network (`_nix_binary_cache._tcp`).
+    pub(crate) neighbours: bool,
+    /// Passwords for caches, in netrc format; none: `netrc-file` of Nix, /etc/nix/netrc.
+    pub(crate) netrc_file: Option<PathBuf>,
+}
+
+/// `[push]`
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Push {
+    /// Where to: `file:///DIR` or `s3://BUCKET?endpoint=…&region=…`; none: nothing is pushed.
+    pub(crate) to: Option<String>,
+    /// Which paths: `local` (built here) or `signed` (all that carry a trusted signature).
+    pub(crate) what: PushWhat,
+    /// `zstd`, `xz` or `none`, with a level as in `zstd:9`; none: zstd.
+    pub(crate) compression: Option<String>,
+    /// Secret keys that sign what is pushed.
+    pub(crate) sign_key_files: Vec<PathBuf>,
+}
+
+/// `[gateway]`
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Gateway {
+    /// Where machines without an agent may ask, e.g. `0.0.0.0:5300`; none: nowhere.
+    pub(crate) listen: Option<SocketAddr>,
+    /// TLS certificate chain and key (PEM); none: plain HTTP, for a proxy in front.
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// See `tls_cert`.
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Networks that may ask, e.g. `10.0.0.0/8`; none: all.
+    #[serde(serialize_with = "values::networks")]
+    pub(crate) allow: Vec<haulout_gateway::Network>,
+    /// File of lines NAME:PASSWORD: who may ask; none: everybody.
+    pub(crate) readers_file: Option<PathBuf>,
+    /// File of lines NAME:PASSWORD: who may upload with `nix copy --to`; none: nobody.
+    pub(crate) writers_file: Option<PathBuf>,
+    /// Where uploads are kept, as a binary cache; none: there are none.
+    pub(crate) uploads_dir: Option<PathBuf>,
+    /// Most bytes that uploads may take.
+    pub(crate) uploads_quota: ByteSize,
 }
 
 /// `[log]`

@@ -149,3 +149,60 @@ pub(crate) enum StrangerPolicy {
     /// What carries a signature of a key on the share list.
     Public,
 }
+
+/// A cache outside, checked and kept as it was written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct UpstreamUrl {
+    text: String,
+    /// What it means.
+    pub(crate) url: haulout_upstream::CacheUrl,
+}
+
+impl TryFrom<String> for UpstreamUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.parse() {
+            Ok(url) => Ok(Self { text, url }),
+            Err(error) => Err(format!("{text:?}: {error}")),
+        }
+    }
+}
+
+impl From<UpstreamUrl> for String {
+    fn from(url: UpstreamUrl) -> Self {
+        url.text
+    }
+}
+
+/// Which paths are pushed by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PushWhat {
+    /// What was built here: without a signature, or with one of the signing keys.
+    Local,
+    /// Everything that carries a signature by a trusted key.
+    Signed,
+}
+
+/// A network as people write it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct NetworkText(pub(crate) haulout_gateway::Network);
+
+impl TryFrom<String> for NetworkText {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+
+/// Writes networks as [`NetworkText`] reads them.
+pub(super) fn networks<S: serde::Serializer>(
+    networks: &[haulout_gateway::Network],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(networks.iter().map(ToString::to_string))
+}

@@ -3,9 +3,12 @@
 //! The port opens first and answers 404 at once, because Nix takes a refused
 //! connection far worse than "not here"; everything else follows.
 
+mod door;
 pub(crate) mod host_key;
 mod keys;
+mod outside;
 mod parts;
+mod pushing;
 mod systemd;
 
 use std::collections::BTreeMap;
@@ -89,9 +92,30 @@ async fn serve(args: &UpArgs, settings: Settings, listener: TcpListener) -> Outc
     let http = listener.local_addr().context(|| "the port for Nix has no address".to_owned())?;
     let substituter = Arc::new(LateSubstituter::<Resolver>::new(StoreDir::default()));
     let (end, ended) = oneshot::channel::<()>();
-    let gateway = gateway_thread(&settings, listener, Arc::clone(&substituter), ended)?;
+    let gateway = gateway_thread(
+        "gateway",
+        gateway_config(&settings, None),
+        listener,
+        Arc::clone(&substituter),
+        ended,
+    )?;
+    let trust = parts::SharedTrust::default();
+    let believed = trust.clone();
+    let judge = move |info: &haulout_nix::PathInfo| believed.judge(info);
+    let (end_door, door_ended) = oneshot::channel::<()>();
+    let door = match door::open(&settings, judge)? {
+        None => None,
+        Some((listener, door)) => {
+            let at =
+                listener.local_addr().context(|| "the gateway's port has no address".to_owned())?;
+            let scheme = if door.tls.is_some() { "https" } else { "http" };
+            println!("gateway for other machines: {scheme}://{at}");
+            let config = gateway_config(&settings, Some(door));
+            Some(gateway_thread("door", config, listener, Arc::clone(&substituter), door_ended)?)
+        }
+    };
     let agent = tokio::select! {
-        agent = Agent::start(settings, http) => agent?,
+        agent = Agent::start(settings, http, trust) => agent?,
         () = signals.wait_for_end() => return Ok(()),
     };
     substituter.set(agent.resolver());
@@ -115,24 +139,31 @@ async fn serve(args: &UpArgs, settings: Settings, listener: TcpListener) -> Outc
     }
     systemd::stopping();
     agent.stop().await;
-    drop(end);
-    let _ = tokio::task::spawn_blocking(move || gateway.join()).await;
+    drop((end, end_door));
+    let ended =
+        move || [Some(gateway), door].into_iter().flatten().for_each(|thread| drop(thread.join()));
+    let _ = tokio::task::spawn_blocking(ended).await;
     Ok(())
+}
+
+fn gateway_config(settings: &Settings, door: Option<haulout_gateway::Door>) -> GatewayConfig {
+    GatewayConfig {
+        priority: settings.http.priority,
+        host_names: settings.http.allowed_hosts.clone(),
+        door,
+        ..GatewayConfig::default()
+    }
 }
 
 /// The HTTP side on a thread and a runtime of its own: look-ups stay quick
 /// while the mesh is busy.
 fn gateway_thread(
-    settings: &Settings,
+    name: &str,
+    config: GatewayConfig,
     listener: TcpListener,
     substituter: Arc<LateSubstituter<Resolver>>,
     ended: oneshot::Receiver<()>,
 ) -> Outcome<JoinHandle<()>> {
-    let config = GatewayConfig {
-        priority: settings.http.priority,
-        host_names: settings.http.allowed_hosts.clone(),
-        ..GatewayConfig::default()
-    };
     let work = move || {
         let served = block_on(async {
             let end = async { ended.await.unwrap_or_default() };
@@ -145,7 +176,7 @@ fn gateway_thread(
         }
     };
     std::thread::Builder::new()
-        .name("gateway".to_owned())
+        .name(name.to_owned())
         .spawn(work)
         .context(|| "cannot start a thread".to_owned())
 }

@@ -2,28 +2,52 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use haulout_cache::{Cache, CacheConfig, OpenError, UnixTime};
 use haulout_gateway::api::{AgentStatus, CacheReport, Warning};
 use haulout_mesh::{Identity, InterfaceRules, Mesh, MeshConfig, MeshSecret, StaticPeer, Strangers};
-use haulout_nix::PublicKey;
 use haulout_nix::conf::NixConf;
 use haulout_nix::db::StoreLocation;
+use haulout_nix::{PathInfo, PublicKey};
 use haulout_resolver::peers::{NoPeers, Peers};
+use haulout_resolver::trust::Trust;
 use haulout_resolver::{KeepNars, Resolver, ResolverConfig, Serving};
+use haulout_upstream::Upstreams;
+use tokio::task::JoinHandle;
 
 use super::READY_LINE;
 use super::host_key::{self, host_key};
 use super::keys::{Keys, read_small_file};
+use super::outside;
+use super::pushing::Pusher;
 use crate::config::{CachedNars, Settings, StrangerPolicy};
 use crate::error::{Context, Failure, Outcome};
+
+/// What this machine believes at the moment, for those who judge path infos outside the resolver.
+#[derive(Clone, Default)]
+pub(crate) struct SharedTrust(Arc<RwLock<Trust>>);
+
+impl SharedTrust {
+    fn set(&self, trust: Trust) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = trust;
+    }
+
+    /// Whether an info may be believed; the text says why not.
+    pub(crate) fn judge(&self, info: &PathInfo) -> Result<(), String> {
+        let trust = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        trust.judge(info).map(|_| ()).map_err(|refusal| refusal.to_string())
+    }
+}
 
 /// Everything that runs beside the HTTP side.
 pub(crate) struct Agent {
     resolver: Arc<Resolver>,
     mesh: Option<Mesh>,
+    trust: SharedTrust,
+    upstreams: Upstreams,
+    pushing: Option<JoinHandle<()>>,
     http: SocketAddr,
     signing_key: Option<String>,
     host_key: String,
@@ -33,8 +57,16 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Reads the store, makes or reads the identity, joins the mesh.
-    pub(crate) async fn start(settings: Settings, http: SocketAddr) -> Outcome<Self> {
+    pub(crate) async fn start(
+        settings: Settings,
+        http: SocketAddr,
+        trust: SharedTrust,
+    ) -> Outcome<Self> {
         let keys = Keys::gather(&settings)?;
+        let store = store_location(&settings);
+        let store_dir = store.store_dir.clone();
+        trust.set(Trust { store_dir: store_dir.clone(), keys: keys.trusted.clone() });
+        let pusher = Pusher::open(&settings, store, keys.trusted.clone())?;
         let identity = identity(&settings)?;
         let host_key = host_key(&identity)?.public_key().clone();
         let signing_key = keys.share.mesh_key.as_ref().map(|key| key.public_key().to_string());
@@ -61,8 +93,13 @@ impl Agent {
         };
         let cache_dir = config.cache.as_ref().map(|_| settings.cache.dir.display().to_string());
         let serving = open_store(config.clone()).await?;
+        let upstreams = outside::gather(&settings, store_dir, trust.clone(), &mut warnings);
         let mesh = match settings.mesh.enable {
-            true => Some(join_mesh(&settings, identity, &serving, &mut warnings).await?),
+            true => {
+                let mut config = mesh_config(&settings, identity, &mut warnings).await?;
+                config.neighbours = outside::neighbours(&settings, &upstreams);
+                Some(join_mesh(&settings, config, &serving).await?)
+            }
             false => None,
         };
         let peers: Arc<dyn Peers> = match &mesh {
@@ -70,6 +107,7 @@ impl Agent {
             None => Arc::new(NoPeers),
         };
         let resolver = Arc::new(Resolver::start(&config, serving, peers));
+        upstreams.warm();
         for warning in &warnings {
             tracing::warn!("{}", warning.text);
         }
@@ -84,7 +122,18 @@ impl Agent {
             ..AgentStatus::default()
         });
         let host_key = host_key.to_string();
-        Ok(Self { resolver, mesh, http, signing_key, host_key, settings: Mutex::new(settings) })
+        let pushing = pusher.map(|pusher| tokio::spawn(pusher.run()));
+        Ok(Self {
+            resolver,
+            mesh,
+            trust,
+            upstreams,
+            pushing,
+            http,
+            signing_key,
+            host_key,
+            settings: Mutex::new(settings),
+        })
     }
 
     /// What the HTTP side asks.
@@ -116,7 +165,10 @@ impl Agent {
             tracing::warn!("{}", warning.text);
         }
         let (believed, shared) = (keys.trusted.iter().count(), keys.share.keys.iter().count());
+        let store_dir = store_location(&settings).store_dir;
+        self.trust.set(Trust { store_dir, keys: keys.trusted.clone() });
         self.resolver.set_trusted_keys(keys.trusted);
+        self.upstreams.forget_all();
         let resolver = Arc::clone(&self.resolver);
         tokio::task::spawn_blocking(move || resolver.set_share_policy(keys.share))
             .await
@@ -147,6 +199,9 @@ impl Agent {
 
     /// Leaves the mesh.
     pub(crate) async fn stop(self) {
+        if let Some(pushing) = self.pushing {
+            pushing.abort();
+        }
         if let Some(mesh) = self.mesh {
             mesh.shutdown().await;
         }
@@ -210,13 +265,7 @@ fn tell_nix(dir: &Path, key: &PublicKey, warnings: &mut Vec<Warning>) {
     }
 }
 
-async fn join_mesh(
-    settings: &Settings,
-    identity: Identity,
-    serving: &Serving,
-    warnings: &mut Vec<Warning>,
-) -> Outcome<Mesh> {
-    let config = mesh_config(settings, identity, warnings).await?;
+async fn join_mesh(settings: &Settings, config: MeshConfig, serving: &Serving) -> Outcome<Mesh> {
     let joining = || format!("cannot join the mesh on UDP port {}", settings.mesh.port);
     Mesh::start(config, serving.serve()).await.map_err(|error| {
         Failure::new(joining())

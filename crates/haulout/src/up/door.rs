@@ -1,0 +1,171 @@
+//! The agent's HTTP side for machines without an agent, and what they upload.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use haulout_gateway::{Cut, Door, Logins, Refused, Uploads};
+use haulout_nix::{HashPart, PathInfo, StoreDir};
+use haulout_upstream::target::{Receiver, Refusal};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+use crate::config::Settings;
+use crate::error::{Context, Failure, Outcome};
+
+/// Largest file of logins, in bytes.
+const LOGINS_BYTES_MAX: u64 = 1 << 20;
+/// Bytes read from an uploaded file at a time.
+const READ_BYTES: usize = 128 * 1024;
+
+/// The open port with everything behind it; `None`: the settings open none.
+pub(crate) fn open(
+    settings: &Settings,
+    judge: impl Fn(&PathInfo) -> Result<(), String> + Send + Sync + 'static,
+) -> Outcome<Option<(TcpListener, Door)>> {
+    let gateway = &settings.gateway;
+    let Some(listen) = gateway.listen else { return Ok(None) };
+    let readers = logins(gateway.readers_file.as_deref(), "gateway.readers_file")?;
+    let writers = logins(gateway.writers_file.as_deref(), "gateway.writers_file")?;
+    let tls = tls(gateway.tls_cert.as_deref(), gateway.tls_key.as_deref())?;
+    let uploads: Option<Arc<dyn Uploads>> = match &gateway.uploads_dir {
+        None => None,
+        Some(_) if writers.is_empty() => {
+            return Err(Failure::new("gateway.uploads_dir needs gateway.writers_file")
+                .hint("uploads are for those with a password: lines NAME:PASSWORD"));
+        }
+        Some(dir) => {
+            let quota = gateway.uploads_quota.0;
+            let receiver = Receiver::open(dir.clone(), StoreDir::default(), quota, Arc::new(judge));
+            let receiver =
+                receiver.context(|| format!("cannot take uploads in {}", dir.display()))?;
+            Some(Arc::new(Taken(receiver)))
+        }
+    };
+    let secret = !readers.is_empty() || !writers.is_empty();
+    if secret && tls.is_none() && !listen.ip().is_loopback() {
+        tracing::warn!(
+            "gateway: passwords are asked for without TLS: anybody on the network can read them"
+        );
+    }
+    let listener = listen_on(listen)?;
+    Ok(Some((listener, Door { tls, allow: gateway.allow.clone(), readers, writers, uploads })))
+}
+
+fn listen_on(listen: SocketAddr) -> Outcome<TcpListener> {
+    haulout_gateway::bind(listen, true).map_err(|error| {
+        Failure::new("cannot open the port for machines without an agent")
+            .because(error)
+            .hint("choose another one with `listen` in [gateway]")
+    })
+}
+
+fn logins(file: Option<&Path>, setting: &str) -> Outcome<Logins> {
+    let Some(file) = file else { return Ok(Logins::default()) };
+    let reading = || format!("{setting}: cannot read {}", file.display());
+    let size = std::fs::metadata(file).context(reading)?.len();
+    if size > LOGINS_BYTES_MAX {
+        return Err(Failure::new(format!("{}: has {size} bytes", reading())));
+    }
+    let text = std::fs::read_to_string(file).context(reading)?;
+    let logins = Logins::parse(&text).map_err(|why| {
+        Failure::new(format!("{setting}: {}: {why}", file.display()))
+            .hint("one login a line: NAME:PASSWORD; the password alone is a bearer token too")
+    })?;
+    if logins.is_empty() {
+        return Err(Failure::new(format!("{setting}: {} has no login", file.display()))
+            .hint("leave the setting out to ask nobody for a password"));
+    }
+    Ok(logins)
+}
+
+fn tls(cert: Option<&Path>, key: Option<&Path>) -> Outcome<Option<Arc<rustls::ServerConfig>>> {
+    let (cert, key) = match (cert, key) {
+        (None, None) => return Ok(None),
+        (Some(cert), Some(key)) => (cert, key),
+        _ => {
+            return Err(Failure::new("gateway.tls_cert and gateway.tls_key go together")
+                .hint("for TLS set both, for a proxy in front none"));
+        }
+    };
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_file_iter(cert).and_then(Iterator::collect).context(|| {
+            format!("gateway.tls_cert: cannot read certificates from {}", cert.display())
+        })?;
+    let secret = PrivateKeyDer::from_pem_file(key)
+        .context(|| format!("gateway.tls_key: cannot read a key from {}", key.display()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
+        .context(|| format!("gateway.tls_cert: {} and its key do not work", cert.display()))?;
+    Ok(Some(Arc::new(config)))
+}
+
+/// Joins the directory of uploads to the door.
+struct Taken(Receiver);
+
+fn refused(refusal: &Refusal) -> Refused {
+    let status = match refusal {
+        Refusal::Wrong(_) | Refusal::Cut => 400,
+        Refusal::NotTrusted(_) => 403,
+        Refusal::Busy => 429,
+        Refusal::Full(_) => 507,
+        Refusal::Io(error) => {
+            tracing::error!(%error, "an upload could not be kept");
+            507
+        }
+    };
+    Refused { status, why: refusal.to_string() }
+}
+
+impl Uploads for Taken {
+    fn narinfo(&self, hash: HashPart) -> BoxFuture<'_, Option<Bytes>> {
+        self.0.narinfo(hash).boxed()
+    }
+
+    fn size_of<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<u64>> {
+        self.0.size_of(name).boxed()
+    }
+
+    fn open<'a>(
+        &'a self,
+        name: &'a str,
+        from: u64,
+    ) -> BoxFuture<'a, Option<BoxStream<'static, Result<Bytes, Cut>>>> {
+        async move {
+            let mut file = self.0.open_file(name).await?;
+            file.seek(std::io::SeekFrom::Start(from)).await.ok()?;
+            let pieces = stream::unfold(Some(file), |file| async {
+                let mut file = file?;
+                let mut piece = bytes::BytesMut::with_capacity(READ_BYTES);
+                match file.read_buf(&mut piece).await {
+                    Ok(0) => None,
+                    Ok(_) => Some((Ok(piece.freeze()), Some(file))),
+                    Err(error) => Some((Err(Cut::new(error.to_string())), None)),
+                }
+            });
+            Some(pieces.boxed())
+        }
+        .boxed()
+    }
+
+    fn put_file<'a>(
+        &'a self,
+        name: &'a str,
+        body: BoxStream<'static, Result<Bytes, Cut>>,
+    ) -> BoxFuture<'a, Result<(), Refused>> {
+        let body = body.map(|piece| piece.map_err(|_| Refusal::Cut));
+        async move { self.0.put_file(name, body).await.map_err(|refusal| refused(&refusal)) }
+            .boxed()
+    }
+
+    fn put_narinfo(&self, hash: HashPart, text: Bytes) -> BoxFuture<'_, Result<(), Refused>> {
+        async move { self.0.put_narinfo(hash, &text).await.map_err(|refusal| refused(&refusal)) }
+            .boxed()
+    }
+}
