@@ -16,6 +16,7 @@ mod faults;
 mod format;
 mod index;
 mod nar;
+mod slivers;
 mod start;
 mod state;
 
@@ -26,6 +27,7 @@ use haulout_nix::PathInfo;
 pub use cache::Cache;
 pub use faults::{DiskOp, Faults};
 pub use nar::{CachedNar, NarWriter};
+pub use slivers::{SLIVER_BYTES_MAX, SliverCache};
 pub use state::{CacheConfig, CacheStats};
 
 /// Wall-clock time, whole seconds since 1970. Passed in, never asked for; it may jump.

@@ -8,13 +8,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use redstuff::{AxisKind, BlobId, Metadata, PairIndex, Primary, Secondary, ShardCount};
+use redstuff::{
+    Axis, AxisKind, BlobId, Metadata, PairIndex, Primary, Secondary, ShardCount, UnverifiedSliver,
+    bcs::Wire,
+};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
-    BoxFuture, ChainError, ChainReader, Committee, CommitteeView, NodeClient, NodeError,
+    BoxFuture, ChainError, ChainReader, Committee, CommitteeView, NodeClient, NodeError, NodeId,
     StorageNode,
-    plan::{Clock, NodeView},
+    plan::{Clock, Manner, NodeView},
 };
 
 /// A storage node as the client keeps it: its connection and its speed.
@@ -46,6 +49,18 @@ pub trait Source: Send + Sync + fmt::Debug {
         axis: AxisKind,
         pair: PairIndex,
     ) -> BoxFuture<'a, Result<Bytes, NodeError>>;
+
+    /// Whether this fetches once for many readers, who should therefore all choose the same slivers.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// A sliver that came from here is not the blob's. Says whether that is the node's fault; if
+    /// not, it is this source's business to find out whose it is.
+    fn is_nodes_fault(&self, metadata: &Metadata, axis: AxisKind, pair: PairIndex) -> bool {
+        let _ = (metadata, axis, pair);
+        true
+    }
 }
 
 /// The nodes themselves.
@@ -81,6 +96,38 @@ impl Source for Direct {
 /// Nodes of a committee, ready to be asked: positions are those of the committee.
 #[derive(Debug, Clone)]
 pub(crate) struct Nodes(pub(crate) Vec<Option<Arc<Node>>>);
+
+/// Why a single sliver could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum SliverFetchError {
+    /// The committee is not known.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// No such pair, or a node that cannot be dialled.
+    #[error("no node can be asked for this pair")]
+    NoPair,
+    /// The node does not serve it.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The node served something else.
+    #[error("storage node {0} sent a false sliver")]
+    Wrong(NodeId),
+}
+
+/// Whether bytes are the BCS of a sliver of the blob. Takes as long as verifying one does.
+#[must_use]
+pub fn is_sliver(metadata: &Metadata, axis: AxisKind, pair: PairIndex, raw: &Bytes) -> bool {
+    match axis {
+        AxisKind::Primary => is_sliver_of::<Primary>(metadata, pair, raw),
+        AxisKind::Secondary => is_sliver_of::<Secondary>(metadata, pair, raw),
+    }
+}
+
+fn is_sliver_of<A: Axis>(metadata: &Metadata, pair: PairIndex, raw: &Bytes) -> bool {
+    let Ok(index) = pair.sliver::<A>(metadata.shards()) else { return false };
+    UnverifiedSliver::<A>::from_shared_bcs(raw)
+        .is_ok_and(|sliver| sliver.index == index && sliver.verify(metadata).is_ok())
+}
 
 /// Nodes by address and network key.
 type Known = HashMap<(String, Vec<u8>), Arc<Node>>;
@@ -118,6 +165,10 @@ impl Client {
         self
     }
 
+    pub(crate) fn manner(&self) -> Manner {
+        if self.source.is_shared() { Manner::Shared } else { Manner::Alone }
+    }
+
     /// The chain.
     #[must_use]
     pub fn chain(&self) -> &Arc<dyn ChainReader> {
@@ -134,6 +185,32 @@ impl Client {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One sliver from the node that stores it in the current epoch, verified; as it came, for whoever
+    /// relays or caches it.
+    ///
+    /// # Errors
+    /// The committee is not known, or its node does not serve the sliver.
+    pub async fn sliver_from_owner(
+        &self,
+        metadata: &Metadata,
+        axis: AxisKind,
+        pair: PairIndex,
+    ) -> Result<Bytes, SliverFetchError> {
+        let view = self.committees(false).await?;
+        let committee = view.for_reading(None);
+        let owner = committee.owner_of_pair(metadata.id(), pair).ok_or(SliverFetchError::NoPair)?;
+        let nodes = self.nodes(committee);
+        let node = nodes.get(owner).ok_or(SliverFetchError::NoPair)?;
+        let raw = self.source.sliver(node, metadata, axis, pair).await?;
+        let (of, copy) = (metadata.clone(), raw.clone());
+        let good = tokio::task::spawn_blocking(move || is_sliver(&of, axis, pair, &copy)).await;
+        if good.unwrap_or(false) {
+            Ok(raw)
+        } else {
+            Err(SliverFetchError::Wrong(node.info.node_id))
+        }
     }
 
     /// The nodes of a committee; those whose address or key cannot be used are absent.

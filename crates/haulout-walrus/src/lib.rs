@@ -28,11 +28,13 @@ pub use chain::{
     BlobName, BlobState, BoxFuture, Certified, ChainError, ChainErrorKind, ChainReader, Registered,
     Registrar, Registration, StaticChain,
 };
-pub use client::{Client, Direct, Node, Source};
+pub use client::{Client, Direct, Node, SliverFetchError, Source, is_sliver};
 pub use committee::{
     Committee, CommitteeError, CommitteeView, EpochState, NodeId, ObjectId, StorageNode,
 };
 pub use http::HttpError;
 pub use node::{NodeClient, NodeError, ReceivedSliver, Uploaded, Verdict};
-pub use read::{Account, AxisName, Progress, QuiltReadError, ReadError, ReadOptions, Report};
+pub use read::{
+    Account, AxisName, ContentCheck, Progress, QuiltReadError, ReadError, ReadOptions, Report,
+};
 pub use write::{Journal, JournalError, StoreOptions, Stored, WriteError, check_certificate};

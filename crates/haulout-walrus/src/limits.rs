@@ -56,6 +56,10 @@ pub const HEDGE_AFTER: (Duration, Duration) = (Duration::from_millis(100), Durat
 /// A request is late after this many times the 90th percentile of those that were answered.
 pub const HEDGE_FACTOR: u32 = 2;
 
+/// The same where slivers are fetched once for many readers: what fetches them takes over from what is
+/// slow long before.
+pub const HEDGE_SHARED: Duration = Duration::from_secs(15);
+
 /// Answers remembered for that percentile.
 pub const LATENCY_SAMPLES: usize = 128;
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::{
     limits::{
-        BUSY_PAUSE, BUSY_RETRIES, HEDGE_AFTER, HEDGE_FACTOR, LATENCY_SAMPLES, NODE_REQUESTS_MAX,
+        BUSY_PAUSE, BUSY_RETRIES, HEDGE_AFTER, HEDGE_FACTOR, HEDGE_SHARED, LATENCY_SAMPLES,
+        NODE_REQUESTS_MAX,
     },
     node::Verdict,
 };
@@ -33,6 +34,16 @@ pub(crate) struct Candidate {
     pub(crate) node: usize,
     /// Whether it is better than one that is not.
     pub(crate) wanted: bool,
+}
+
+/// For whom slivers are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// For this reader: speed decides, and a second request costs little.
+    Alone,
+    /// Through something that fetches once for many readers: all must choose the same slivers, and what
+    /// is slow is somebody's business already.
+    Shared,
 }
 
 /// What to do now.
@@ -137,6 +148,7 @@ pub(crate) struct Plan {
     window: usize,
     hedged: usize,
     latencies: Latencies,
+    manner: Manner,
 }
 
 impl Plan {
@@ -147,11 +159,12 @@ impl Plan {
         nodes: Vec<NodeView>,
         need: usize,
         window: usize,
+        manner: Manner,
     ) -> Self {
         let slot = |candidate| Slot { candidate, state: State::Idle, tries: 0 };
         let slots = candidates.into_iter().map(slot).collect();
         let latencies = Latencies::default();
-        Self { slots, nodes, need, done: 0, window: window.max(1), hedged: 0, latencies }
+        Self { slots, nodes, need, done: 0, window: window.max(1), hedged: 0, latencies, manner }
     }
 
     /// What is known of the nodes now.
@@ -211,7 +224,10 @@ impl Plan {
 
     /// Marks what is late; the answer is when the next request will be.
     fn mark_late(&mut self, now: Clock) -> Option<Clock> {
-        let after = self.latencies.late_after();
+        let mut after = self.latencies.late_after();
+        if self.manner == Manner::Shared {
+            after = after.max(HEDGE_SHARED);
+        }
         let mut next = None;
         for slot in &mut self.slots {
             let State::Flying { since, late } = &mut slot.state else { continue };
@@ -236,7 +252,7 @@ impl Plan {
             let node = &self.nodes[slot.candidate.node];
             let spare = !slot.candidate.wanted;
             let load = u32::try_from(node.in_flight + 1).unwrap_or(u32::MAX);
-            let cost = match spare {
+            let cost = match spare && self.manner == Manner::Alone {
                 true => node.latency.unwrap_or(usual) * load,
                 false => Duration::ZERO,
             };

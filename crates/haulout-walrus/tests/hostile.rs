@@ -62,6 +62,29 @@ async fn a_row_whose_node_is_gone_is_rebuilt_from_symbols() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_known_hash_spares_the_other_checks_until_it_fails() {
+    let fleet = Fleet::start(10, 10).await;
+    let blob = plaintext("hostile", 50_000);
+    let id = fleet.put(&blob);
+    let part = blob[14_000..30_000].to_vec();
+    let content: haulout_walrus::ContentCheck = Arc::new(move |bytes| bytes == part);
+    let options = ReadOptions { content: Some(content), ..ReadOptions::default() };
+    let (bytes, report) = fleet.client().read_range(&id, 14_000..30_000, &options).await.unwrap();
+    assert_eq!((bytes == blob[14_000..30_000], report.slivers), (true, 2));
+    let committee = fleet.chain.view.lock().unwrap().current.clone();
+    let owner = committee.owner_of_pair(&id, redstuff::PairIndex(2)).unwrap();
+    fleet.set(owner, Fault::FalseSlivers);
+    let (bytes, report) = fleet.client().read_range(&id, 14_000..30_000, &options).await.unwrap();
+    assert_eq!(bytes, blob[14_000..30_000]);
+    assert!(report.liars.contains(&committee.members[owner].node_id));
+    // Bytes that nobody can give are an error, not an excuse.
+    let never: haulout_walrus::ContentCheck = Arc::new(|_| false);
+    let options = ReadOptions { content: Some(never), ..ReadOptions::default() };
+    let error = fleet.client().read_range(&id, 0..10, &options).await.unwrap_err();
+    assert!(matches!(error, ReadError::Content(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_nobody_honest_the_error_names_the_liars() {
     let fleet = Fleet::start(7, 7).await;
     let id = fleet.put(&plaintext("hostile", 5_000));

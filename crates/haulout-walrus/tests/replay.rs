@@ -14,7 +14,7 @@ use redstuff::{
     BlobId, Consistency, Metadata, MetadataWithId, PairIndex, Primary, RecoverySymbols, Secondary,
     SliverIndex,
     bcs::Wire,
-    messages::{BlobPersistence, Confirmation, ProtocolMessage},
+    messages::{BlobPersistence, Confirmation, ConfirmationCertificate, ProtocolMessage},
 };
 use support::recorded::{Case, Recording, Replay, plaintext};
 
@@ -313,4 +313,35 @@ async fn recorded_quilts_are_read_file_by_file() {
     }
     let missing = client.quilt_file(&recording.quilt.id, "nope", &options).await.unwrap_err();
     assert_eq!(missing.to_string(), "there is no file \"nope\" in the quilt");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_thousand_shards_a_small_blob_costs_fifteen_slivers() {
+    let recording = Recording::of_thousand();
+    let replay = recording.serve(&HashMap::new()).await;
+    let client = client(&replay);
+    let blob = recording.blob("kp-20000");
+    let (bytes, report) = client.read(&blob.id, &ReadOptions::default()).await.unwrap();
+    assert_eq!(bytes, plaintext("kp-20000", blob.length));
+    assert_eq!((report.slivers, report.padding), (15, 319));
+    // The real nodes' confirmations make a certificate that the contract would take.
+    let message = ProtocolMessage {
+        epoch: 1,
+        content: Confirmation { blob: blob.id, persistence: BlobPersistence::Permanent },
+    };
+    let mut signed = Vec::new();
+    for (position, member) in replay.committee.members.iter().enumerate() {
+        let node = NodeClient::new(member).unwrap();
+        let confirmed = node.confirmation(&blob.id, &BlobPersistence::Permanent).await.unwrap();
+        assert_eq!(confirmed.message, message.to_bcs());
+        signed.push((u16::try_from(position).unwrap(), confirmed.signature));
+    }
+    // 14 of 20 nodes have 700 shards, 13 have 650.
+    for (count, enough) in [(14, true), (13, false)] {
+        let (signers, signatures): (Vec<_>, Vec<_>) = signed[..count].iter().copied().unzip();
+        let signature = haulout_walrus::bls::aggregate(&signatures).unwrap();
+        let certificate = ConfirmationCertificate { signers, message: message.to_bcs(), signature };
+        let checked = haulout_walrus::check_certificate(&replay.committee, &certificate);
+        assert_eq!(checked.is_ok(), enough);
+    }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use crate::walrus::WalrusCommand;
+
 /// A peer-to-peer cache for Nix on the local network.
 #[derive(Debug, Parser)]
 #[command(name = "haulout", version, about, propagate_version = true, max_term_width = 100)]
@@ -40,6 +42,9 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Write store paths as a binary cache that any Nix can read: a directory or an S3 bucket
     Push(PushArgs),
+    /// Read and store blobs on Walrus, and encode them without a network
+    #[command(subcommand)]
+    Walrus(WalrusCommand),
     /// Measure what this machine makes of it, beside the goals
     Bench(BenchArgs),
     /// Install the agent as a systemd service (not on NixOS, which has a module)

@@ -15,6 +15,7 @@ mod report;
 mod shell;
 mod up;
 mod verify;
+mod walrus;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Nar(command) => nar::run(&command),
         Command::Verify(args) => verify::run(&args),
         Command::Push(args) => push::run(&args),
+        Command::Walrus(command) => walrus::run(&command),
         Command::Bench(args) => bench::run(&args),
         Command::Install(args) => install::install(&args),
         Command::Uninstall(args) => install::uninstall(&args),

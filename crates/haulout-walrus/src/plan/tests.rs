@@ -84,7 +84,7 @@ fn blob(n: u16, kp: u16, nodes: usize) -> Vec<Candidate> {
 
 fn plan(n: u16, kp: u16, nodes: &[Behaviour]) -> Plan {
     let views = vec![NodeView::default(); nodes.len()];
-    Plan::new(blob(n, kp, nodes.len()), views, kp.into(), kp.into())
+    Plan::new(blob(n, kp, nodes.len()), views, kp.into(), kp.into(), Manner::Alone)
 }
 
 #[test]
@@ -123,7 +123,8 @@ fn a_busy_node_is_left_alone_for_as_long_as_it_asks() {
     // Every sliver is needed, so the busy node has to be waited for.
     let nodes = [Behaviour::Answers(10), Behaviour::BusyOnce];
     let candidates = blob(4, 4, 2);
-    let run = play(Plan::new(candidates, vec![NodeView::default(); 2], 4, 1), &nodes);
+    let run =
+        play(Plan::new(candidates, vec![NodeView::default(); 2], 4, 1, Manner::Alone), &nodes);
     assert_eq!(run.end, Step::Done);
     assert!(run.time >= Duration::from_secs(1));
     assert_eq!(run.asked.len(), 5);
@@ -146,8 +147,11 @@ fn faster_nodes_stand_in_for_those_that_fail() {
         view.latency = Some(Duration::from_millis(100 - 10 * i as u64));
     }
     // Node 0 has the only wanted one; 1 to 5 have one spare each.
-    let run = play(Plan::new(blob(6, 1, 6), views, 1, 1), &nodes);
-    assert_eq!(run.asked[1].node, 5);
+    for (manner, second) in [(Manner::Alone, 5), (Manner::Shared, 1)] {
+        let views = views.clone();
+        let run = play(Plan::new(blob(6, 1, 6), views, 1, 1, manner), &nodes);
+        assert_eq!(run.asked[1].node, second);
+    }
 }
 
 fn behaviour() -> impl Strategy<Value = Behaviour> {
@@ -172,7 +176,7 @@ proptest! {
         let mut nodes = bad;
         nodes.extend(good.into_iter().map(Behaviour::Answers));
         let views = vec![NodeView::default(); nodes.len()];
-        let run = play(Plan::new(blob(10, 4, 10), views, 4, window), &nodes);
+        let run = play(Plan::new(blob(10, 4, 10), views, 4, window, Manner::Alone), &nodes);
         prop_assert_eq!(run.end, Step::Done);
         // Nothing is asked for twice but of a node that was busy.
         for (at, candidate) in run.asked.iter().enumerate() {

@@ -101,7 +101,7 @@ pub(super) async fn metadata(
         wanted: false,
     };
     let candidates = order.into_iter().enumerate().map(candidate).collect();
-    let mut plan = Plan::new(candidates, nodes.views(), 1, METADATA_PARALLEL_MAX);
+    let mut plan = Plan::new(candidates, nodes.views(), 1, METADATA_PARALLEL_MAX, client.manner());
     let mut found = None;
     let fetch = |candidate: Candidate| async move {
         let node = nodes.get(candidate.node).ok_or(Outcome::Failed(Verdict::Unreachable))?;
@@ -159,7 +159,7 @@ pub(super) async fn slivers<A: Axis>(
     let candidates = candidates::<A>(committee, nodes, metadata, goal, have);
     let size = metadata.sliver_len::<A>();
     let window = (IN_FLIGHT_BYTES_MAX / size.max(1)).clamp(1, need.max(1));
-    let mut plan = Plan::new(candidates, nodes.views(), need, window);
+    let mut plan = Plan::new(candidates, nodes.views(), need, window, client.manner());
     let fetch = |candidate: Candidate| fetch_sliver::<A>(client, nodes, metadata, candidate);
     let mut bytes = 0;
     let progress = report.progress.clone();
@@ -217,36 +217,116 @@ fn candidates<A: Axis>(
     all
 }
 
+async fn fetch_unverified<A: Axis>(
+    client: &Client,
+    nodes: &Nodes,
+    metadata: &Metadata,
+    candidate: Candidate,
+) -> Fetched<UnverifiedSliver<A>> {
+    let node = nodes.get(candidate.node).ok_or(Outcome::Failed(Verdict::Unreachable))?;
+    let index = SliverIndex::<A>::new(candidate.item);
+    let pair = index.pair(metadata.shards()).map_err(|_| Outcome::Lie)?;
+    let raw = client.source.sliver(node, metadata, A::KIND, pair).await;
+    let raw = raw.map_err(|error| blame(candidate.node, &error))?;
+    let sliver = parse_sliver(&raw, index);
+    let sliver = sliver.filter(|sliver| sliver.check_shape(metadata).is_ok());
+    sliver.ok_or_else(|| whose_lie(client, metadata, candidate.node, index))
+}
+
 async fn fetch_sliver<A: Axis>(
     client: &Client,
     nodes: &Nodes,
     metadata: &Metadata,
     candidate: Candidate,
 ) -> Fetched<Sliver<A>> {
-    let node = nodes.get(candidate.node).ok_or(Outcome::Failed(Verdict::Unreachable))?;
-    let index = SliverIndex::<A>::new(candidate.item);
-    let pair = index.pair(metadata.shards()).map_err(|_| Outcome::Lie)?;
-    let raw = client.source.sliver(node, metadata, A::KIND, pair).await;
-    let raw = raw.map_err(|error| blame(candidate.node, &error))?;
-    let sliver = parse_sliver(&raw, index)?;
-    let metadata = metadata.clone();
-    let verified = blocking(move || sliver.verify(&metadata)).await;
-    match verified {
+    let sliver = fetch_unverified::<A>(client, nodes, metadata, candidate).await?;
+    let of = metadata.clone();
+    match blocking(move || sliver.verify(&of)).await {
         Ok(Ok(sliver)) => Ok(sliver),
-        Ok(Err(error)) => {
-            tracing::warn!(node = candidate.node, %error, "a storage node sent a false sliver");
-            Err(Outcome::Lie)
+        Ok(Err(_)) => {
+            let index = SliverIndex::<A>::new(candidate.item);
+            Err(whose_lie(client, metadata, candidate.node, index))
         }
         Err(_) => Err(Outcome::Failed(Verdict::Unreachable)),
     }
 }
 
-fn parse_sliver<A: Axis>(
-    raw: &Bytes,
+/// A sliver is not the blob's: its node lied, or whoever brought it.
+fn whose_lie<A: Axis>(
+    client: &Client,
+    metadata: &Metadata,
+    node: usize,
     index: SliverIndex<A>,
-) -> Result<UnverifiedSliver<A>, Outcome> {
-    let sliver = UnverifiedSliver::<A>::from_shared_bcs(raw).map_err(|_| Outcome::Lie)?;
-    if sliver.index == index { Ok(sliver) } else { Err(Outcome::Lie) }
+) -> Outcome {
+    tracing::warn!(node, sliver = %index, "a false sliver");
+    let Ok(pair) = index.pair(metadata.shards()) else { return Outcome::Lie };
+    match client.source.is_nodes_fault(metadata, A::KIND, pair) {
+        true => Outcome::Lie,
+        false => Outcome::Failed(Verdict::Missing),
+    }
+}
+
+/// Fetches exactly these slivers, with no check but their shape: for content that is checked in
+/// another way. `None` if one is not to be had.
+pub(super) async fn unverified<A: Axis>(
+    client: &Client,
+    (committee, nodes): (&Committee, &Nodes),
+    metadata: &Metadata,
+    items: &[u16],
+    report: &mut Report,
+) -> Option<Vec<(usize, UnverifiedSliver<A>)>> {
+    let goal = Goal { wanted: items.to_vec(), others: false, need: items.len() };
+    let candidates = candidates::<A>(committee, nodes, metadata, &goal, &Have::new());
+    let size = metadata.sliver_len::<A>();
+    let window = (IN_FLIGHT_BYTES_MAX / size.max(1)).clamp(1, items.len().max(1));
+    let mut plan = Plan::new(candidates, nodes.views(), items.len(), window, client.manner());
+    let fetch = |candidate: Candidate| fetch_unverified::<A>(client, nodes, metadata, candidate);
+    let mut got = Vec::with_capacity(items.len());
+    let done = carry_out(&mut plan, fetch, |candidate, sliver| {
+        got.push((candidate.node, sliver));
+        false
+    })
+    .await;
+    nodes.learn(plan.nodes());
+    report.sliver_bytes += (got.len() * size) as u64;
+    report.slivers += got.len();
+    report.hedged += plan.hedged();
+    got.sort_unstable_by_key(|(_, sliver)| sliver.index);
+    done.then_some(got)
+}
+
+/// Verifies what was fetched unverified, after its content turned out wrong: what is good goes to
+/// `have`, who sent the rest is reported.
+pub(super) async fn sort_out<A: Axis>(
+    client: &Client,
+    committee: &Committee,
+    metadata: &Metadata,
+    fetched: Vec<(usize, UnverifiedSliver<A>)>,
+    have: &mut Have<A>,
+    report: &mut Report,
+) -> Result<(), ReadError> {
+    let (nodes, slivers): (Vec<_>, Vec<_>) = fetched.into_iter().unzip();
+    let indices: Vec<_> = slivers.iter().map(|sliver| sliver.index).collect();
+    let of = metadata.clone();
+    let verified = blocking(move || UnverifiedSliver::verify_all(slivers, &of)).await?;
+    for ((node, index), verified) in nodes.into_iter().zip(indices).zip(verified) {
+        match verified {
+            Ok(sliver) => {
+                have.insert(index.get(), sliver);
+            }
+            Err(_) => {
+                if whose_lie(client, metadata, node, index) == Outcome::Lie {
+                    report.liars.extend(committee.members.get(node).map(|node| node.node_id));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn parse_sliver<A: Axis>(raw: &Bytes, index: SliverIndex<A>) -> Option<UnverifiedSliver<A>> {
+    let sliver = UnverifiedSliver::<A>::from_shared_bcs(raw).ok()?;
+    (sliver.index == index).then_some(sliver)
 }
 
 /// Told of every sliver's bytes as they arrive.

@@ -10,7 +10,7 @@ use crate::{
     Committee,
     client::Nodes,
     node::Verdict,
-    plan::{Candidate, Outcome, Plan},
+    plan::{Candidate, Manner, Outcome, Plan},
 };
 
 /// Nodes asked for symbols at the same time.
@@ -32,7 +32,7 @@ pub(super) async fn sliver<T: Axis>(
     };
     let candidates: Vec<_> = order.into_iter().enumerate().map(candidate).collect();
     let most = candidates.len();
-    let mut plan = Plan::new(candidates, nodes.views(), most, PARALLEL);
+    let mut plan = Plan::new(candidates, nodes.views(), most, PARALLEL, Manner::Alone);
     let mut symbols: Vec<VerifiedSymbol<T>> = Vec::new();
     let fetch = |candidate: Candidate| async move {
         let node = nodes.get(candidate.node).ok_or(Outcome::Failed(Verdict::Unreachable))?;

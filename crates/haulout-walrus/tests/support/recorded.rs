@@ -67,9 +67,18 @@ impl Recording {
     pub fn load() -> Self {
         let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
         let place = std::env::var("HAULOUT_WALRUS_RECORDING").unwrap_or_else(|_| here.to_owned());
-        let index = std::fs::read(format!("{place}/exchanges.json")).unwrap();
+        Self::read(&format!("{place}/exchanges"))
+    }
+
+    /// The one of 1,000 shards.
+    pub fn of_thousand() -> Self {
+        Self::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/exchanges-1000"))
+    }
+
+    fn read(path: &str) -> Self {
+        let index = std::fs::read(format!("{path}.json")).unwrap();
         let mut recording: Self = serde_json::from_slice(&index).unwrap();
-        recording.bodies = std::fs::read(format!("{place}/exchanges.bin")).unwrap().into();
+        recording.bodies = std::fs::read(format!("{path}.bin")).unwrap().into();
         recording
     }
 
