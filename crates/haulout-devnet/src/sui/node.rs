@@ -25,6 +25,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 use super::{
     genesis::{self, Setup},
     grpc::{ClockFn, Faults, Service, Shared},
+    model::Executed,
     ptb::Ptb,
     walrus::{View, WalrusIds, view},
 };
@@ -119,6 +120,18 @@ impl Devnet {
         self.ids.wal
     }
 
+    /// The account that has the storage nodes' caps, and coins to give.
+    #[must_use]
+    pub fn operator_address(&self) -> Address {
+        Ed25519PrivateKey::new(self.operator).public_key().derive_address()
+    }
+
+    /// `StorageNodeCap` objects by member of the first committee.
+    #[must_use]
+    pub fn node_caps(&self) -> &[Address] {
+        &self.ids.caps
+    }
+
     /// The validators of a Sui epoch that has begun.
     #[must_use]
     pub fn validators(&self, epoch: u64) -> Option<ValidatorCommittee> {
@@ -201,9 +214,16 @@ impl Devnet {
         &self,
         build: impl FnOnce(&mut Ptb<'_>, &WalrusIds) -> Option<()>,
     ) -> Result<(), FullNodeError> {
+        self.transact(build).map(drop)
+    }
+
+    pub(crate) fn transact(
+        &self,
+        build: impl FnOnce(&mut Ptb<'_>, &WalrusIds) -> Option<()>,
+    ) -> Result<Arc<Executed>, FullNodeError> {
         let failed = |what: String| FullNodeError { what, source: None };
         let key = Ed25519PrivateKey::new(self.operator);
-        let sender = key.public_key().derive_address();
+        let sender = self.operator_address();
         let now = (self.now)();
         self.shared.change(|chain| {
             let mut ptb = Ptb::new(chain, sender);
@@ -216,7 +236,7 @@ impl Devnet {
             let signed = SignedTransaction { transaction, signatures: vec![signature] };
             let executed = chain.submit(signed, now).map_err(|rejected| failed(rejected.0))?;
             match executed.effects.status() {
-                ExecutionStatus::Success => Ok(()),
+                ExecutionStatus::Success => Ok(executed),
                 ExecutionStatus::Failure { error, .. } => Err(failed(format!("{error:?}"))),
             }
         })

@@ -24,6 +24,8 @@ pub(crate) struct Outcome {
     pub(crate) inputs: Vec<Object>,
     pub(crate) written: Vec<Object>,
     pub(crate) removed: Vec<Address>,
+    /// Dynamic fields that were read and not written.
+    pub(crate) loaded: Vec<(Address, u64)>,
     pub(crate) balance_changes: Vec<BalanceChange>,
 }
 
@@ -112,6 +114,9 @@ fn finish(
     let version = before.iter().map(|object| object.version()).max().unwrap_or(0) + 1;
     let dependencies: BTreeSet<Digest> =
         before.iter().map(|object| object.previous_transaction()).collect();
+    let fields = slots.values().filter(|slot| !slot.dirty).filter_map(|slot| slot.before.as_ref());
+    let fields = fields.filter(|object| matches!(object.owner(), Owner::Object(_)));
+    let loaded = fields.map(|object| (object.object_id(), object.version())).collect();
     slots
         .retain(|_, slot| slot.dirty && !matches!((&slot.now, slot.created), (Now::Deleted, true)));
 
@@ -177,7 +182,7 @@ fn finish(
     let balance_changes = balance_changes(&inputs, &written);
     let inputs = inputs.into_iter().chain(readonly.iter().cloned()).collect();
     let effects = TransactionEffects::V2(Box::new(effects));
-    (Outcome { effects, events, inputs, written, removed, balance_changes }, fits)
+    (Outcome { effects, events, inputs, written, removed, loaded, balance_changes }, fits)
 }
 
 fn new_version(slot: &Slot, version: u64) -> Option<(ObjectData, Owner)> {
@@ -287,6 +292,7 @@ pub(crate) fn genesis_outcome(digest: Digest, objects: Vec<Object>) -> Outcome {
         balance_changes: vec![],
         written: objects,
         removed: vec![],
+        loaded: vec![],
     }
 }
 

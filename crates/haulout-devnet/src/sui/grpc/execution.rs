@@ -89,6 +89,7 @@ impl TransactionExecutionService for Service {
                 events: outcome.events,
                 inputs: outcome.inputs,
                 written: outcome.written,
+                loaded: outcome.loaded,
                 balance_changes: outcome.balance_changes,
                 checkpoint: 0,
                 timestamp_ms: 0,

@@ -107,6 +107,7 @@ fn headers(view: &View<'_>) -> MetadataMap {
         ("x-sui-epoch", latest.summary.epoch.to_string()),
         ("x-sui-checkpoint-height", latest.summary.sequence_number.to_string()),
         ("x-sui-timestamp-ms", latest.summary.timestamp_ms.to_string()),
+        ("x-sui-timestamp", render::timestamp(latest.summary.timestamp_ms).to_string()),
         ("x-sui-lowest-available-checkpoint", view.lowest().to_string()),
         ("x-sui-lowest-available-checkpoint-objects", view.lowest().to_string()),
         ("server", "haulout-devnet".into()),

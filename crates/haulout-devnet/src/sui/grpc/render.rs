@@ -6,8 +6,8 @@ use sui_rpc::{
     merge::Merge,
     proto::sui::rpc::v2::{
         self as rpc, Checkpoint as CheckpointMessage, Epoch as EpochMessage, ExecutedTransaction,
-        Object as ObjectMessage, ObjectSet, ProtocolConfig, TransactionEffects, TransactionEvents,
-        UserSignature,
+        Object as ObjectMessage, ObjectReference, ObjectSet, ProtocolConfig, TransactionEffects,
+        TransactionEvents, UserSignature,
     },
 };
 use sui_sdk_types::{Object, StructTag};
@@ -30,11 +30,17 @@ pub(super) fn timestamp(ms: u64) -> Timestamp {
 
 /// An object, with its value as JSON where its layout is known.
 pub(super) fn object(object: &Object, mask: &FieldMaskTree) -> ObjectMessage {
-    let mut message = ObjectMessage::merge_from(object.clone(), mask);
-    let Some(data) = object.as_struct() else { return message };
-    if mask.contains("json") {
+    let mut message = bare_object(object, mask);
+    if let Some(data) = object.as_struct().filter(|_| mask.contains("json")) {
         message.json = json::render(data.object_type(), data.contents()).map(Box::new);
     }
+    message
+}
+
+/// An object as it comes in sets: without JSON.
+fn bare_object(object: &Object, mask: &FieldMaskTree) -> ObjectMessage {
+    let mut message = ObjectMessage::merge_from(object.clone(), mask);
+    let Some(data) = object.as_struct() else { return message };
     if mask.contains("balance") && data.object_type().is_coin().is_some() {
         message.balance = coin_value(object, data.object_type());
     }
@@ -103,6 +109,15 @@ pub(super) fn transaction(
 
 fn effects(executed: &Executed, mask: &FieldMaskTree, place: Place) -> TransactionEffects {
     let mut message = TransactionEffects::merge_from(&executed.effects, mask);
+    if mask.contains("unchanged_loaded_runtime_objects") {
+        let loaded = executed.loaded.iter().map(|(id, version)| {
+            let mut reference = ObjectReference::default();
+            reference.object_id = Some(id.to_string());
+            reference.version = Some(*version);
+            reference
+        });
+        message.unchanged_loaded_runtime_objects = loaded.collect();
+    }
     if place == Place::InCheckpoint {
         return message;
     }
@@ -121,7 +136,7 @@ fn effects(executed: &Executed, mask: &FieldMaskTree, place: Place) -> Transacti
 
 fn object_set<'a>(objects: impl Iterator<Item = &'a Object>, mask: &FieldMaskTree) -> ObjectSet {
     let mut set = ObjectSet::default();
-    set.objects = objects.map(|object| ObjectMessage::merge_from(object.clone(), mask)).collect();
+    set.objects = objects.map(|object| bare_object(object, mask)).collect();
     set
 }
 

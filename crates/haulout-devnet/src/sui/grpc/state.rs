@@ -229,7 +229,9 @@ fn field(
         message.value_type = Some(value_type);
     }
     if let Some(mask) = mask.subtree("field_object") {
-        message.field_object = Some(render::object(object, &mask));
+        let mut field = render::object(object, &mask);
+        field.object_id = Some(object.object_id().to_string());
+        message.field_object = Some(field);
     }
     if let Some(child) = &child {
         if mask.contains("child_id") {

@@ -1,13 +1,16 @@
 //! `sui.rpc.v2.SubscriptionService`: checkpoints as they come.
 
 use futures_util::stream;
-use sui_rpc::proto::sui::rpc::v2::{
-    Checkpoint, SubscribeCheckpointsRequest, SubscribeCheckpointsResponse,
-    subscription_service_server::SubscriptionService,
+use sui_rpc::{
+    field::{FieldMask, FieldMaskTree, FieldMaskUtil},
+    proto::sui::rpc::v2::{
+        SubscribeCheckpointsRequest, SubscribeCheckpointsResponse,
+        subscription_service_server::SubscriptionService,
+    },
 };
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use super::{Service, errors::mask, render};
+use super::{Service, render};
 
 #[tonic::async_trait]
 impl SubscriptionService for Service {
@@ -16,7 +19,9 @@ impl SubscriptionService for Service {
         request: Request<SubscribeCheckpointsRequest>,
     ) -> Result<Response<BoxStream<SubscribeCheckpointsResponse>>, Status> {
         let request = request.into_inner();
-        let mask = mask::<Checkpoint>(request.read_mask, "sequence_number,digest")?;
+        // As on a full node, paths that do not exist are passed over here.
+        let default = || <FieldMask as FieldMaskUtil>::from_str("sequence_number,digest");
+        let mask = FieldMaskTree::from(request.read_mask.unwrap_or_else(default));
         let height = self.shared.height();
         let next = *height.borrow() + 1;
         let state = (self.clone(), height, next, mask);

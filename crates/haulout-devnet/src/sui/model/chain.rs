@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use sui_sdk_types::{
-    Digest, EndOfEpochData, GasCostSummary, Object, ObjectData, Owner, SignedTransaction,
+    Address, Digest, EndOfEpochData, GasCostSummary, Object, ObjectData, Owner, SignedTransaction,
     Transaction, TransactionKind,
 };
 
@@ -64,6 +64,8 @@ impl Chain {
     /// A chain with its first checkpoint.
     pub(crate) fn new(genesis: Genesis) -> Self {
         let Genesis { seed, validators, artifacts, gas_price, objects, packages, now_ms } = genesis;
+        let mut objects = objects;
+        objects.sort_by_key(|(data, _)| data_id(data));
         let validator_count = validators;
         let validators = Validators::generate(&seed, 0, validator_count);
         let first = Epoch {
@@ -303,6 +305,7 @@ impl Chain {
             events: outcome.events,
             inputs: outcome.inputs,
             written: outcome.written,
+            loaded: outcome.loaded,
             balance_changes: outcome.balance_changes,
             checkpoint: self.checkpoints.len() as u64,
             timestamp_ms,
@@ -342,5 +345,12 @@ impl Chain {
     }
 }
 
+fn data_id(data: &ObjectData) -> Address {
+    match data {
+        ObjectData::Struct(data) => data.object_id(),
+        ObjectData::Package(package) => package.id,
+    }
+}
+
 /// Objects up to here belong to the system and have no deposit.
-const SYSTEM_LAST: sui_sdk_types::Address = sui_sdk_types::Address::from_static("0xffff");
+const SYSTEM_LAST: Address = Address::from_static("0xffff");

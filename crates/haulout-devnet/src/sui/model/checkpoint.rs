@@ -21,6 +21,8 @@ pub(crate) struct Executed {
     pub(crate) events: Option<TransactionEvents>,
     pub(crate) inputs: Vec<Object>,
     pub(crate) written: Vec<Object>,
+    /// Dynamic fields that were read and not written.
+    pub(crate) loaded: Vec<(Address, u64)>,
     pub(crate) balance_changes: Vec<BalanceChange>,
     pub(crate) checkpoint: u64,
     pub(crate) timestamp_ms: u64,

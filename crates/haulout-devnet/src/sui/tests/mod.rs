@@ -1,7 +1,10 @@
 //! The model from outside: transactions in, effects and objects out.
 
 mod archive;
+mod captures;
 mod coins;
+mod light_client;
+mod proofs;
 mod walrus;
 
 use haulout_walrus::{
