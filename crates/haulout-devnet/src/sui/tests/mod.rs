@@ -5,6 +5,7 @@ mod captures;
 mod coins;
 mod light_client;
 mod proofs;
+mod wallet;
 mod walrus;
 
 use haulout_walrus::{

@@ -19,7 +19,7 @@ async fn network(artifacts: bool) -> (Devnet, FullNode) {
     (devnet, node)
 }
 
-fn configured(devnet: &Devnet, nodes: &[&FullNode]) -> Network {
+pub(super) fn configured(devnet: &Devnet, nodes: &[&FullNode]) -> Network {
     Network {
         name: "devnet".into(),
         rpc_urls: nodes.iter().map(|node| node.url()).collect(),

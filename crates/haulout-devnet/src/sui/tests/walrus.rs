@@ -4,7 +4,7 @@ use haulout_walrus::{bls, committee::EpochState};
 use redstuff::{BlobId, Digest as Hash, messages::signers_bitmap};
 use sui_sdk_types::Argument;
 
-const SIZE: u64 = 1_000;
+pub(super) const SIZE: u64 = 1_000;
 
 pub(super) fn root() -> [u8; 32] {
     [7; 32]
@@ -14,7 +14,7 @@ pub(super) fn blob_id() -> BlobId {
     BlobId::compute(SIZE, &Hash::new(root()))
 }
 
-fn encoded() -> u64 {
+pub(super) fn encoded() -> u64 {
     ShardCount::new(10).unwrap().encoded_length(SIZE).unwrap()
 }
 
@@ -60,9 +60,9 @@ fn message(epoch: u32, object: Option<Address>) -> Vec<u8> {
 }
 
 pub(super) struct Certificate {
-    signature: [u8; 96],
-    bitmap: Vec<u8>,
-    message: Vec<u8>,
+    pub(super) signature: [u8; 96],
+    pub(super) bitmap: Vec<u8>,
+    pub(super) message: Vec<u8>,
 }
 
 pub(super) fn certificate(signers: &[u16], epoch: u32, object: Option<Address>) -> Certificate {
