@@ -217,6 +217,19 @@ impl Devnet {
         self.transact(build).map(drop)
     }
 
+    /// A transaction of `sender`'s, not signed and not sent.
+    #[cfg(test)]
+    pub(crate) fn draft(
+        &self,
+        sender: Address,
+        build: impl FnOnce(&mut Ptb<'_>),
+    ) -> sui_sdk_types::Transaction {
+        let chain = self.shared.lock();
+        let mut ptb = Ptb::new(&chain, sender);
+        build(&mut ptb);
+        ptb.finish(BUDGET).unwrap()
+    }
+
     pub(crate) fn transact(
         &self,
         build: impl FnOnce(&mut Ptb<'_>, &WalrusIds) -> Option<()>,

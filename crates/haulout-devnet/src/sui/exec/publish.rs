@@ -260,4 +260,24 @@ mod tests {
             assert_eq!(parse(&bytes), None);
         }
     }
+
+    /// The archive contract's module, cut short and with every byte changed: read or refused.
+    #[test]
+    fn damaged_bytecode_is_refused_not_followed() {
+        let good = haulout_archive::contract::module_for(&[7; 32]);
+        let module = parse(&good).unwrap();
+        assert_eq!(module.name, "archive");
+        assert!(module.structs.iter().any(|name| name == "PublisherCap"));
+        assert!(module.addresses.contains(&Address::new([7; 32])));
+        for length in 0..good.len() {
+            let _ = parse(&good[..length]);
+        }
+        for at in 0..good.len() {
+            for change in [0x01, 0x80, 0xff] {
+                let mut bytes = good.clone();
+                bytes[at] ^= change;
+                let _ = parse(&bytes);
+            }
+        }
+    }
 }

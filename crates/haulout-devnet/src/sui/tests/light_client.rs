@@ -105,3 +105,30 @@ async fn a_fork_has_the_same_name_and_other_signatures() {
     let error = client.prove_object_at_checkpoint(&id, checkpoint).await.unwrap_err();
     assert!(matches!(error, LightClientError::InvalidSignature(_)), "{error:?}");
 }
+
+#[tokio::test]
+async fn the_sdk_sends_and_waits() {
+    use sui_rpc::{
+        field::{FieldMask, FieldMaskUtil},
+        proto::sui::rpc::v2::ExecuteTransactionRequest,
+    };
+    let account = user().public_key().derive_address();
+    let setup = Setup { seed: [3; 32], accounts: vec![account], ..Setup::default() };
+    let devnet = Devnet::new(&setup, &committee(), || NOW);
+    let node = devnet.serve(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let transaction = devnet.draft(account, |ptb| {
+        let part = ptb.split(sui_sdk_types::Argument::Gas, 5);
+        ptb.transfer(vec![part], Address::from_static("0xabc"));
+    });
+    let signature = user().sign_transaction(&transaction).unwrap();
+    let mut request = ExecuteTransactionRequest::default();
+    request.transaction = Some(transaction.clone().into());
+    request.signatures = vec![signature.into()];
+    request.read_mask = Some(<FieldMask as FieldMaskUtil>::from_paths(["effects", "digest"]));
+    let mut client = Client::new(node.url()).unwrap();
+    let wait = std::time::Duration::from_secs(60);
+    let answer = client.execute_transaction_and_wait_for_checkpoint(request, wait).await.unwrap();
+    let executed = answer.into_inner().transaction.unwrap();
+    assert_eq!(executed.digest, Some(transaction.digest().to_string()));
+    assert_eq!(executed.checkpoint, Some(devnet.height()));
+}

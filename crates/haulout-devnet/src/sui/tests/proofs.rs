@@ -144,3 +144,26 @@ async fn the_committees_and_blobs_are_what_the_chain_has() {
     assert!(!view.is_changing());
     assert_eq!(view, devnet.committees().unwrap());
 }
+
+/// As many shards as the public networks have, on 20 nodes.
+#[tokio::test]
+async fn a_thousand_shards() {
+    let nodes = (0..20u8).map(|i| StorageNode {
+        node_id: ObjectId([i + 1; 32]),
+        name: format!("node-{i}"),
+        address: format!("127.0.0.1:{}", 9_000 + u16::from(i)),
+        network_public_key: [&[2][..], &[i; 32]].concat(),
+        bls_public_key: node_key(i).public_key().to_bytes(),
+        shards: (0..50).map(|s| ShardIndex(u16::from(i) * 50 + s)).collect(),
+    });
+    let committee = Committee::new(7, ShardCount::PUBLIC, nodes.collect()).unwrap();
+    let devnet = Devnet::new(&Setup::default(), &committee, || NOW);
+    let node = devnet.serve(([127, 0, 0, 1], 0).into()).await.unwrap();
+    devnet.begin_walrus_epoch().unwrap();
+    let chain = SuiChain::new(&configured(&devnet, &[&node]));
+    let view = chain.committees(true).await.unwrap();
+    assert_eq!(view, devnet.committees().unwrap());
+    assert_eq!((view.epoch, view.previous), (8, Some(committee)));
+    let shards: usize = view.current.members.iter().map(|member| member.shards.len()).sum();
+    assert_eq!(shards, 1_000);
+}

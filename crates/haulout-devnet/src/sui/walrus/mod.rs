@@ -6,6 +6,7 @@
 mod certificate;
 mod genesis;
 mod index;
+mod reserve;
 mod shared_blob;
 mod staking;
 mod system;
@@ -29,8 +30,8 @@ pub(crate) const VERSION: u64 = 3;
 /// Runs `module::function` of Walrus.
 pub(crate) fn call(call: &mut Call<'_, '_>, name: (&str, &str)) -> Result<Vec<Value>, Failure> {
     match name {
-        ("system", "reserve_space") => system::reserve_space(call),
-        ("system", "reserve_space_for_epochs") => system::reserve_space_for_epochs(call),
+        ("system", "reserve_space") => reserve::reserve_space(call),
+        ("system", "reserve_space_for_epochs") => reserve::reserve_space_for_epochs(call),
         ("system", "register_blob") => system::register_blob(call),
         ("system", "certify_blob") => system::certify_blob(call),
         ("system", "delete_blob") => system::delete_blob(call),
@@ -38,7 +39,7 @@ pub(crate) fn call(call: &mut Call<'_, '_>, name: (&str, &str)) -> Result<Vec<Va
         ("system", "extend_blob_with_resource") => system::extend_blob_with_resource(call),
         ("system", "invalidate_blob_id") => system::invalidate_blob_id(call),
         ("blob", "burn") => system::burn(call),
-        ("storage_resource", "destroy") => system::destroy_storage(call),
+        ("storage_resource", "destroy") => reserve::destroy_storage(call),
         ("shared_blob", "new") => shared_blob::new(call),
         ("shared_blob", "new_funded") => shared_blob::new_funded(call),
         ("shared_blob", "fund") => shared_blob::fund(call),

@@ -1,4 +1,4 @@
-//! Modules `system`, `system_state_inner`, `blob` and `storage_resource`.
+//! Modules `system`, `system_state_inner` and `blob`.
 
 use haulout_sui::object_id::{address, object_id};
 use haulout_sui::walrus_types::{
@@ -25,9 +25,8 @@ const UNIT: u64 = redstuff::STORAGE_UNIT;
 const WRONG_VERSION: u64 = 1;
 // system_state_inner
 const STORAGE_EXCEEDED: u64 = 1;
-const INVALID_EPOCHS_AHEAD: u64 = 2;
+pub(super) const INVALID_EPOCHS_AHEAD: u64 = 2;
 const INVALID_ID_EPOCH: u64 = 3;
-const INVALID_RESOURCE_SIZE: u64 = 11;
 // blob
 const NOT_CERTIFIED: u64 = 0;
 const NOT_DELETABLE: u64 = 1;
@@ -45,7 +44,7 @@ const INVALID_ENCODING: u64 = 0;
 // sui::balance
 const NOT_ENOUGH: u64 = 2;
 
-const INNER: &str = "system_state_inner";
+pub(super) const INNER: &str = "system_state_inner";
 
 /// The system's state, with what is needed to write it back.
 pub(super) struct System {
@@ -71,7 +70,7 @@ impl System {
         call.session.set_field(self.id, VERSION, &self.inner);
     }
 
-    fn epoch(&self) -> u32 {
+    pub(super) fn epoch(&self) -> u32 {
         self.inner.committee.epoch
     }
 
@@ -106,7 +105,7 @@ impl System {
         Ok(())
     }
 
-    fn pay_storage(
+    pub(super) fn pay_storage(
         &mut self,
         call: &Call<'_, '_>,
         payment: &mut Coin,
@@ -117,7 +116,7 @@ impl System {
         epochs.into_iter().try_for_each(|ahead| self.pay(call, payment, ahead, due))
     }
 
-    fn use_capacity(
+    pub(super) fn use_capacity(
         &mut self,
         call: &Call<'_, '_>,
         size: u64,
@@ -139,54 +138,8 @@ impl System {
     }
 }
 
-fn payment(call: &Call<'_, '_>, at: usize) -> Result<(Address, Coin), Failure> {
+pub(super) fn payment(call: &Call<'_, '_>, at: usize) -> Result<(Address, Coin), Failure> {
     call.object_mut(at, &wal_coin_tag(call.session.env.packages.wal()))
-}
-
-/// `reserve_space(system, storage_amount, epochs_ahead, payment): Storage`.
-pub(super) fn reserve_space(call: &mut Call<'_, '_>) -> Result<Vec<Value>, Failure> {
-    call.arity(4)?;
-    let system = System::open(call, 0, true)?;
-    let (amount, epochs): (u64, u32) = (call.data(1)?, call.data(2)?);
-    let max = system.inner.future_accounting.length;
-    let ok = epochs > 0 && epochs <= max;
-    call.assert(ok, INNER, "reserve_space", INVALID_EPOCHS_AHEAD)?;
-    let start = system.epoch();
-    reserve(call, system, amount, start..start + epochs, 3)
-}
-
-/// `reserve_space_for_epochs(system, storage_amount, start, end, payment): Storage`.
-pub(super) fn reserve_space_for_epochs(call: &mut Call<'_, '_>) -> Result<Vec<Value>, Failure> {
-    call.arity(5)?;
-    let system = System::open(call, 0, true)?;
-    let (amount, start, end): (u64, u32, u32) = (call.data(1)?, call.data(2)?, call.data(3)?);
-    let start = start.max(system.epoch());
-    reserve(call, system, amount, start..end, 4)
-}
-
-fn reserve(
-    call: &mut Call<'_, '_>,
-    mut system: System,
-    amount: u64,
-    epochs: std::ops::Range<u32>,
-    coin: usize,
-) -> Result<Vec<Value>, Failure> {
-    let now = system.epoch();
-    let function = "reserve_space_for_epochs";
-    let max = system.inner.future_accounting.length;
-    let ok = epochs.end > epochs.start && epochs.end - now <= max;
-    call.assert(ok, INNER, function, INVALID_EPOCHS_AHEAD)?;
-    let ahead = epochs.start - now..epochs.end - now;
-    let (coin, mut payment) = payment(call, coin)?;
-    system.pay_storage(call, &mut payment, amount, ahead.clone())?;
-    call.assert(amount > 0, INNER, "reserve_space_without_payment", INVALID_RESOURCE_SIZE)?;
-    system.use_capacity(call, amount, ahead)?;
-    call.put(coin, &payment);
-    system.save(call);
-    let id = call.session.fresh_id();
-    let (start_epoch, end_epoch) = (epochs.start, epochs.end);
-    let storage = Storage { id: object_id(id), start_epoch, end_epoch, storage_size: amount };
-    Ok(vec![call.create(id, storage_tag(call.package), true, &storage)])
 }
 
 /// `register_blob(system, storage, blob_id, root_hash, size, encoding_type, deletable, payment): Blob`.
@@ -370,14 +323,6 @@ pub(super) fn burn(call: &mut Call<'_, '_>) -> Result<Vec<Value>, Failure> {
     let (id, blob): (_, Blob) = call.take(0, &blob_tag(call.package))?;
     call.session.delete(id);
     call.session.delete_inner(address(blob.storage.id));
-    Ok(vec![])
-}
-
-/// `storage_resource::destroy(storage)`.
-pub(super) fn destroy_storage(call: &mut Call<'_, '_>) -> Result<Vec<Value>, Failure> {
-    call.arity(1)?;
-    let (id, _): (_, Storage) = call.take(0, &storage_tag(call.package))?;
-    call.session.delete(id);
     Ok(vec![])
 }
 
