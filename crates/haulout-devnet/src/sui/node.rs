@@ -294,8 +294,7 @@ impl Devnet {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let faults = Faults::default();
-        let service =
-            Service { shared: self.shared.clone(), faults: faults.clone(), now: self.now.clone() };
+        let service = Service::new(self.shared.clone(), faults.clone(), self.now.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let server = Server::builder()
             .add_service(LedgerServiceServer::new(service.clone()))

@@ -32,7 +32,8 @@ impl TransactionExecutionService for Service {
         request: Request<ExecuteTransactionRequest>,
     ) -> Result<Response<ExecuteTransactionResponse>, Status> {
         let request = request.into_inner();
-        if self.faults.get().gone {
+        let faults = self.faults.get();
+        if faults.gone {
             return self.answer(|_| Ok(ExecuteTransactionResponse::default()));
         }
         let message = request.transaction.as_ref().ok_or_else(|| missing("transaction"))?;
@@ -45,7 +46,8 @@ impl TransactionExecutionService for Service {
         let mask = mask::<ExecutedTransaction>(request.read_mask, "effects")?;
         let signed = SignedTransaction { transaction, signatures };
         let now = (self.now)();
-        let executed = self.shared.change(|chain| chain.submit(signed, now)).map_err(refused)?;
+        let source = self.source(faults);
+        let executed = source.change(|chain| chain.submit(signed, now)).map_err(refused)?;
         self.answer(|_| {
             let mut response = ExecuteTransactionResponse::default();
             response.transaction = Some(render::transaction(&executed, &mask, Place::Fresh));

@@ -33,6 +33,9 @@ pub struct FaultState {
     pub truncated_proof: bool,
     /// Changes a digit of checkpoints' signatures.
     pub bad_signature: bool,
+    /// Serves the same history signed by validators of an attacker's. What is sent to the node
+    /// meanwhile happens there, and is lost when it comes back.
+    pub fork: bool,
 }
 
 impl Faults {

@@ -66,9 +66,29 @@ pub(crate) struct Service {
     pub(crate) shared: Arc<Shared>,
     pub(crate) faults: Faults,
     pub(crate) now: ClockFn,
+    /// The attacker's chain, while the node serves it.
+    fork: Arc<Mutex<Option<Arc<Shared>>>>,
 }
 
+/// What the keys of an attacker's validators derive from.
+const FORK_SEED: [u8; 32] = [0x66; 32];
+
 impl Service {
+    pub(crate) fn new(shared: Arc<Shared>, faults: Faults, now: ClockFn) -> Self {
+        Self { shared, faults, now, fork: Arc::default() }
+    }
+
+    /// The chain that the node serves at present.
+    fn source(&self, faults: FaultState) -> Arc<Shared> {
+        let mut fork = self.fork.lock().unwrap_or_else(PoisonError::into_inner);
+        if !faults.fork {
+            *fork = None;
+            return self.shared.clone();
+        }
+        let new = || Arc::new(Shared::new(self.shared.lock().fork(FORK_SEED)));
+        fork.get_or_insert_with(new).clone()
+    }
+
     /// Answers from what the node shows of the chain.
     fn answer<T>(
         &self,
@@ -78,7 +98,8 @@ impl Service {
         if faults.gone {
             return Err(Status::unavailable("the node is gone"));
         }
-        let chain = self.shared.lock();
+        let source = self.source(faults);
+        let chain = source.lock();
         let view = View::new(&chain, faults);
         let headers = headers(&view);
         match with(&view) {

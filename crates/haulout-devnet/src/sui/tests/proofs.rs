@@ -117,6 +117,17 @@ async fn a_fork_is_refused_whatever_the_proof() {
 }
 
 #[tokio::test]
+async fn a_node_joins_a_fork_and_comes_back() {
+    let (devnet, node) = network(true).await;
+    let checkpoint = history(&devnet);
+    node.faults().set(|faults| faults.fork = true);
+    prove(&devnet, &configured(&devnet, &[&node])).await.unwrap_err();
+    devnet.tick();
+    node.faults().clear();
+    assert_eq!(prove(&devnet, &configured(&devnet, &[&node])).await.unwrap().1, checkpoint);
+}
+
+#[tokio::test]
 async fn the_committees_and_blobs_are_what_the_chain_has() {
     let (devnet, node) = network(true).await;
     let operator = devnet.operator_address();
