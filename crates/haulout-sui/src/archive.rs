@@ -6,12 +6,15 @@
 //! updated at a beat, so that silence shows.
 
 mod state;
+#[cfg(feature = "chain")]
 mod tracker;
 
 pub use state::{
     ArchiveState, LEVELS_MAX, Level, OwnerCap, PublisherCap, StateError, UpdatedEvent,
 };
+#[cfg(feature = "chain")]
 pub use tracker::{ArchiveError, ArchiveTracker, Beat, Freshness, Proven};
 
+#[cfg(feature = "chain")]
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,15 @@
 //! Walrus' committees and blobs, read from full nodes, for `haulout-walrus`.
 //!
-//! What is read here is not proven. A wrong committee can only stall: blobs are checked
-//! against their ids, nodes against the keys in the committee, and certificates by the
-//! contract.
+//! Without [proofs](SuiChain::with_proofs) full nodes are believed. A wrong committee can only
+//! stall: blobs are checked against their ids, nodes against the keys in the committee, and
+//! certificates by the contract.
 
+mod source;
 mod view;
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,11 +20,14 @@ use haulout_walrus::{
 use sui_sdk_types::{Address, Object};
 use tokio::sync::Mutex;
 
-pub use view::{SystemView, read_view};
+use source::Source;
+pub use view::SystemView;
+use view::read_view;
 
 use crate::{
     Network, ObjectId,
-    rpc::{Fault, Nodes, RpcError},
+    prover::Prover,
+    rpc::{Fault, Node, Nodes, RpcError},
     walrus_types::{Blob, SharedBlob, decode},
 };
 
@@ -35,6 +40,8 @@ const REFRESH_MIN: Duration = Duration::from_secs(2);
 pub struct SuiChain {
     nodes: Nodes,
     network: Network,
+    /// Proves what is read; `None`: full nodes are believed.
+    prover: Option<Arc<Prover>>,
     /// Whose blobs can be found by blob id.
     owner: Option<Address>,
     cache: Mutex<Option<(Instant, SystemView)>>,
@@ -53,9 +60,18 @@ impl SuiChain {
         Self {
             nodes: Nodes::new(network),
             network: network.clone(),
+            prover: None,
             owner: None,
             cache: Mutex::new(None),
         }
+    }
+
+    /// Believes only what is proven: committees, keys, addresses and prices hang on the
+    /// trust anchor then, at three requests for each storage node and reading.
+    #[must_use]
+    pub fn with_proofs(mut self, prover: Arc<Prover>) -> Self {
+        self.prover = Some(prover);
+        self
     }
 
     /// Also finds the blobs of this account by their blob id.
@@ -90,18 +106,17 @@ impl SuiChain {
             }
         }
         let (system, staking) = (self.network.system_object, self.network.staking_object);
-        let view = self
-            .nodes
-            .first("read Walrus' committee", |node| async move {
-                read_view(&node, system, staking).await
-            })
-            .await?;
+        let prover = self.prover.as_ref();
+        let read = |node: Node| async move {
+            read_view(&Source { node: &node, prover }, system, staking).await
+        };
+        let view = self.nodes.first("read Walrus' committee", read).await?;
         *cache = Some((Instant::now(), view.clone()));
         Ok(view)
     }
 
     async fn blob_object(&self, id: ObjectId) -> Result<Option<BlobState>, RpcError> {
-        let read = |node: crate::rpc::Node| async move {
+        let read = |node: Node| async move {
             match node.read(id).await {
                 Ok(object) => blob_state(&object)
                     .map(Some)
@@ -120,7 +135,7 @@ impl SuiChain {
     pub async fn blobs_of(&self, owner: &Address) -> Result<Vec<BlobState>, RpcError> {
         let view = self.system(false).await?;
         let type_ = format!("{}::blob::Blob", view.type_package);
-        let list = |node: crate::rpc::Node| {
+        let list = |node: Node| {
             let type_ = type_.clone();
             async move { node.owned(owner, &type_).await }
         };

@@ -9,15 +9,15 @@
 //! * [`tx`]: transactions: Walrus' calls, the archive contract's, publishing packages;
 //! * [`walrus_types`]: Walrus' Move structs, BCS both ways.
 
-#[cfg(feature = "chain")]
+#[cfg(feature = "proof")]
 pub mod archive;
 #[cfg(feature = "chain")]
 pub mod chain;
-#[cfg(feature = "chain")]
+#[cfg(feature = "proof")]
 mod files;
 pub mod network;
 pub mod object_id;
-#[cfg(feature = "chain")]
+#[cfg(feature = "proof")]
 pub mod proof;
 #[cfg(feature = "chain")]
 pub mod prover;
@@ -25,7 +25,7 @@ pub mod prover;
 pub mod rpc;
 #[cfg(feature = "chain")]
 pub mod tx;
-#[cfg(feature = "chain")]
+#[cfg(feature = "proof")]
 pub mod walrus_types;
 
 #[cfg(test)]

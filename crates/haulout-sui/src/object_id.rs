@@ -1,7 +1,7 @@
 //! Object ids, addresses and package ids: to Sui the same 32 bytes.
 
 pub use haulout_walrus::committee::ObjectId;
-#[cfg(feature = "chain")]
+#[cfg(feature = "proof")]
 use sui_sdk_types::Address;
 
 /// The object with the validators.
@@ -16,14 +16,14 @@ const fn well_known(last: u8) -> ObjectId {
 }
 
 /// The SDK's type for the same bytes.
-#[cfg(feature = "chain")]
+#[cfg(feature = "proof")]
 #[must_use]
 pub fn address(id: ObjectId) -> Address {
     Address::new(id.0)
 }
 
 /// From the SDK's type.
-#[cfg(feature = "chain")]
+#[cfg(feature = "proof")]
 #[must_use]
 pub fn object_id(address: Address) -> ObjectId {
     ObjectId(address.into_inner())

@@ -22,6 +22,7 @@ mod verify;
 
 pub use committee::{COMMITTEE_MEMBERS_MAX, CommitteeError, committee_file, parse_committee};
 pub use document::{DOCUMENT_BYTES_MAX, Evidence, ObjectProof, RATCHET_MAX};
+#[cfg(feature = "chain")]
 pub(crate) use genesis::system_inner_id;
 pub use genesis::{GenesisParts, genesis_committee};
 pub use store::{StoreError, TrustStore};
@@ -180,5 +181,6 @@ pub enum ProofError {
     },
 }
 
+#[cfg(feature = "chain")]
 #[cfg(test)]
 mod tests;

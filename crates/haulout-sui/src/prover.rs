@@ -13,8 +13,9 @@ use crate::{
     network::{TrustAnchor, base58_encode},
     object_id::SYSTEM_STATE,
     proof::{
-        EpochEnd, Evidence, Expected, GenesisParts, ObjectProof, ProofError, StoreError, Trust,
-        TrustStore, Verified, committee_file, genesis_committee, system_inner_id,
+        EpochEnd, Evidence, Expected, ExpectedOwner, GenesisParts, ObjectProof, ProofError,
+        StoreError, Trust, TrustStore, Verified, committee_file, genesis_committee,
+        system_inner_id,
     },
     rpc::{CheckpointAt, Fault, Node, Nodes, RpcError, TxInfo},
 };
@@ -144,6 +145,20 @@ impl Prover {
             return Err(RpcError::none_of("prove the object", faults).into());
         }
         Ok(best)
+    }
+
+    /// An object of any type and owner, as `node` has it now, and proven.
+    ///
+    /// # Errors
+    /// The node does not have it, or cannot prove it.
+    pub async fn object(&self, node: &Node, id: ObjectId) -> Result<Verified, RpcError> {
+        let expected = Expected { id, type_: None, owner: ExpectedOwner::Anybody };
+        match self.prove_with(node, &expected, None).await {
+            Ok(Some((_, verified))) => Ok(verified),
+            // Nothing is known, so it cannot be known already.
+            Ok(None) => Err(RpcError::new(Fault::NotFound, node.url(), "no such object")),
+            Err(error) => Err(error.of_node(node)),
+        }
     }
 
     /// Checks a proof that somebody handed over. Needs no network if there is any trust
@@ -411,9 +426,5 @@ pub fn shared(
     module: &'static str,
     name: &'static str,
 ) -> Expected {
-    Expected {
-        id,
-        type_: (package, module, name),
-        owner: crate::proof::ExpectedOwner::SharedOrFrozen,
-    }
+    Expected { id, type_: Some((package, module, name)), owner: ExpectedOwner::SharedOrFrozen }
 }

@@ -15,10 +15,11 @@ use haulout_walrus::{
 use redstuff::{ShardCount, ShardIndex};
 use sui_sdk_types::{Object, Owner, TypeTag};
 
+use super::source::Source;
 use crate::{
     ObjectId,
     object_id::{address, object_id},
-    rpc::{Fault, Node, RpcError},
+    rpc::{Fault, RpcError},
     walrus_types::{
         self as types, Field, LayoutError, ShardAssignment, StakingInner, StakingPool,
         SystemStateInner, Versioned, decode,
@@ -64,14 +65,14 @@ impl SystemView {
 ///
 /// # Errors
 /// No usable answer, or objects that are not Walrus' as this program knows it.
-pub async fn read_view(
-    node: &Node,
+pub(super) async fn read_view(
+    source: &Source<'_>,
     system: ObjectId,
     staking: ObjectId,
 ) -> Result<SystemView, RpcError> {
     let mut last = None;
     for _ in 0..TRIES {
-        match read_once(node, system, staking).await {
+        match read_once(source, system, staking).await {
             Ok(Some(view)) => return Ok(view),
             Ok(None) => last = None,
             Err(error) => last = Some(error),
@@ -81,24 +82,24 @@ pub async fn read_view(
         }
     }
     Err(last.unwrap_or_else(|| {
-        RpcError::new(Fault::Unavailable, node.url(), "System and Staking are of two epochs")
+        RpcError::new(Fault::Unavailable, source.node.url(), "System and Staking are of two epochs")
     }))
 }
 
 /// `None`: an epoch change came between two reads.
 async fn read_once(
-    node: &Node,
+    source: &Source<'_>,
     system: ObjectId,
     staking: ObjectId,
 ) -> Result<Option<SystemView>, RpcError> {
-    let reader = Reader { node };
-    let outer = node.read_all(&[system, staking]).await?;
+    let reader = Reader { source };
+    let outer = source.read_all(&[system, staking]).await?;
     let system_object = reader.present(&outer, 0, system)?;
     let staking_object = reader.present(&outer, 1, staking)?;
     let (head, type_package) = reader.versioned(system_object, "system", "System")?;
     let (staking_head, _) = reader.versioned(staking_object, "staking", "Staking")?;
     let ids = [inner_id(system, head.version), inner_id(staking, staking_head.version)];
-    let inner = node.read_all(&ids).await?;
+    let inner = source.read_all(&ids).await?;
     let state: Field<u64, SystemStateInner> =
         reader.inner(reader.present(&inner, 0, ids[0])?, system, "SystemStateInnerV1")?;
     let staking: Field<u64, StakingInner> =
@@ -144,12 +145,12 @@ fn next_change(staking: &StakingInner) -> u64 {
 }
 
 struct Reader<'a> {
-    node: &'a Node,
+    source: &'a Source<'a>,
 }
 
 impl Reader<'_> {
     fn untrusted(&self, reason: String) -> RpcError {
-        RpcError::new(Fault::Untrusted, self.node.url(), reason)
+        RpcError::new(Fault::Untrusted, self.source.node.url(), reason)
     }
 
     fn layout(&self, error: &LayoutError) -> RpcError {
@@ -163,7 +164,7 @@ impl Reader<'_> {
         id: ObjectId,
     ) -> Result<&'o Object, RpcError> {
         objects.get(place).and_then(Option::as_ref).ok_or_else(|| {
-            RpcError::new(Fault::NotFound, self.node.url(), format_args!("no object {id}"))
+            RpcError::new(Fault::NotFound, self.source.node.url(), format_args!("no object {id}"))
         })
     }
 
@@ -226,14 +227,14 @@ impl Reader<'_> {
             return Err(self.untrusted(format!("{} storage nodes", members.len())));
         }
         let ids: Vec<ObjectId> = members.into_iter().collect();
-        let objects = self.node.read_all(&ids).await?;
+        let objects = self.source.read_all(&ids).await?;
         ids.iter()
             .zip(&objects)
             .map(|(&id, object)| {
                 let value = object.as_ref().and_then(Object::as_struct);
                 let value = value.ok_or_else(|| {
                     let what = format_args!("no staking pool {id}");
-                    RpcError::new(Fault::NotFound, self.node.url(), what)
+                    RpcError::new(Fault::NotFound, self.source.node.url(), what)
                 })?;
                 let pool = decode("staking pool", value.contents()).map_err(|e| self.layout(&e))?;
                 Ok((id, pool))

@@ -18,8 +18,9 @@ use crate::{
 pub struct Expected {
     /// The object.
     pub id: ObjectId,
-    /// Its Move type: package that defined it (if pinned), module, name.
-    pub type_: (Option<ObjectId>, &'static str, &'static str),
+    /// Its Move type: package that defined it (if pinned), module, name. `None`: any; the
+    /// reader checks it itself.
+    pub type_: Option<(Option<ObjectId>, &'static str, &'static str)>,
     /// Who must own it.
     pub owner: ExpectedOwner,
 }
@@ -27,6 +28,8 @@ pub struct Expected {
 /// Who must own an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedOwner {
+    /// Anybody; the reader checks it itself.
+    Anybody,
     /// Nobody: shared, or frozen for ever.
     SharedOrFrozen,
     /// Another object, of which it is a dynamic field.
@@ -144,7 +147,16 @@ fn check_expected(object: &Object, expected: &Expected) -> Result<(), ProofError
     if id != expected.id {
         return Err(ProofError::ForeignObject { expected: expected.id, found: id });
     }
-    let (package, module, name) = expected.type_;
+    if let Some(type_) = expected.type_ {
+        check_type(object, type_)?;
+    }
+    check_owner(object, expected.owner)
+}
+
+fn check_type(
+    object: &Object,
+    (package, module, name): (Option<ObjectId>, &str, &str),
+) -> Result<(), ProofError> {
     let matches = match object.object_type() {
         ObjectType::Struct(tag) => {
             tag.module().as_str() == module
@@ -155,7 +167,7 @@ fn check_expected(object: &Object, expected: &Expected) -> Result<(), ProofError
     };
     if !matches {
         return Err(ProofError::WrongType {
-            id,
+            id: object_id(object.object_id()),
             expected: match package {
                 Some(package) => format!("{package}::{module}::{name}"),
                 None => format!("{module}::{name}"),
@@ -166,7 +178,12 @@ fn check_expected(object: &Object, expected: &Expected) -> Result<(), ProofError
             },
         });
     }
-    let owned_as_expected = match (expected.owner, object.owner()) {
+    Ok(())
+}
+
+fn check_owner(object: &Object, expected: ExpectedOwner) -> Result<(), ProofError> {
+    let owned_as_expected = match (expected, object.owner()) {
+        (ExpectedOwner::Anybody, _) => true,
         (ExpectedOwner::SharedOrFrozen, Owner::Shared(_) | Owner::Immutable) => true,
         (ExpectedOwner::Object(parent), Owner::Object(found)) => *found == address(parent),
         _ => false,
@@ -175,8 +192,8 @@ fn check_expected(object: &Object, expected: &Expected) -> Result<(), ProofError
         return Ok(());
     }
     Err(ProofError::WrongOwner {
-        id,
-        expected: expected.owner.to_string(),
+        id: object_id(object.object_id()),
+        expected: expected.to_string(),
         found: match object.owner() {
             Owner::Shared(_) => "shared".to_owned(),
             Owner::Immutable => "frozen".to_owned(),
@@ -190,6 +207,7 @@ fn check_expected(object: &Object, expected: &Expected) -> Result<(), ProofError
 impl fmt::Display for ExpectedOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Anybody => f.write_str("owned by anybody"),
             Self::SharedOrFrozen => f.write_str("shared or frozen"),
             Self::Object(parent) => write!(f, "owned by the object {parent}"),
         }

@@ -236,12 +236,17 @@ impl Node {
     /// # Errors
     /// As [`Node::object`].
     pub async fn version(&self, id: ObjectId) -> Result<u64, RpcError> {
-        let request =
-            GetObjectRequest::new(&address(id)).with_read_mask(FieldMask::from_paths(["version"]));
+        let request = GetObjectRequest::new(&address(id))
+            .with_read_mask(FieldMask::from_paths(["object_id", "version"]));
         let mut client = self.client()?;
         let mut ledger = client.ledger_client();
         let request = Self::limited(request, CALL_TIMEOUT);
         let answer = self.within("read object", CALL_TIMEOUT, ledger.get_object(request)).await?;
+        let found = answer.object().object_id();
+        if found.parse() != Ok(address(id)) {
+            let found = words(found);
+            return Err(self.malformed("object", format_args!("{found} instead of {id}")));
+        }
         Ok(answer.object().version())
     }
 

@@ -62,7 +62,8 @@ impl SuiRegistrar {
     }
 
     async fn register_batch(&self, batch: &[Registration]) -> Result<Vec<Registered>, TxError> {
-        let wal = self.price(batch).await?;
+        // A coin is an argument even where storage costs nothing.
+        let wal = self.price(batch).await?.max(1);
         let request = Request {
             purpose: register_purpose(batch),
             wal,
@@ -146,7 +147,8 @@ impl SuiRegistrar {
         let wal = blobs
             .iter()
             .map(|(_, size)| storage_cost(&view, *size, epochs))
-            .fold(0, u64::saturating_add);
+            .fold(0, u64::saturating_add)
+            .max(1);
         let ids: Vec<u8> = blobs.iter().flat_map(|(id, _)| id.0).collect();
         let request = Request {
             purpose: format!(

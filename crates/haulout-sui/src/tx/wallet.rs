@@ -1,11 +1,11 @@
 //! An account at work: coins, gas, confirmation, journal, sending, waiting.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use sui_rpc::proto::sui::rpc::v2;
 use sui_sdk_types::{
     Address, Digest, Object, ObjectData, ObjectOut, Owner, Transaction, TransactionEffects,
-    UserSignature,
+    TypeTag, UserSignature,
 };
 use sui_transaction_builder::{ObjectInput, TransactionBuilder};
 use tokio::sync::Mutex;
@@ -315,7 +315,8 @@ impl Wallet {
 
     /// Builds a transaction that would succeed, and what it costs.
     async fn prepare(&self, request: &Request<'_>) -> Result<(Transaction, Estimate), TxError> {
-        let view = self.chain.system(false).await?;
+        // Prices and the package to call may have changed since they were last read.
+        let view = self.chain.system(true).await?;
         let prepare = |node: Node| {
             let view = view.clone();
             async move {
@@ -388,6 +389,32 @@ impl Wallet {
         Ok(coins)
     }
 
+    /// The package of the only kind of coin called WAL that the account has. A coin that a
+    /// stranger sent under that name makes it two kinds, and the transaction would fail on
+    /// the wrong one.
+    async fn only_wal_package(&self, node: &Node) -> Result<ObjectId, TxError> {
+        let coin = format!("{}::coin::Coin", Address::TWO);
+        let owned = node.owned(&self.signer.address(), &coin).await?;
+        let packages: BTreeSet<ObjectId> = owned
+            .iter()
+            .filter_map(|object| match object.0.as_struct()?.object_type().is_coin()? {
+                TypeTag::Struct(tag) if tag.module() == "wal" && tag.name() == "WAL" => {
+                    Some(object_id(*tag.address()))
+                }
+                _ => None,
+            })
+            .collect();
+        match packages.first() {
+            Some(package) if packages.len() == 1 => Ok(*package),
+            _ => Err(TxError::Build(format!(
+                "the account {} has coins of {} kinds called WAL: give wal_package in the \
+                 network file",
+                self.account(),
+                packages.len()
+            ))),
+        }
+    }
+
     /// The largest SUI coins, until the try budget is covered.
     async fn gas_coins(&self, node: &Node) -> Result<Vec<OwnedCoin>, TxError> {
         let coins = self.coins(node, &sui_type()).await?;
@@ -411,7 +438,10 @@ impl Wallet {
     ) -> Result<Vec<OwnedCoin>, TxError> {
         let package = match self.chain.network().wal_package {
             Some(package) => package,
-            None => wal_package(node, view).await?,
+            None => match linked_wal_package(node, view).await? {
+                Some(package) => package,
+                None => self.only_wal_package(node).await?,
+            },
         };
         let coins = self.coins(node, &format!("{package}::wal::WAL")).await?;
         let chosen = choose(coins, needs, WAL_COINS_MAX);
@@ -510,36 +540,22 @@ async fn inputs(node: &Node, objects: &[(ObjectId, bool)]) -> Result<Vec<ObjectI
 
 /// The package of the WAL coin: the one that Walrus' package is linked with and that has a
 /// module `wal`.
-async fn wal_package(node: &Node, view: &SystemView) -> Result<ObjectId, TxError> {
+async fn linked_wal_package(node: &Node, view: &SystemView) -> Result<Option<ObjectId>, TxError> {
     let walrus = node.read(view.package).await?;
     let ObjectData::Package(walrus) = walrus.data() else {
         return Err(TxError::Build(format!("{} is not a package", view.package)));
     };
-    let linked: Vec<(Address, ObjectId)> = walrus
-        .linkage_table
-        .iter()
-        .map(|(original, info)| (*original, object_id(info.upgraded_id)))
-        .collect();
-    let ids: Vec<ObjectId> = linked.iter().map(|(_, id)| *id).collect();
+    let linked = &walrus.linkage_table;
+    let ids: Vec<ObjectId> = linked.values().map(|info| object_id(info.upgraded_id)).collect();
     let packages = node.read_all(&ids).await?;
-    linked
-        .iter()
-        .zip(&packages)
-        .find_map(|((original, _), package)| match package.as_ref()?.data() {
-            ObjectData::Package(package) => package
-                .modules
-                .keys()
-                .any(|module| module.as_str() == "wal")
-                .then(|| object_id(*original)),
-            ObjectData::Struct(_) => None,
-        })
-        .ok_or_else(|| {
-            TxError::Build(
-                "the WAL coin's package is not among those Walrus is linked with: give \
-                 wal_package in the network file"
-                    .to_owned(),
-            )
-        })
+    let is_wal = |package: &Option<Object>| match package.as_ref().map(Object::data) {
+        Some(ObjectData::Package(package)) => {
+            package.modules.keys().any(|module| module.as_str() == "wal")
+        }
+        _ => false,
+    };
+    let found = linked.keys().zip(&packages).find(|(_, package)| is_wal(package));
+    Ok(found.map(|(original, _)| object_id(*original)))
 }
 
 /// Whether a gas coin of the transaction has another version than it names.
