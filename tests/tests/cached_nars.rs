@@ -18,9 +18,12 @@ fn once_more(scene: &Scene, machine: &mut Machine<'_>) {
     // The agent has noticed that the store is empty.
     let empty = wait_until(FIND_LIMIT, || machine.agent.status().store.paths_total == Some(0));
     assert!(empty, "{:?}", machine.agent.status().store);
-    let _ = machine.nix.realise(scene.closure().top()).ok();
+    let outcome = machine.nix.realise(scene.closure().top()).ok();
     let _ = machine.nix.verify(&scene.closure().paths()).ok();
-    assert_no_server_errors(&machine.tap.take());
+    let seen = machine.tap.take();
+    assert_no_server_errors(&seen);
+    let nars = seen.iter().filter(|seen| seen.path.starts_with("/nar/")).count();
+    assert_eq!(nars, scene.closure().infos().len(), "{}", outcome.output);
 }
 
 fn cached(agent: &Agent<'_>) -> u64 {
@@ -40,15 +43,19 @@ fn what_nix_threw_away_comes_back_without_a_network_and_after_a_kill() {
     a.process().kill();
 
     once_more(&scene, &mut b);
-    assert_eq!(b.agent.status().counters.nars_by_source.cache, all);
+    let counters = b.agent.status().counters;
+    assert_eq!(counters.nars_by_source.cache, all, "{counters:?}");
 
     // The index is written every few seconds; what came before that survives a kill.
     std::thread::sleep(Duration::from_secs(7));
     b.agent.process().kill();
     b.agent.restart();
-    assert_eq!(cached(&b.agent), all);
+    // It answers Nix before it has looked into its cache.
+    let there = wait_until(FIND_LIMIT, || cached(&b.agent) == all);
+    assert!(there, "{} of {all}", cached(&b.agent));
     once_more(&scene, &mut b);
-    assert_eq!(b.agent.status().counters.nars_by_source.cache, all);
+    let counters = b.agent.status().counters;
+    assert_eq!(counters.nars_by_source.cache, all, "{counters:?}");
 }
 
 #[test]

@@ -41,6 +41,15 @@ fn mesh_copy() {
         }
         assert_eq!(c.agent.status().counters.http.panics, 0);
 
+        // And once more by what users type.
+        let mut c = c;
+        c.nix.reset();
+        let empty = wait_until(FIND_LIMIT, || c.agent.status().store.paths_total == Some(0));
+        assert!(empty, "{:?}", c.agent.status().store);
+        let _ = c.nix.run("nix", &["build", "--no-link", top]).ok();
+        let _ = c.nix.verify(&paths).ok();
+        assert_no_server_errors(&c.tap.take());
+
         println!(
             "Nix {}: copy from one {:.1} s, realise from two {:.1} s",
             nix.version(),

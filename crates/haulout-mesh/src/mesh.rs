@@ -75,6 +75,7 @@ impl Mesh {
             started: Instant::now(),
             endpoints: Mutex::default(),
             runtime: OnceLock::new(),
+            server: OnceLock::new(),
             peers: Mutex::new(Peers::default()),
             hints: RwLock::new(Directory::new()),
             events: broadcast::channel(EVENTS_MAX).0,

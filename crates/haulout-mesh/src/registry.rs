@@ -119,6 +119,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) endpoints: Mutex<Vec<Endpoint>>,
     pub(crate) runtime: OnceLock<tokio::runtime::Handle>,
+    /// How connections are accepted, once the mesh runs.
+    pub(crate) server: OnceLock<quinn::ServerConfig>,
     pub(crate) peers: Mutex<Peers>,
     pub(crate) hints: RwLock<Directory>,
     pub(crate) events: broadcast::Sender<MeshEvent>,
@@ -168,6 +170,7 @@ impl Shared {
         peer: PeerId,
         membership: Membership,
         dialler: PeerId,
+        keep_alive: Duration,
     ) -> Arc<Link> {
         // Nothing is kept of a peer before its connection is adopted.
         let known = self.lock_peers().entries.get(&peer).map(|entry| Arc::clone(&entry.stats));
@@ -178,6 +181,7 @@ impl Shared {
             peer,
             membership,
             dialler,
+            keep_alive,
             stats,
             frames: Arc::new(Semaphore::new(limits.frames_per_peer)),
             requests: Bucket::new(limits.requests_per_second, limits.request_burst),
@@ -319,6 +323,11 @@ impl Shared {
         for link in links {
             peers.table.measured_rtt(&link.peer, link.conn.rtt());
         }
+    }
+
+    /// How many peers there are here, connected or announced.
+    pub(crate) fn peers_expected(&self) -> usize {
+        self.lock_peers().entries.len()
     }
 
     /// Connections and those from one address.

@@ -40,9 +40,8 @@ pub(crate) async fn dial(
     expected: Option<PeerId>,
     addrs: &[SocketAddr],
 ) -> Dialled {
-    let (connections, _) = shared.connection_counts(std::net::Ipv4Addr::UNSPECIFIED.into());
-    let Ok(config) = transport::client_config(&shared.config.identity, expected, connections)
-    else {
+    let peers = shared.peers_expected();
+    let Ok(config) = transport::client_config(&shared.config.identity, expected, peers) else {
         return Dialled::Failed;
     };
     let mut attempts = JoinSet::new();
@@ -61,7 +60,9 @@ pub(crate) async fn dial(
         if let Ok(Some(conn)) = attempt {
             attempts.abort_all();
             let watched = conn.clone();
-            return match established(shared, conn, Role::Dialler).await {
+            return match established(shared, conn, Role::Dialler, transport::keep_alive(peers))
+                .await
+            {
                 Some(peer) => Dialled::Connected(peer),
                 None if told_stranger(&watched) => Dialled::Unwelcome,
                 None => Dialled::Failed,
@@ -128,16 +129,24 @@ pub(crate) async fn accept_all(
 }
 
 async fn accept(shared: &Arc<Shared>, incoming: Incoming) {
-    let Ok(connecting) = incoming.accept() else {
+    let Some(mut server) = shared.server.get().cloned() else { return };
+    let peers = shared.peers_expected();
+    server.transport_config(transport::transport(peers));
+    let Ok(connecting) = incoming.accept_with(Arc::new(server)) else {
         return;
     };
     if let Ok(Ok(conn)) = timeout(HANDSHAKE_TIMEOUT, connecting).await {
-        established(shared, conn, Role::Accepter).await;
+        established(shared, conn, Role::Accepter, transport::keep_alive(peers)).await;
     }
 }
 
 /// Everything after the handshake: hello, membership, adoption; then the connection runs on a task of its own.
-async fn established(shared: &Arc<Shared>, conn: Connection, role: Role) -> Option<PeerId> {
+async fn established(
+    shared: &Arc<Shared>,
+    conn: Connection,
+    role: Role,
+    keep_alive: Duration,
+) -> Option<PeerId> {
     let Some(peer) = peer_of(conn.peer_identity()) else {
         conn.close(VarInt::from_u32(code::PROTOCOL), b"no key");
         return None;
@@ -162,7 +171,7 @@ async fn established(shared: &Arc<Shared>, conn: Connection, role: Role) -> Opti
         return None;
     }
     let dialler = if role == Role::Dialler { shared.id } else { peer };
-    let link = shared.new_link(conn, peer, membership, dialler);
+    let link = shared.new_link(conn, peer, membership, dialler, keep_alive);
     match shared.adopt(&link) {
         Adopted::Kept(old) => {
             tracing::debug!(peer = %peer.short(), addr = %link.addr(), ?membership, ?role, "connected");

@@ -336,3 +336,51 @@ fn real_nix_dumps_the_same_bytes() {
     let layout = Layout::scan(&path).unwrap();
     assert!(read_all(&layout, 10_000).unwrap() == output.stdout);
 }
+
+/// Two threads share the work on a directory of many entries; the bytes are the same.
+#[test]
+fn many_files_large_ones_among_them_come_out_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let named = |name: String, tree: Tree| (name.into_bytes(), tree);
+    let mut entries: Vec<(Vec<u8>, Tree)> = (0..500)
+        .map(|n| named(format!("file-{n:03}"), Tree::file(&vec![n as u8; n * 7 % 6000])))
+        .collect();
+    // Too much to be made ahead, in a file and in a directory.
+    entries.push(named("file-250-large".to_owned(), Tree::file(&vec![1; 5 << 20])));
+    let inner = (0..40).map(|n| named(format!("{n}"), Tree::file(&vec![n as u8; 100_000])));
+    entries.push(named("sub".to_owned(), Tree::Dir(inner.collect())));
+    let flat = (0..30).map(|n| named(format!("{n}"), Tree::Link(b"../target".to_vec())));
+    entries.push(named("links".to_owned(), Tree::Dir(flat.collect())));
+    for n in 0..20 {
+        let files = (0..10).map(|m| named(format!("{m}"), Tree::file(&[n, m])));
+        entries.push(named(format!("dir-{n}"), Tree::Dir(files.collect())));
+    }
+    let tree = Tree::Dir(entries.into_iter().collect());
+    let path = dir.path().join("tree");
+    tree.create(&path).unwrap();
+    let expected = tree.nar();
+    for _ in 0..3 {
+        assert!(dumped(&path).unwrap() == expected);
+    }
+    assert!(read_all(&Layout::scan(&path).unwrap(), 1 << 20).unwrap() == expected);
+
+    // A writer that fails ends it, whoever is at work.
+    struct Full(usize);
+    impl io::Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for room in [0, 300_000, 3 << 20] {
+        let error = nar::dump(&path, &mut Full(room)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+    // So does a file that no NAR holds.
+    fs::remove_file(path.join("file-499")).unwrap();
+    let _ = std::os::unix::net::UnixListener::bind(path.join("file-499")).unwrap();
+    assert!(dumped(&path).is_err());
+}

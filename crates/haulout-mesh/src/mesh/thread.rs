@@ -122,11 +122,12 @@ fn open(
     let limits = &shared.config.limits;
     let mut endpoints = Vec::with_capacity(sockets.len());
     let mut addrs = Vec::with_capacity(sockets.len());
+    let server = transport::server_config(&shared.config.identity, limits.handshakes)?;
+    let server = shared.server.get_or_init(|| server);
     for bound in sockets {
-        let server = transport::server_config(&shared.config.identity, limits.handshakes)?;
         let endpoint = Endpoint::new(
             transport::endpoint_config(&shared.config.identity),
-            Some(server),
+            Some(server.clone()),
             bound.socket,
             Arc::new(TokioRuntime),
         )
@@ -213,11 +214,10 @@ async fn keep_tidy(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         let links = shared.links();
-        let silent_after = transport::keep_alive(links.len()) * SILENT_AFTER + TICK / 2;
         let now = Instant::now();
         let mut changed = false;
         for link in &links {
-            if link.quiet_for(now) > silent_after {
+            if link.quiet_for(now) > link.keep_alive * SILENT_AFTER + TICK / 2 {
                 changed |= !link.silent.swap(true, std::sync::atomic::Ordering::Relaxed);
             }
         }

@@ -30,6 +30,8 @@ pub(crate) struct Link {
     pub(crate) membership: Membership,
     /// Which end opened it: decides between two connections of one pair.
     pub(crate) dialler: PeerId,
+    /// How often we touch it when it is quiet.
+    pub(crate) keep_alive: Duration,
     pub(crate) stats: Arc<Stats>,
     /// NAR frames under way for this peer.
     pub(crate) frames: Arc<Semaphore>,

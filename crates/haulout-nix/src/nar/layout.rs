@@ -286,7 +286,7 @@ impl Scan {
         if kind == NodeKind::Directory {
             let mut dir = Dir::new(tree::open_directory(at, path)?)?;
             let entries = Entries::read(&mut dir)?;
-            for (entry, hint) in entries.iter() {
+            for (entry, hint) in entries.iter(0..entries.len()) {
                 self.node(dir.fd()?, entry, Some((index, entry)), hint, depth + 1)?;
             }
         }

@@ -18,6 +18,7 @@ mod decode;
 mod digest;
 mod dump;
 mod format;
+mod helper;
 mod layout;
 mod listing;
 mod restore;

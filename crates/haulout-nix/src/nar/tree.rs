@@ -7,7 +7,7 @@ use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
-use std::io;
+use std::{io, ops::Range};
 
 /// Opens a directory, not through a symlink.
 pub(super) fn open_directory(at: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
@@ -103,9 +103,32 @@ impl Entries {
         Ok(all)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], FileType)> {
-        self.entries
+    pub(super) const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Those of `range`.
+    pub(super) fn iter(&self, range: Range<usize>) -> impl Iterator<Item = (&[u8], FileType)> {
+        self.entries[range]
             .iter()
             .map(|(start, end, kind)| (&self.names[*start as usize..*end as usize], *kind))
+    }
+
+    /// All entries in groups: a directory alone, others up to `max` at a time, and no more than
+    /// half of them.
+    pub(super) fn groups(&self, max: usize) -> Vec<Range<usize>> {
+        let max = max.min(self.entries.len().div_ceil(2)).max(1);
+        let mut groups = Vec::new();
+        let mut start = 0;
+        while start < self.entries.len() {
+            let mut end = start + 1;
+            if self.entries[start].2 != FileType::Directory {
+                let more = self.entries[end..].iter().take(max - 1);
+                end += more.take_while(|entry| entry.2 != FileType::Directory).count();
+            }
+            groups.push(start..end);
+            start = end;
+        }
+        groups
     }
 }

@@ -46,15 +46,26 @@ pub(crate) fn run(args: &BenchArgs) -> Outcome<ExitCode> {
     if args.json {
         let text = serde_json::to_string_pretty(&figures);
         println!("{}", text.context(|| "cannot print JSON".to_owned())?);
+    } else if args.markdown {
+        print_markdown(&figures);
     } else {
         print(&figures);
     }
     Ok(ExitCode::SUCCESS)
 }
 
+const HEADING: [&str; 7] = ["", "haulout", "compared with", "", "times", "goal", ""];
+
+fn print_markdown(figures: &[Figure]) {
+    println!("| {} |", HEADING.join(" | "));
+    println!("|---|--:|---|--:|--:|---|---|");
+    for figure in figures {
+        println!("| {} |", figure.cells().join(" | "));
+    }
+}
+
 fn print(figures: &[Figure]) {
-    let heading = ["", "haulout", "compared with", "", "times", "goal", ""];
-    let mut table = Table::new(&heading, &[1, 3, 4]);
+    let mut table = Table::new(&HEADING, &[1, 3, 4]);
     for figure in figures {
         table.row(figure.cells());
     }

@@ -82,7 +82,7 @@ pub fn run(options: &Options, rate: Option<u64>, bench: &str) -> Option<Vec<Row>
         }
     }
     let stage = Stage { options, lab: &lab, nix: &nix, corpus: &corpus };
-    for number in 0..options.runs {
+    for number in 0..options.runs() {
         // Every other time in reverse, so that nobody is always first after a pause.
         let order: Vec<usize> = match number % 2 {
             0 => (0..rows.len()).collect(),

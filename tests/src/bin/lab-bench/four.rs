@@ -39,7 +39,7 @@ pub fn run(options: &Options) -> Option<Vec<Row>> {
         .filter(|source| options.wants(*source))
         .map(|source| (source, row(source)))
         .collect();
-    for number in 0..options.runs {
+    for number in 0..options.runs() {
         for (source, row) in &mut rows {
             row.runs.push(match caches.get(*source) {
                 Some(cache) => from_nginx(&lab, &nix, &corpus, cache),

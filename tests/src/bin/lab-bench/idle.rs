@@ -59,7 +59,7 @@ pub fn run(options: &Options) -> Option<Idle> {
     std::thread::sleep(SETTLE);
     let before: Vec<Usage> = agents.iter_mut().map(|agent| agent.process().usage()).collect();
     let (load, start) = (machine::load(), Instant::now());
-    std::thread::sleep(Duration::from_secs(options.idle_seconds));
+    std::thread::sleep(Duration::from_secs(options.idle_seconds()));
     let after: Vec<Usage> = agents.iter_mut().map(|agent| agent.process().usage()).collect();
     let seconds = start.elapsed().as_secs_f64();
     let cpu = |(before, after): (&Usage, &Usage)| {

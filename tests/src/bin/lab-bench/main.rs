@@ -33,10 +33,10 @@ pub struct Options {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// Runs of each row
-    #[arg(long, default_value_t = 3)]
-    runs: usize,
-    /// A small closure: 300 paths of 300 MB together
+    /// Runs of each row; 3, or 1 with `--quick`
+    #[arg(long)]
+    runs: Option<usize>,
+    /// A small closure: 300 paths of 300 MB together; everything in under ten minutes
     #[arg(long)]
     quick: bool,
     /// Paths in the closure
@@ -51,9 +51,9 @@ pub struct Options {
     /// Only these sources; may be repeated
     #[arg(long, value_enum)]
     from: Vec<Source>,
-    /// Seconds of idleness
-    #[arg(long, default_value_t = 60)]
-    idle_seconds: u64,
+    /// Seconds of idleness; 60, or 30 with `--quick`
+    #[arg(long)]
+    idle_seconds: Option<u64>,
     /// Keep generated closures here between calls
     #[arg(long, value_name = "DIR")]
     corpus: Option<PathBuf>,
@@ -69,6 +69,14 @@ impl Options {
     /// Paths and bytes of the closure.
     fn size(&self) -> (usize, u64) {
         if self.quick { (300, 300_000_000) } else { (self.paths, self.bytes) }
+    }
+
+    fn runs(&self) -> usize {
+        self.runs.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    fn idle_seconds(&self) -> u64 {
+        self.idle_seconds.unwrap_or(if self.quick { 30 } else { 60 })
     }
 
     fn wants(&self, source: Source) -> bool {
