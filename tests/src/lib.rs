@@ -17,6 +17,7 @@
 //! is a failure. Everything else that goes wrong panics: here a panic is the report.
 
 mod agent;
+mod browser;
 pub mod http;
 mod lab;
 mod nginx;
@@ -28,6 +29,7 @@ pub mod skip;
 pub mod wiretap;
 
 pub use agent::{Agent, AgentSpec, haulout};
+pub use browser::Browser;
 pub use lab::{Host, Lab};
 pub use nginx::{CacheCompression, StaticCache};
 pub use nix::{Nix, NixClient, Outcome, substituter};

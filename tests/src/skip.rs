@@ -14,6 +14,8 @@ pub enum Tool {
     SystemdAnalyze,
     /// `python3`.
     Python,
+    /// `chromium` and its driver (Debian: chromium, chromium-driver).
+    Chromium,
 }
 
 impl Tool {
@@ -23,6 +25,7 @@ impl Tool {
             Self::Nginx => &["nginx"],
             Self::SystemdAnalyze => &["systemd-analyze"],
             Self::Python => &["python3"],
+            Self::Chromium => &["chromium", "chromedriver"],
         }
     }
 }

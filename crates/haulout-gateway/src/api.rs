@@ -51,6 +51,54 @@ pub struct AgentStatus {
     pub transfers: Vec<TransferReport>,
     /// What the user should know and could do something about.
     pub warnings: Vec<Warning>,
+    /// What neighbours gave, over all runs of the agent.
+    pub saved: SavedReport,
+    /// What was offered and refused lately, newest first.
+    pub refusals: Vec<RefusalReport>,
+    /// Archives in use.
+    pub archives: Vec<SourceReport>,
+    /// HTTP, S3 and directory caches in use.
+    pub upstreams: Vec<SourceReport>,
+    /// Settings in force, `section.key` and value; files with secrets by name only.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// NAR bytes that came from neighbours instead of from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SavedReport {
+    /// Since the begin of this day (UTC).
+    pub today_bytes: u64,
+    /// Ever, on this machine.
+    pub total_bytes: u64,
+}
+
+/// Something that was offered and not believed, or could not be had.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RefusalReport {
+    /// Seconds ago.
+    pub ago_seconds: u64,
+    /// Hash part of the store path it was about.
+    pub path: String,
+    /// What was wrong, in words.
+    pub why: String,
+}
+
+/// One archive or upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceReport {
+    /// URL or object id.
+    pub name: String,
+    /// Whether it is asked at the moment.
+    pub usable: bool,
+    /// How it is, in a word or two.
+    pub state: String,
+    /// More about that.
+    pub detail: Option<String>,
+    /// Bytes fetched from it since the agent started.
+    pub bytes: u64,
 }
 
 /// The machine's own Nix store.
@@ -114,6 +162,10 @@ pub struct SourceCounts {
     pub cache: u64,
     /// Other agents.
     pub peers: u64,
+    /// Archives on Walrus.
+    pub archive: u64,
+    /// HTTP, S3 and directory caches.
+    pub upstream: u64,
 }
 
 /// What the gateway counts itself.

@@ -23,6 +23,8 @@ pub(crate) struct ResponseBody {
 enum Kind {
     Whole(Option<Bytes>),
     Nar(NarStream),
+    /// Text without a known end.
+    Events(BoxStream<'static, Bytes>),
 }
 
 impl ResponseBody {
@@ -37,6 +39,11 @@ impl ResponseBody {
 
     pub(crate) fn nar(stream: NarStream) -> Self {
         Self { kind: Kind::Nar(stream), _busy: None }
+    }
+
+    /// Pieces of text until the reader goes away.
+    pub(crate) fn events(stream: BoxStream<'static, Bytes>) -> Self {
+        Self { kind: Kind::Events(stream), _busy: None }
     }
 
     /// The connection counts as idle once this body is gone.
@@ -59,6 +66,9 @@ impl Body for ResponseBody {
             Kind::Nar(stream) => {
                 stream.poll_piece(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
             }
+            Kind::Events(stream) => {
+                stream.poll_next_unpin(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+            }
         }
     }
 
@@ -66,6 +76,7 @@ impl Body for ResponseBody {
         match &self.kind {
             Kind::Whole(bytes) => bytes.is_none(),
             Kind::Nar(stream) => stream.remaining == 0,
+            Kind::Events(_) => false,
         }
     }
 
@@ -73,6 +84,7 @@ impl Body for ResponseBody {
         SizeHint::with_exact(match &self.kind {
             Kind::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
             Kind::Nar(stream) => stream.remaining,
+            Kind::Events(_) => return SizeHint::default(),
         })
     }
 }

@@ -4,7 +4,11 @@
 //! goes wrong is the last one: Nix asks its next substituter then, where it would retry for seconds
 //! or fail the build after a 5xx.
 
-use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -23,6 +27,7 @@ use crate::{
     door::Door,
     guests,
     hosts::Hosts,
+    page,
     range::{self, Asked},
     route::Route,
 };
@@ -43,6 +48,9 @@ pub(crate) struct Shared<S> {
     pub(crate) local: Option<SocketAddr>,
     pub(crate) remote_control: bool,
     door: Option<Door>,
+    pub(crate) remote_metrics: bool,
+    /// Readers of the page's events now.
+    pub(crate) readers: Arc<AtomicUsize>,
     cache_info: Bytes,
 }
 
@@ -70,6 +78,8 @@ impl<S: Substituter> Handler<S> {
             local,
             remote_control: config.remote_control,
             door: config.door.clone(),
+            remote_metrics: config.remote_metrics,
+            readers: Arc::default(),
             cache_info: cache_info.into(),
         }))
     }
@@ -92,7 +102,7 @@ impl<S: Substituter> Handler<S> {
 }
 
 impl<S: Substituter> Shared<S> {
-    async fn dispatch(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    async fn dispatch(self: &Arc<Self>, mut request: Request<Incoming>, peer: SocketAddr) -> Answer {
         if let Some(door) = &self.door {
             request = match guests::receive(self, door, request).await {
                 Ok(answer) => return answer,
@@ -117,7 +127,12 @@ impl<S: Substituter> Shared<S> {
             Route::Log(name) => {
                 found("text/plain; charset=utf-8", self.substituter.build_log(&name).await, head)
             }
-            Route::Index => control::index(self, &request, peer, head),
+            Route::Index => control::index(self, &request, peer, head).await,
+            Route::PageStyle => control::asset(self, "text/css", page::STYLE, &request, peer, head),
+            Route::PageScript => {
+                control::asset(self, "text/javascript", page::SCRIPT, &request, peer, head)
+            }
+            Route::Metrics => control::metrics(self, &request, peer, head).await,
             Route::Control(what) => control::answer(self, what, &request, peer, head).await,
             Route::Nothing => not_found(),
         }

@@ -17,12 +17,16 @@ mod guests;
 mod handler;
 mod hosts;
 mod listen;
+mod metrics;
+mod page;
 mod range;
 mod route;
 mod server;
 mod substituter;
+mod units;
 
 pub use door::{Door, LOGINS_MAX, Logins, Network, Refused, Uploads};
 pub use listen::{BACKLOG, ListenError, bind};
 pub use server::{CONNECTIONS_MAX, GatewayConfig, ServeError, serve};
 pub use substituter::{Cut, LateSubstituter, NarBody, Substituter};
+pub use units::Bytes;

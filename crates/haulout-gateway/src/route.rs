@@ -29,6 +29,12 @@ pub(crate) enum Route {
     Log(String),
     /// `/`
     Index,
+    /// `/page.css`
+    PageStyle,
+    /// `/page.js`
+    PageScript,
+    /// `/metrics`
+    Metrics,
     /// `/api/v1/...`
     Control(Control),
     /// Everything else.
@@ -42,6 +48,8 @@ pub(crate) enum Control {
     Status,
     /// `peers`
     Peers,
+    /// `events`: the sections of the page as they change.
+    Events,
     /// `why/<store path, base name or hash part>`; `None` when the argument is none of these.
     Why(Option<HashPart>),
     /// Not part of it.
@@ -72,6 +80,9 @@ impl Route {
         match rest {
             "nix-cache-info" => Self::CacheInfo,
             "" => Self::Index,
+            "page.css" => Self::PageStyle,
+            "page.js" => Self::PageScript,
+            "metrics" => Self::Metrics,
             _ => Self::Nothing,
         }
     }
@@ -82,6 +93,7 @@ impl Control {
         match rest {
             "status" => Self::Status,
             "peers" => Self::Peers,
+            "events" => Self::Events,
             _ => match rest.strip_prefix("why/") {
                 Some(argument) => Self::Why(store_path_or_hash(argument)),
                 None => Self::Unknown,

@@ -56,6 +56,8 @@ pub struct GatewayConfig {
     /// Let clients that are not on this machine use the control interface (they may always use the
     /// substituter, if the port is open to them).
     pub remote_control: bool,
+    /// Let clients that are not on this machine read `/metrics`.
+    pub remote_metrics: bool,
     /// Most connections at a time.
     pub connections_max: usize,
     /// Longest time a request header may take to arrive, give or take five seconds.
@@ -75,6 +77,7 @@ impl Default for GatewayConfig {
             priority: 30,
             host_names: Vec::new(),
             remote_control: false,
+            remote_metrics: false,
             connections_max: CONNECTIONS_MAX,
             header_time: Duration::from_secs(30),
             idle_time: Duration::from_secs(600),

@@ -466,3 +466,22 @@ fn shutdown_lets_transfers_finish_and_does_not_wait_for_ever() {
     gateway.stop();
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
+
+#[test]
+fn the_page_and_metrics_are_for_this_machine_under_its_own_names() {
+    let (gateway, ..) = two_paths();
+    for path in ["/", "/page.css", "/page.js", "/metrics", "/api/v1/events"] {
+        let mut client = gateway.connect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n").as_bytes());
+        assert_eq!(client.reply(false).unwrap().status, 403, "{path}");
+    }
+    let page = gateway.get("/");
+    assert!(
+        page.header("content-security-policy")
+            .starts_with("default-src 'none'; script-src 'self';")
+    );
+    assert!(page.text().contains("<section id=\"peers\""));
+    let metrics = gateway.get("/metrics");
+    assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    assert!(metrics.text().contains("\nhaulout_narinfo_total{answer=\"hit\"} 0\n"));
+}

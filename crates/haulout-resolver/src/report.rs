@@ -1,8 +1,8 @@
 //! What the resolver tells people: status, peers, why.
 
 use haulout_gateway::api::{
-    AgentState, AgentStatus, CandidateReport, PeerReport, PeersReport, SignatureReport,
-    SourceCounts, StoreReport, TransferReport, Verdict, Warning, WhyReport,
+    AgentState, AgentStatus, CandidateReport, PeerReport, PeersReport, RefusalReport,
+    SignatureReport, SourceCounts, StoreReport, TransferReport, Verdict, Warning, WhyReport,
 };
 use haulout_mesh::{Membership, PeerState, PeerView};
 use haulout_nix::{HashPart, PathInfo};
@@ -46,11 +46,13 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         store: stats.nar_store.get(),
         cache: stats.nar_cache.get(),
         peers: stats.nar_peers.get(),
+        ..SourceCounts::default()
     };
     about.counters.nar_bytes_by_source = SourceCounts {
         store: stats.bytes_store.get(),
         cache: stats.bytes_cache.get(),
         peers: stats.bytes_delivered.get(),
+        ..SourceCounts::default()
     };
     about.counters.bytes_from_peers = stats.bytes_in.get();
     // Frames from the mesh's memory were not read here; peers long gone are
@@ -71,6 +73,16 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
     let coming = inner.transfers.progress().into_iter().map(|one| transfer(inner, one));
     let giving = inner.local.giving().into_iter().map(|one| given(inner, &one));
     about.transfers = coming.chain(giving).take(TRANSFERS_MAX).collect();
+    about.refusals = inner
+        .reasons
+        .latest()
+        .into_iter()
+        .map(|(ago, path, why)| RefusalReport {
+            ago_seconds: ago.as_secs(),
+            path: path.to_string(),
+            why,
+        })
+        .collect();
     about
 }
 

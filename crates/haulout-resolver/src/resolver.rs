@@ -235,6 +235,11 @@ impl Resolver {
         *self.inner.about.lock().unwrap_or_else(PoisonError::into_inner) = about;
     }
 
+    /// Changes what was said with [`Self::set_about`].
+    pub fn change_about(&self, change: impl FnOnce(&mut AgentStatus)) {
+        change(&mut self.inner.about.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.inner.stats

@@ -27,6 +27,10 @@ pub(crate) enum Command {
     Status(ControlArgs),
     /// List the peers the running agent sees
     Peers(ControlArgs),
+    /// Watch what the running agent does, once a second
+    Top(ControlArgs),
+    /// Look for the usual troubles and say what to do about them
+    Doctor(ControlArgs),
     /// Say where a store path would come from, and why
     Why {
         /// A store path, its base name or its 32-character hash part

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
 use haulout_gateway::api::{AgentStatus, ApiError, CacheReport, PeersReport, Verdict, WhyReport};
 use hyper::StatusCode;
 use serde::de::DeserializeOwned;
@@ -59,19 +60,7 @@ fn show<T: DeserializeOwned>(
     print: impl FnOnce(&T) -> ExitCode,
 ) -> Outcome<ExitCode> {
     let address = resolve(&args.agent)?;
-    let body = block_on(async {
-        let mut client = Client::connect(address).await?;
-        let (status, body) = client.get(&format!("/api/v1/{question}"), ANSWER_BYTES_MAX).await?;
-        if status != StatusCode::OK {
-            let told: ApiError = serde_json::from_slice(&body).unwrap_or_default();
-            let failure =
-                Failure::new(format!("the agent at {address} answered {status}: {}", told.error));
-            return Err(told.hint.into_iter().fold(failure, Failure::hint));
-        }
-        Ok(body)
-    })?;
-    let report: T = serde_json::from_slice(&body)
-        .context(|| format!("what answers at {address} is not a haulout agent of this version"))?;
+    let (report, body) = block_on(ask(address, question))?;
     let code = if args.json {
         println!("{}", String::from_utf8_lossy(&body).trim_end());
         ExitCode::SUCCESS
@@ -79,6 +68,24 @@ fn show<T: DeserializeOwned>(
         print(&report)
     };
     Ok(code)
+}
+
+/// The agent's answer to a question of the control interface, read and as it came.
+pub(crate) async fn ask<T: DeserializeOwned>(
+    address: SocketAddr,
+    question: &str,
+) -> Outcome<(T, Bytes)> {
+    let mut client = Client::connect(address).await?;
+    let (status, body) = client.get(&format!("/api/v1/{question}"), ANSWER_BYTES_MAX).await?;
+    if status != StatusCode::OK {
+        let told: ApiError = serde_json::from_slice(&body).unwrap_or_default();
+        let failure =
+            Failure::new(format!("the agent at {address} answered {status}: {}", told.error));
+        return Err(told.hint.into_iter().fold(failure, Failure::hint));
+    }
+    let report = serde_json::from_slice(&body)
+        .context(|| format!("what answers at {address} is not a haulout agent of this version"))?;
+    Ok((report, body))
 }
 
 /// An address with a port, by number or by name.
@@ -133,6 +140,11 @@ fn status_text(status: &AgentStatus) -> String {
         report::bytes(from.store),
     ));
     text.push_str(&format!("  to peers    {}\n", report::bytes(counters.bytes_to_peers)));
+    text.push_str(&format!(
+        "  saved       {} today, {} in total (by neighbours, instead of from outside)\n",
+        report::bytes(status.saved.today_bytes),
+        report::bytes(status.saved.total_bytes),
+    ));
     let failures: Vec<String> =
         counters.failures.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
     if !failures.is_empty() {

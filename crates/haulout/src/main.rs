@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod control;
 mod demo;
+mod doctor;
 mod error;
 mod install;
 mod logging;
@@ -13,6 +14,7 @@ mod nar;
 mod push;
 mod report;
 mod shell;
+mod top;
 mod up;
 mod verify;
 mod walrus;
@@ -40,6 +42,8 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Demo(args) => demo::run(&args),
         Command::Status(args) => control::status(&args),
         Command::Peers(args) => control::peers(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Why { path, control } => control::why(&path, &control),
         Command::Nar(command) => nar::run(&command),
         Command::Verify(args) => verify::run(&args),

@@ -4,19 +4,7 @@ use std::time::Duration;
 
 /// Bytes with a decimal unit and three significant digits: `1.23 MB`.
 pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let decimals = match value {
-        _ if unit == 0 || value >= 99.95 => 0,
-        v if v >= 9.995 => 1,
-        _ => 2,
-    };
-    format!("{value:.decimals$} {}", UNITS[unit])
+    haulout_gateway::Bytes(count).to_string()
 }
 
 /// Bytes over a time, per second.
@@ -95,18 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_short_and_right() {
-        for (count, text) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1_000, "1.00 kB"),
-            (999_499, "999 kB"),
-            (999_500, "1.00 MB"),
-            (12_345_678, "12.3 MB"),
-            (u64::MAX, "18447 PB"),
-        ] {
-            assert_eq!(bytes(count), text);
-        }
+    fn rates_and_times_are_short_and_right() {
         assert_eq!(rate(1_000_000, Duration::from_millis(500)), "2.00 MB/s");
         assert_eq!(rate(1, Duration::ZERO), "-");
         assert_eq!(duration(Duration::from_micros(350)), "0.35 ms");

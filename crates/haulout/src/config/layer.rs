@@ -70,7 +70,7 @@ layer! {
     store: StoreLayer { root: PathBuf, }
     state: StateLayer { dir: PathBuf, }
     cache: CacheLayer { dir: PathBuf, quota: ByteSize, nars: CachedNars, }
-    http: HttpLayer { listen: SocketAddr, allow_remote: bool, priority: u32, allowed_hosts: Vec<String>, }
+    http: HttpLayer { listen: SocketAddr, allow_remote: bool, priority: u32, allowed_hosts: Vec<String>, remote_metrics: bool, }
     mesh: MeshLayer {
         enable: bool, port: u16, mdns: bool, interfaces: Vec<String>, peers: Vec<PeerAddress>,
         secret_file: PathBuf, strangers: StrangerPolicy, signing_key_file: PathBuf,
@@ -257,6 +257,7 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
             allow_remote: http.allow_remote.unwrap_or(false),
             priority: http.priority.unwrap_or(30),
             allowed_hosts: http.allowed_hosts.unwrap_or_default(),
+            remote_metrics: http.remote_metrics.unwrap_or(false),
         },
         mesh: Mesh {
             enable: mesh.enable.unwrap_or(true),

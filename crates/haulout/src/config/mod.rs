@@ -67,6 +67,11 @@ impl Settings {
         Differences { live, restart }
     }
 
+    /// Every setting with its value, as text for people.
+    pub(crate) fn in_words(&self) -> BTreeMap<String, String> {
+        self.flat().into_iter().map(|(name, value)| (name, value.to_string())).collect()
+    }
+
     /// Every setting with its value.
     fn flat(&self) -> BTreeMap<String, toml::Value> {
         // What is printed by `--check` can always be written as TOML.
@@ -117,6 +122,8 @@ pub(crate) struct Http {
     pub(crate) priority: u32,
     /// Host names, besides loopback, under which the control pages may be asked.
     pub(crate) allowed_hosts: Vec<String>,
+    /// Let other machines read `/metrics` (with `allow_remote`).
+    pub(crate) remote_metrics: bool,
 }
 
 /// `[mesh]`

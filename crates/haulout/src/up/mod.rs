@@ -9,10 +9,11 @@ mod keys;
 mod outside;
 mod parts;
 mod pushing;
+mod savings;
 mod systemd;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -114,30 +115,18 @@ async fn serve(args: &UpArgs, settings: Settings, listener: TcpListener) -> Outc
             Some(gateway_thread("door", config, listener, Arc::clone(&substituter), door_ended)?)
         }
     };
+    let state_dir = settings.state.dir.clone();
     let agent = tokio::select! {
         agent = Agent::start(settings, http, trust) => agent?,
         () = signals.wait_for_end() => return Ok(()),
     };
     substituter.set(agent.resolver());
     agent.announce();
-    let status = format!("serving Nix at http://{http}");
-    systemd::ready(&status);
-    let mut watchdog = pin!(systemd::Watchdog::new(http).run());
-    loop {
-        let wanted = tokio::select! {
-            wanted = signals.next() => wanted,
-            () = &mut watchdog => continue,
-        };
-        match wanted {
-            Wanted::Reload => {
-                systemd::reloading();
-                reload(args, &agent).await;
-                systemd::ready(&status);
-            }
-            Wanted::End => break,
-        }
-    }
+    let mut savings = savings::Savings::load(&state_dir);
+    until_end(args, &agent, &mut signals, http, &mut savings).await;
     systemd::stopping();
+    savings.update(&agent.resolver());
+    savings.save();
     agent.stop().await;
     drop((end, end_door));
     let ended =
@@ -146,10 +135,41 @@ async fn serve(args: &UpArgs, settings: Settings, listener: TcpListener) -> Outc
     Ok(())
 }
 
+/// What goes on beside the agent until it is told to end.
+async fn until_end(
+    args: &UpArgs,
+    agent: &Agent,
+    signals: &mut Signals,
+    http: SocketAddr,
+    savings: &mut savings::Savings,
+) {
+    let status = format!("serving Nix at http://{http}");
+    systemd::ready(&status);
+    let resolver = agent.resolver();
+    let mut savings = pin!(savings.run(&resolver));
+    let mut watchdog = pin!(systemd::Watchdog::new(http).run());
+    loop {
+        let wanted = tokio::select! {
+            wanted = signals.next() => wanted,
+            () = &mut watchdog => continue,
+            () = &mut savings => continue,
+        };
+        match wanted {
+            Wanted::Reload => {
+                systemd::reloading();
+                reload(args, agent).await;
+                systemd::ready(&status);
+            }
+            Wanted::End => return,
+        }
+    }
+}
+
 fn gateway_config(settings: &Settings, door: Option<haulout_gateway::Door>) -> GatewayConfig {
     GatewayConfig {
         priority: settings.http.priority,
         host_names: settings.http.allowed_hosts.clone(),
+        remote_metrics: settings.http.remote_metrics,
         door,
         ..GatewayConfig::default()
     }

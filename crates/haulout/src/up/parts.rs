@@ -119,6 +119,7 @@ impl Agent {
             mesh_listen: mesh.as_ref().map(Mesh::local_addrs).unwrap_or_default(),
             cache: CacheReport { dir: cache_dir, ..CacheReport::default() },
             warnings,
+            settings: settings.in_words(),
             ..AgentStatus::default()
         });
         let host_key = host_key.to_string();
@@ -179,6 +180,8 @@ impl Agent {
             held.trust = settings.trust;
             held.share = settings.share;
             held.mesh.signing_key_file = settings.mesh.signing_key_file;
+            let in_words = held.in_words();
+            self.resolver.change_about(|about| about.settings = in_words);
             differences
         };
         let changed = match differences.live.as_slice() {
