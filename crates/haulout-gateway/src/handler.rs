@@ -102,7 +102,11 @@ impl<S: Substituter> Handler<S> {
 }
 
 impl<S: Substituter> Shared<S> {
-    async fn dispatch(self: &Arc<Self>, mut request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    async fn dispatch(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Answer {
         if let Some(door) = &self.door {
             request = match guests::receive(self, door, request).await {
                 Ok(answer) => return answer,
