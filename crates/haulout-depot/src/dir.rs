@@ -4,7 +4,8 @@
 //! contract's.
 
 use crate::{
-    Blobs, BoxFuture, DepotError, Kind, LevelRecord, Registry, Standing, State, Stored, Update,
+    Blobs, BoxFuture, Certify, DepotError, Kind, LevelRecord, Registry, Standing, State, Stored,
+    Update,
 };
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -405,6 +406,7 @@ impl Blobs for DirDepot {
         &'a self,
         file: &'a Path,
         epochs: u32,
+        _certify: Certify,
     ) -> BoxFuture<'a, Result<Stored, DepotError>> {
         let (depot, file) = (self.clone(), file.to_owned());
         Box::pin(blocking(move || depot.store_file(&file, epochs)))

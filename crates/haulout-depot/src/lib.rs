@@ -4,6 +4,7 @@
 //! archive's state is (a proven object on Sui, or a file). Neither is believed: what is read is checked
 //! against the index root of the state, and whoever implements [`Registry`] proves that.
 //!
+//! * [`ArchiveSource`] is what an agent asks;
 //! * [`Reader`] finds paths and streams their NARs;
 //! * [`publish`](publish::publish) adds paths, and goes on where an earlier run was interrupted;
 //! * [`merge`](merge::merge) makes several levels one;
@@ -23,6 +24,7 @@ pub mod publish;
 mod reader;
 mod seams;
 mod segment;
+mod source;
 pub mod verify;
 
 pub use dir::DirDepot;
@@ -31,5 +33,7 @@ pub use level::OpenLevel;
 pub use nar::NarStream;
 pub use reader::{Found, Reader};
 pub use seams::{
-    Blobs, BoxFuture, LevelRecord, NarSource, NewLevel, Registry, Standing, State, Stored, Update,
+    Blobs, BoxFuture, Certify, LevelRecord, NarSource, NewLevel, Registry, Standing, State, Stored,
+    Update,
 };
+pub use source::{ArchiveSource, Policy};

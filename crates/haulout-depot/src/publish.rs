@@ -4,7 +4,7 @@
 //! done twice without being paid twice.
 
 use crate::{
-    Blobs, DepotError, Kind, NarSource, Reader, Registry, State, Update,
+    Blobs, Certify, DepotError, Kind, NarSource, Reader, Registry, State, Update,
     journal::Journal,
     merge::{Entries, levels_to_merge},
     segment,
@@ -262,7 +262,11 @@ impl Run {
     }
 
     fn store(&mut self, pack: ClosedPack, journal: &mut Journal) -> Result<(), DepotError> {
-        let stored = self.handle.block_on(self.blobs.store(&pack.file, self.options.epochs))?;
+        let stored = self.handle.block_on(self.blobs.store(
+            &pack.file,
+            self.options.epochs,
+            Certify::Now,
+        ))?;
         let record = BlobRecord {
             blob_id: stored.blob.0,
             object: stored.object,

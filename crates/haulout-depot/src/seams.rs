@@ -21,6 +21,16 @@ pub struct Stored {
     pub end_epoch: u32,
 }
 
+/// When a blob that all storage nodes have confirmed is certified on chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certify {
+    /// At once.
+    Now,
+    /// Together with the update of the archive that names it, in one transaction: so an index is
+    /// never certified and paid for without being part of an archive.
+    WithUpdate,
+}
+
 /// How a blob stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -51,12 +61,13 @@ pub trait Blobs: Send + Sync + fmt::Debug {
         range: Range<u64>,
     ) -> BoxFuture<'_, Result<Bytes, DepotError>>;
 
-    /// Stores and certifies a file as a permanent blob for `epochs` epochs, the current one included. A
-    /// blob that is stored long enough is not paid for again.
+    /// Stores a file as a permanent blob for `epochs` epochs, the current one included. A blob that
+    /// is stored long enough is not paid for again.
     fn store<'a>(
         &'a self,
         file: &'a Path,
         epochs: u32,
+        certify: Certify,
     ) -> BoxFuture<'a, Result<Stored, DepotError>>;
 
     /// How a blob stands. `object` is the `Blob` object that the archive names.

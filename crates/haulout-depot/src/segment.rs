@@ -1,6 +1,6 @@
 //! Writing a segment to files and storing them.
 
-use crate::{Blobs, DepotError, NewLevel};
+use crate::{Blobs, Certify, DepotError, NewLevel};
 use haulout_archive::{
     Entry, FormatError,
     segment::{BlobRecord, PartRecord, SegmentWriter, page_shift_for},
@@ -58,7 +58,7 @@ pub(crate) fn write_and_store(
     for part in parts {
         let (bytes, pages) = (part.bytes, part.pages);
         let file = close(part)?;
-        let stored = handle.block_on(blobs.store(file.path(), epochs))?;
+        let stored = handle.block_on(blobs.store(file.path(), epochs, Certify::Now))?;
         end_epoch = end_epoch.min(stored.end_epoch);
         let blob = BlobRecord {
             blob_id: stored.blob.0,
@@ -73,7 +73,7 @@ pub(crate) fn write_and_store(
     root.out.write_all(&tail).map_err(writing)?;
     let size = root.bytes + tail.len() as u64;
     let file = close(root)?;
-    let stored = handle.block_on(blobs.store(file.path(), epochs))?;
+    let stored = handle.block_on(blobs.store(file.path(), epochs, Certify::WithUpdate))?;
     let end_epoch = end_epoch.min(stored.end_epoch);
     Ok(Some(NewLevel { root: footer.root(), leaves, stored, size, end_epoch }))
 }

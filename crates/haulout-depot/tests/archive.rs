@@ -4,13 +4,14 @@
 
 use bytes::Bytes;
 use haulout_depot::{
-    Blobs, BoxFuture, DepotError, DirDepot, Kind, NarSource, Reader, Registry, State, Update,
+    ArchiveSource, Blobs, BoxFuture, DepotError, DirDepot, Kind, NarSource, Policy, Reader,
+    Registry, State, Update,
     fund::fund,
     merge::merge,
     publish::{Options, Report, StoreSource, closure, publish},
     verify::verify,
 };
-use haulout_nix::{HashPart, PathInfo, SecretKey, nar::dump};
+use haulout_nix::{HashPart, KeySet, PathInfo, SecretKey, StoreDir, nar::dump};
 use haulout_sample::{Sample, SampleSpec, SampleStore};
 use redstuff::ShardCount;
 use std::{
@@ -413,4 +414,58 @@ async fn a_store_that_changed_is_not_published() {
     let error = world.publish(world.source(), world.options()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Corrupt, "{error}");
     assert_eq!(world.depot.state().await.unwrap().sequence, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_believes_what_its_policy_allows() {
+    let world = world(20, 1 << 20);
+    let dir: StoreDir = "/nix/store".parse().unwrap();
+    let host = Arc::new(key("this-host-1", 5));
+    let source = |policy| {
+        ArchiveSource::new(
+            world.depot.clone(),
+            world.depot.clone(),
+            dir.clone(),
+            policy,
+            host.clone(),
+        )
+    };
+    let top = world.top()[0];
+    let all = source(Policy::All);
+    assert_eq!(all.path_info(&top).await.unwrap(), None, "nothing was published yet");
+    world.publish(world.source(), world.options()).await.unwrap();
+
+    // A source that has read an older state goes on with it for a while; a new one sees everything.
+    assert_eq!(all.path_info(&top).await.unwrap(), None);
+    let all = source(Policy::All);
+    let sample: KeySet = [world.key.public_key().clone()].into_iter().collect();
+    let signed = source(Policy::Signed(sample));
+    let stranger =
+        source(Policy::Signed([key("stranger-1", 1).public_key().clone()].into_iter().collect()));
+    let own: KeySet = [host.public_key().clone()].into_iter().collect();
+    for info in &world.store.paths {
+        let hash = info.path.hash_part();
+        for source in [&all, &signed] {
+            let told = source.path_info(&hash).await.unwrap().expect("the path is believed");
+            assert!(told.verified_by(&dir, &own).is_some(), "signed for this host's Nix");
+            assert_eq!(
+                (&told.path, &told.references, told.nar_size),
+                (&info.path, &info.references, info.nar_size)
+            );
+            assert!(info.signatures.iter().all(|signature| told.signatures.contains(signature)));
+        }
+        let fixed = info.content_address_fixes_nar_hash();
+        assert_eq!(stranger.path_info(&hash).await.unwrap().is_some(), fixed);
+        let (size, nar) = all.nar(&hash, &info.nar_hash).await.unwrap().expect("the NAR is there");
+        let mut bytes = Vec::new();
+        nar.write_to(&mut bytes).await.unwrap();
+        assert_eq!(size, bytes.len() as u64);
+        assert!(all.nar(&hash, &haulout_nix::NarHash::of(b"another")).await.unwrap().is_none());
+        assert_eq!(stranger.nar(&hash, &info.nar_hash).await.unwrap().is_some(), fixed);
+    }
+    // Another store directory: not for this machine.
+    let elsewhere = "/gnu/store".parse().unwrap();
+    let other =
+        ArchiveSource::new(world.depot.clone(), world.depot.clone(), elsewhere, Policy::All, host);
+    assert_eq!(other.path_info(&top).await.unwrap_err().kind, Kind::Refused);
 }

@@ -154,6 +154,29 @@ impl Wallet {
         &self.chain
     }
 
+    /// What a package that uses Walrus' types has to name as its dependencies: Walrus' current
+    /// package and all that it is linked with.
+    ///
+    /// # Errors
+    /// The package cannot be read.
+    pub async fn walrus_dependencies(&self) -> Result<Vec<ObjectId>, TxError> {
+        let package = self.chain.system(false).await?.package;
+        let read = |node: Node| async move { node.read(package).await };
+        let object = self.chain.nodes().first("read Walrus' package", read).await?;
+        let ObjectData::Package(walrus) = object.data() else {
+            return Err(TxError::Build(format!("{package} is not a package")));
+        };
+        let mut all = vec![package];
+        all.extend(walrus.linkage_table.values().map(|info| object_id(info.upgraded_id)));
+        all.extend(self.chain.network().wal_package);
+        for framework in [Address::from_static("0x1"), Address::TWO] {
+            all.push(object_id(framework));
+        }
+        all.sort_by_key(|id| id.0);
+        all.dedup();
+        Ok(all)
+    }
+
     /// What the transaction would cost. Nothing is sent.
     ///
     /// # Errors

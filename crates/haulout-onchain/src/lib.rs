@@ -1,0 +1,17 @@
+//! Archives on Walrus and Sui: what `haulout-depot` wants, from `haulout-walrus` and `haulout-sui`.
+//!
+//! * [`ArchiveFile`] names an archive: network, object, package, and the cap of whoever publishes to it;
+//! * [`OnChain`] reads it: blobs by slivers from storage nodes, its state proven from a trust anchor;
+//! * with a wallet it publishes too, the index blob certified and the archive updated in one transaction;
+//! * [`create`] makes a new archive.
+#![forbid(unsafe_code)]
+
+mod create;
+mod file;
+mod memory;
+mod onchain;
+
+pub use create::{Created, create};
+pub use file::{ArchiveFile, FileError};
+pub use memory::RecentBytes;
+pub use onchain::{OnChain, Publisher};
