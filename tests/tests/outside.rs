@@ -207,3 +207,31 @@ fn caches_that_others_announce_are_used() {
     let _ = machine.nix.verify(&closure.paths()).ok();
     let _ = announcer.shutdown();
 }
+
+#[test]
+fn what_appears_in_the_store_is_pushed_by_policy_and_over_a_restart() {
+    let Some(scene) = Scene::new(1, 30, 2 << 20) else { return };
+    let (closure, cache) = (scene.closure(), scene.other_cache());
+    let target = scene.lab().dir().join("pushed");
+    let to = format!("\"file://{}\"", target.display());
+    let mut machine = scene.machine_with(0, scene.nix(), &[&cache], |spec| {
+        spec.set("push.to", to).set("push.what", "\"signed\"")
+    });
+    let narinfo = |hash| target.join(format!("{hash}.narinfo"));
+    let all_there = |paths: &[haulout_nix::PathInfo]| {
+        system_tests::wait_until(std::time::Duration::from_secs(60), || {
+            paths.iter().all(|info| narinfo(info.path.hash_part()).exists())
+        })
+    };
+    machine.agent.process().wait_for_log("from now on goes to", system_tests::FIND_LIMIT);
+    // A first path, so that there is a mark; then the rest while the agent is away.
+    let first = closure.leaf(0).clone();
+    let _ = machine.nix.realise(&haulout_nix::StoreDir::default().display(&first.path)).ok();
+    assert!(all_there(&[first]), "{}", machine.agent.process().log());
+    machine.agent.process().kill();
+    let _ = machine.nix.realise(closure.top()).ok();
+    machine.agent.restart();
+    assert!(all_there(closure.infos()), "{}", machine.agent.process().log());
+    let client = NixClient::new(scene.nix(), scene.lab().host(0), &[], &[&closure.public_key()]);
+    let _ = client.copy(&format!("file://{}", target.display()), closure.top()).ok();
+}

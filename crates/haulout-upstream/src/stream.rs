@@ -73,7 +73,7 @@ pub(crate) async fn open(
         body: None,
         in_a_row: 0,
         resumes: 0,
-        pace: (Instant::now(), 0),
+        pace: (Duration::ZERO, 0),
     };
     let ranges = reader.connect().await?;
     let total = reader.total;
@@ -102,8 +102,9 @@ struct Reader {
     body: Option<ByteStream>,
     in_a_row: u32,
     resumes: u32,
-    /// When the current measuring of pace began, and the bytes since.
-    pace: (Instant, u64),
+    /// For how long the cache was waited for in the current measuring of pace, and the bytes that
+    /// came. A reader who takes their time does not count.
+    pace: (Duration, u64),
 }
 
 impl Reader {
@@ -148,7 +149,7 @@ impl Reader {
         self.total = object.total.or(self.total);
         self.validator = object.validator;
         self.body = Some(object.body);
-        self.pace = (Instant::now(), 0);
+        self.pace = (Duration::ZERO, 0);
         Ok(object.from == self.at)
     }
 
@@ -178,11 +179,12 @@ impl Reader {
     async fn piece(&mut self) -> Result<Option<Bytes>, Trouble> {
         loop {
             let Some(body) = self.body.as_mut() else { return Ok(None) };
+            let began = Instant::now();
             let piece = tokio::time::timeout(STALL_MAX, body.next()).await;
             let piece = piece.map_err(|_| Trouble::Slow("sent nothing for 10 s"))?;
             let Some(mut bytes) = piece.transpose()? else { return Ok(None) };
             self.upstream.count_bytes(bytes.len());
-            self.keep_pace(bytes.len())?;
+            self.keep_pace(bytes.len(), began.elapsed())?;
             let skipped = self.skip.min(bytes.len() as u64);
             self.skip -= skipped;
             // Fits: it is at most the length of the piece.
@@ -202,14 +204,15 @@ impl Reader {
         }
     }
 
-    fn keep_pace(&mut self, bytes: usize) -> Result<(), Trouble> {
-        let (began, seen) = &mut self.pace;
+    fn keep_pace(&mut self, bytes: usize, waited: Duration) -> Result<(), Trouble> {
+        let (waiting, seen) = &mut self.pace;
+        *waiting += waited;
         *seen += bytes as u64;
-        if began.elapsed() >= PACE_TIME {
+        if *waiting >= PACE_TIME {
             if *seen < PACE_BYTES {
                 return Err(Trouble::Slow("sent less than 16 KiB in 20 s"));
             }
-            self.pace = (Instant::now(), 0);
+            self.pace = (Duration::ZERO, 0);
         }
         Ok(())
     }

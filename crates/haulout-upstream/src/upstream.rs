@@ -1,5 +1,6 @@
 //! One upstream: its store, its standing, what it said.
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
@@ -60,6 +61,8 @@ struct State {
     health: Health,
     memory: Memory,
     info: Option<(CacheInfo, Instant)>,
+    /// Questions that were sent and not answered, at most [`QUESTIONS_MAX`].
+    asked: HashMap<HashPart, Instant>,
 }
 
 impl Upstream {
@@ -76,7 +79,8 @@ impl Upstream {
             Kind::Neighbour => Health::unproven(Instant::now()),
             _ => Health::default(),
         };
-        let state = State { health, memory: Memory::new(), info: None };
+        let memory = Memory::new();
+        let state = State { health, memory, info: None, asked: HashMap::new() };
         Self {
             id,
             kind,
@@ -146,6 +150,15 @@ impl Upstream {
         self.bytes.fetch_add(bytes as u64, Relaxed);
     }
 
+    /// An asker's patience is at its end. That counts against the upstream only if the question was
+    /// out for `at_least`: what waited in our own queue is not its fault.
+    pub(crate) fn kept_waiting(&self, hash: &HashPart, at_least: Duration) {
+        let sent = self.state().asked.get(hash).copied();
+        if sent.is_some_and(|sent| sent.elapsed() >= at_least) {
+            self.report(&Trouble::Slow("did not answer within the time Nix is kept waiting"));
+        }
+    }
+
     pub(crate) fn report(&self, trouble: &Trouble) {
         self.failed.fetch_add(1, Relaxed);
         let mut state = self.state();
@@ -194,6 +207,7 @@ impl Upstream {
 
     async fn ask(&self, hash: HashPart, judge: &Judge) -> Result<Said, Trouble> {
         let _turn = self.questions.acquire().await.map_err(|_| Trouble::Busy)?;
+        let _asked = Asked::note(self, hash);
         self.introduce().await?;
         let remembered = self.state().memory.get(&hash, Instant::now());
         let (stale, validator) = match remembered {
@@ -347,6 +361,22 @@ impl Upstream {
             failed: self.failed.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
         }
+    }
+}
+
+/// A question that is out.
+struct Asked<'u>(&'u Upstream, HashPart);
+
+impl<'u> Asked<'u> {
+    fn note(upstream: &'u Upstream, hash: HashPart) -> Self {
+        upstream.state().asked.insert(hash, Instant::now());
+        Self(upstream, hash)
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.state().asked.remove(&self.1);
     }
 }
 

@@ -24,9 +24,8 @@ use crate::upstream::{Said, Upstream};
 
 /// Upstreams at a time, found ones included. Each may be asked about every missing path.
 pub const UPSTREAMS_MAX: usize = 32;
-/// Shorter budgets say more about the asker than about the upstreams.
+/// A question that was out for less says more about the asker than about the upstream.
 const BLAME_FROM: Duration = Duration::from_millis(150);
-const OVER_BUDGET: &str = "did not answer within the time Nix is kept waiting";
 /// Questions that are open at a time; further ones are answered "unknown" at once.
 const FLIGHTS_MAX: usize = 1024;
 
@@ -257,22 +256,8 @@ impl Upstreams {
         match tokio::time::timeout(budget, flight).await {
             Ok(answer) => answer,
             Err(_) => {
-                self.blame_for_delay(&hash, budget);
+                self.list().iter().for_each(|upstream| upstream.kept_waiting(&hash, BLAME_FROM));
                 Answer::Unknown(Trouble::OverBudget)
-            }
-        }
-    }
-
-    /// A budget was used up: those that had not answered by then have failed it.
-    fn blame_for_delay(&self, hash: &HashPart, budget: Duration) {
-        if budget < BLAME_FROM {
-            return;
-        }
-        let now = Instant::now();
-        for upstream in self.order(now) {
-            if upstream.remembered(hash, now).is_none() {
-                upstream
-                    .report(&Trouble::Slow("did not answer within the time Nix is kept waiting"));
             }
         }
     }
@@ -294,9 +279,7 @@ impl Upstreams {
             Ok(Ok(Said::Unknown(trouble))) => Answer::Unknown(trouble),
             Ok(Err(_)) => Answer::Unknown(Trouble::Busy),
             Err(_) => {
-                if budget >= BLAME_FROM {
-                    upstream.report(&Trouble::Slow(OVER_BUDGET));
-                }
+                upstream.kept_waiting(&hash, BLAME_FROM);
                 Answer::Unknown(Trouble::OverBudget)
             }
         }

@@ -167,7 +167,7 @@ impl Drop for Agent {
 fn settings(place: &Path, key: &str) -> String {
     format!(
         "[store]\nroot = {place:?}\n[http]\nlisten = \"127.0.0.1:0\"\n[mesh]\nport = 0\nmdns = false\n\
-         [trust]\nkeys = [{key:?}]\nnix_conf = false\n"
+         [trust]\nkeys = [{key:?}]\nnix_conf = false\n[upstream]\nenable = false\n"
     )
 }
 

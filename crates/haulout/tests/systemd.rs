@@ -29,6 +29,7 @@ impl Service {
         let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
         let child = Command::new("/bin/sh")
             .args(["-c", script, env!("CARGO_BIN_EXE_haulout"), "up", "--set", "mesh.enable=false"])
+            .args(["--set", "upstream.enable=false"])
             .args(["--set", "trust.nix_conf=false", "--state-dir"])
             .arg(place.path().join("state"))
             .arg("--set")

@@ -52,7 +52,8 @@ async fn ask_in_turn(upstreams: &Upstreams, paths: u8) -> (Trouble, Duration) {
 /// After a few failures the upstream is left alone: the other questions cost nothing.
 async fn is_soon_left_alone(url: &str, requests: impl Fn() -> usize) {
     let upstreams = upstreams(&[url]);
-    let (last, _) = ask_in_turn(&upstreams, 12).await;
+    let (last, took) = ask_in_turn(&upstreams, 12).await;
+    eprintln!("{url}: 12 misses in turn took {took:.1?}, budget {BUDGET:?} each");
     assert!(matches!(last, Trouble::LeftAlone { .. }), "{url}: {last}");
     assert!(upstreams.status()[0].left_alone.is_some());
     // The breaker lets nothing through for a second, then single probes. On a machine so busy

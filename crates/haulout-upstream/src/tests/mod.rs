@@ -5,6 +5,7 @@ mod faults;
 mod kinds;
 mod targets;
 mod transfers;
+mod uploads;
 
 use std::sync::Arc;
 

@@ -280,7 +280,8 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
         },
         upstream: Upstream {
             enable: upstream.enable.unwrap_or(true),
-            nix_conf: upstream.nix_conf.unwrap_or(true),
+            // Who does not go by the keys of nix.conf would not believe its caches either.
+            nix_conf: upstream.nix_conf.or(trust.nix_conf).unwrap_or(true),
             urls: upstream.urls.unwrap_or_default(),
             neighbours: upstream.neighbours.unwrap_or(true),
             netrc_file: upstream.netrc_file,

@@ -147,7 +147,7 @@ fn settings_text(root: &Path, key: &str) -> String {
         |path: PathBuf| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
     format!(
         "[store]\nroot = {}\n[state]\ndir = {}\n[cache]\ndir = {}\n[http]\nlisten = \"127.0.0.1:0\"\n\
-         [mesh]\nport = 0\ninterfaces = [\"lo\"]\n[trust]\nkeys = [{}]\nnix_conf = false\n",
+         [mesh]\nport = 0\ninterfaces = [\"lo\"]\n[trust]\nkeys = [{}]\nnix_conf = false\n[upstream]\nenable = false\n",
         quoted(root.to_owned()),
         quoted(root.join("state")),
         quoted(root.join("cache")),

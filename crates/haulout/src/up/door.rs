@@ -1,8 +1,9 @@
 //! The agent's HTTP side for machines without an agent, and what they upload.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -10,8 +11,11 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use haulout_gateway::{Cut, Door, Logins, Refused, Uploads};
 use haulout_nix::{HashPart, PathInfo, StoreDir};
 use haulout_upstream::target::{Receiver, Refusal};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::config::Settings;
@@ -92,18 +96,80 @@ fn tls(cert: Option<&Path>, key: Option<&Path>) -> Outcome<Option<Arc<rustls::Se
                 .hint("for TLS set both, for a proxy in front none"));
         }
     };
+    let certificate = Certificate::open(cert, key)?;
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&certificate.provider))
+        .with_safe_default_protocol_versions()
+        .context(|| "cannot set TLS up".to_owned())?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(certificate));
+    Ok(Some(Arc::new(config)))
+}
+
+/// How often the certificate's file is looked at: renewals come weeks before the old one ends.
+const RENEWAL_LOOK: Duration = Duration::from_secs(60);
+
+/// A certificate that is read again when its file changes.
+#[derive(Debug)]
+struct Certificate {
+    cert: PathBuf,
+    key: PathBuf,
+    provider: Arc<CryptoProvider>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    certified: Arc<CertifiedKey>,
+    modified: Option<SystemTime>,
+    looked: Instant,
+}
+
+impl Certificate {
+    fn open(cert: &Path, key: &Path) -> Outcome<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let held = Held {
+            certified: Arc::new(certified(cert, key, &provider)?),
+            modified: modified(cert),
+            looked: Instant::now(),
+        };
+        Ok(Self { cert: cert.to_owned(), key: key.to_owned(), provider, held: Mutex::new(held) })
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.looked.elapsed() >= RENEWAL_LOOK {
+            held.looked = Instant::now();
+            let now = modified(&self.cert);
+            if now != held.modified {
+                match certified(&self.cert, &self.key, &self.provider) {
+                    Ok(certified) => {
+                        (held.certified, held.modified) = (Arc::new(certified), now);
+                        tracing::info!("certificate {} read again", self.cert.display());
+                    }
+                    // Half written, perhaps: the old one holds until the next look.
+                    Err(failure) => tracing::warn!("{}", failure.chain()),
+                }
+            }
+        }
+        Some(Arc::clone(&held.certified))
+    }
+}
+
+fn modified(file: &Path) -> Option<SystemTime> {
+    std::fs::metadata(file).and_then(|meta| meta.modified()).ok()
+}
+
+fn certified(cert: &Path, key: &Path, provider: &CryptoProvider) -> Outcome<CertifiedKey> {
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_file_iter(cert).and_then(Iterator::collect).context(|| {
             format!("gateway.tls_cert: cannot read certificates from {}", cert.display())
         })?;
     let secret = PrivateKeyDer::from_pem_file(key)
         .context(|| format!("gateway.tls_key: cannot read a key from {}", key.display()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
-        .context(|| format!("gateway.tls_cert: {} and its key do not work", cert.display()))?;
-    Ok(Some(Arc::new(config)))
+    CertifiedKey::from_der(chain, secret, provider)
+        .context(|| format!("gateway.tls_cert: {} and its key do not work", cert.display()))
 }
 
 /// Joins the directory of uploads to the door.

@@ -18,7 +18,7 @@ use crate::push::engine::{Engine, Event};
 use crate::push::{open_target, read_key};
 
 /// How often the store is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The longest pause after a target that could not be written.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 /// Paths pushed between two notes of how far it is.
@@ -148,6 +148,10 @@ impl Pusher {
             None => {
                 let mark = Mark { last_id: newest };
                 self.keep(mark)?;
+                tracing::info!(
+                    "what appears in the store from now on goes to {}",
+                    self.engine.target.name()
+                );
                 mark
             }
         };
