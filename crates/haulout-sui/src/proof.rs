@@ -22,9 +22,7 @@ mod verify;
 
 pub use committee::{COMMITTEE_MEMBERS_MAX, CommitteeError, committee_file, parse_committee};
 pub use document::{DOCUMENT_BYTES_MAX, Evidence, ObjectProof, RATCHET_MAX};
-#[cfg(feature = "chain")]
-pub(crate) use genesis::system_inner_id;
-pub use genesis::{GenesisParts, genesis_committee};
+pub use genesis::{GenesisParts, genesis_committee, system_inner_id};
 pub use store::{StoreError, TrustStore};
 pub use trust::{EPOCHS_KEPT, EpochEnd, Trust};
 pub use verify::{Expected, ExpectedOwner, Verified};

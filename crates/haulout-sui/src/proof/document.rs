@@ -190,7 +190,8 @@ impl ObjectProof {
     }
 
     /// The pinned checkpoint with this digest, if it is among the links.
-    pub(crate) fn anchor(&self, digest: &[u8; 32]) -> Option<&EpochEnd> {
+    #[must_use]
+    pub fn anchor(&self, digest: &[u8; 32]) -> Option<&EpochEnd> {
         let is_pinned = |link: &&Arc<EpochEnd>| link.summary().digest().inner() == digest;
         self.ratchet.iter().find(is_pinned).map(AsRef::as_ref)
     }

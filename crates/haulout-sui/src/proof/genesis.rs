@@ -67,8 +67,11 @@ pub fn genesis_committee(
     read_validators(move_bytes(&inner)?, summary.epoch)
 }
 
-/// The id of the dynamic field that goes with this `0x5`.
-pub(crate) fn system_inner_id(system: &[u8]) -> Result<ObjectId, ProofError> {
+/// The id of the dynamic field with the validators that goes with this `0x5` (BCS `Object`).
+///
+/// # Errors
+/// Not such an object.
+pub fn system_inner_id(system: &[u8]) -> Result<ObjectId, ProofError> {
     let object: Object = document::read_object(system)?;
     let version = system_version(&object)?;
     let parent: Address = address(SYSTEM_STATE);

@@ -53,7 +53,8 @@ impl EpochEnd {
     }
 
     /// The summary and its signature.
-    pub(crate) fn into_signed(self) -> SignedCheckpointSummary {
+    #[must_use]
+    pub fn into_signed(self) -> SignedCheckpointSummary {
         self.signed
     }
 
