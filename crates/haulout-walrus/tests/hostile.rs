@@ -128,3 +128,28 @@ async fn a_server_without_http2_is_an_error_not_a_hang() {
     let error = client.health().await.unwrap_err();
     assert_eq!(error.verdict(), haulout_walrus::Verdict::Unreachable, "{error}");
 }
+
+/// Whoever reads or writes from a task of a runtime needs futures that can move between threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_and_writing_can_be_spawned() {
+    let fleet = Fleet::start(4, 4).await;
+    let blob = Arc::new(fleet.n.encode(plaintext("spawn", 100)).unwrap());
+    let (client, chain) = (fleet.client(), fleet.chain.clone());
+    let (of, id) = (blob.clone(), *blob.metadata().id());
+    let stored = tokio::spawn(async move {
+        let options = haulout_walrus::StoreOptions::permanent(1);
+        client.store(&*chain, of, &options).await.unwrap()
+    });
+    assert_eq!(stored.await.unwrap().blob, id);
+    let client = fleet.client();
+    let read = tokio::spawn(async move {
+        let options = ReadOptions::default();
+        client.metadata(&id).await.unwrap();
+        let _ = client.status(&id).await;
+        assert!(client.quilt_index(&id, &options).await.is_err());
+        let part = client.read_range(&id, 10..20, &options).await.unwrap().0;
+        (client.read(&id, &options).await.unwrap().0, part)
+    });
+    let (whole, part) = read.await.unwrap();
+    assert_eq!((&whole[..], &part[..]), (&blob.blob()[..], &blob.blob()[10..20]));
+}

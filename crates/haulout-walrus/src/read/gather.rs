@@ -1,9 +1,12 @@
 //! Carrying a plan out: requests in flight, checks on arrival, waiting.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::{
+    FutureExt,
+    stream::{FuturesUnordered, StreamExt},
+};
 use redstuff::{
     Axis, BlobId, Metadata, MetadataWithId, PairIndex, Sliver, SliverIndex, UnverifiedSliver,
     bcs::Wire,
@@ -12,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{Account, AxisName, ReadError, Report};
 use crate::{
-    Client, Committee,
+    BoxFuture, Client, Committee,
     client::{Nodes, clock},
     limits::{IN_FLIGHT_BYTES_MAX, METADATA_PARALLEL_MAX},
     node::{NodeError, Verdict},
@@ -23,14 +26,11 @@ use crate::{
 type Fetched<T> = Result<T, Outcome>;
 
 /// Runs a plan until `enough` says so, it is done or it is stuck. `false` means stuck.
-pub(super) async fn carry_out<T, F>(
+pub(super) async fn carry_out<'f, T>(
     plan: &mut Plan,
-    fetch: impl Fn(Candidate) -> F,
+    fetch: impl Fn(Candidate) -> BoxFuture<'f, Fetched<T>>,
     mut take: impl FnMut(Candidate, T) -> bool,
-) -> bool
-where
-    F: Future<Output = Fetched<T>>,
-{
+) -> bool {
     let start = Instant::now();
     let mut flying = FuturesUnordered::new();
     loop {
@@ -103,13 +103,17 @@ pub(super) async fn metadata(
     let candidates = order.into_iter().enumerate().map(candidate).collect();
     let mut plan = Plan::new(candidates, nodes.views(), 1, METADATA_PARALLEL_MAX, client.manner());
     let mut found = None;
-    let fetch = |candidate: Candidate| async move {
-        let node = nodes.get(candidate.node).ok_or(Outcome::Failed(Verdict::Unreachable))?;
-        let raw = client.source.metadata(node, n, blob).await;
-        let raw = raw.map_err(|error| blame(candidate.node, &error))?;
-        let parsed = MetadataWithId::from_bcs(&raw).map_err(|_| Outcome::Lie)?;
-        let verified = parsed.verify(n, blob).map_err(|_| Outcome::Lie)?;
-        Ok((verified, raw.len()))
+    // Boxed, here and below: otherwise the compiler cannot see that reading is `Send`.
+    let fetch = |candidate: Candidate| {
+        async move {
+            let node = nodes.get(candidate.node).ok_or(Outcome::Failed(Verdict::Unreachable))?;
+            let raw = client.source.metadata(node, n, blob).await;
+            let raw = raw.map_err(|error| blame(candidate.node, &error))?;
+            let parsed = MetadataWithId::from_bcs(&raw).map_err(|_| Outcome::Lie)?;
+            let verified = parsed.verify(n, blob).map_err(|_| Outcome::Lie)?;
+            Ok((verified, raw.len()))
+        }
+        .boxed()
     };
     carry_out(&mut plan, fetch, |_, metadata| {
         found = Some(metadata);
@@ -160,7 +164,8 @@ pub(super) async fn slivers<A: Axis>(
     let size = metadata.sliver_len::<A>();
     let window = (IN_FLIGHT_BYTES_MAX / size.max(1)).clamp(1, need.max(1));
     let mut plan = Plan::new(candidates, nodes.views(), need, window, client.manner());
-    let fetch = |candidate: Candidate| fetch_sliver::<A>(client, nodes, metadata, candidate);
+    let fetch =
+        |candidate: Candidate| fetch_sliver::<A>(client, nodes, metadata, candidate).boxed();
     let mut bytes = 0;
     let progress = report.progress.clone();
     let done = carry_out(&mut plan, fetch, |candidate, sliver: Sliver<A>| {
@@ -280,7 +285,8 @@ pub(super) async fn unverified<A: Axis>(
     let size = metadata.sliver_len::<A>();
     let window = (IN_FLIGHT_BYTES_MAX / size.max(1)).clamp(1, items.len().max(1));
     let mut plan = Plan::new(candidates, nodes.views(), items.len(), window, client.manner());
-    let fetch = |candidate: Candidate| fetch_unverified::<A>(client, nodes, metadata, candidate);
+    let fetch =
+        |candidate: Candidate| fetch_unverified::<A>(client, nodes, metadata, candidate).boxed();
     let mut got = Vec::with_capacity(items.len());
     let done = carry_out(&mut plan, fetch, |candidate, sliver| {
         got.push((candidate.node, sliver));

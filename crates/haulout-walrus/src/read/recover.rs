@@ -1,5 +1,6 @@
 //! Rebuilding single slivers from symbols, where their own nodes do not serve them.
 
+use futures_util::FutureExt;
 use redstuff::{Axis, Metadata, Recovered, RecoverySymbols, SliverIndex, VerifiedSymbol, recover};
 
 use super::{
@@ -34,17 +35,20 @@ pub(super) async fn sliver<T: Axis>(
     let most = candidates.len();
     let mut plan = Plan::new(candidates, nodes.views(), most, PARALLEL, Manner::Alone);
     let mut symbols: Vec<VerifiedSymbol<T>> = Vec::new();
-    let fetch = |candidate: Candidate| async move {
-        let node = nodes.get(candidate.node).ok_or(Outcome::Failed(Verdict::Unreachable))?;
-        let shards = node.info.shards.len();
-        let answer = node.client.recovery_symbols(metadata, target, shards).await;
-        let RecoverySymbols(list) = answer.map_err(|error| blame(candidate.node, &error))?;
-        let verified = list.into_iter().map(|symbol| {
-            let (of, symbol) = symbol.into_typed::<T>()?;
-            (of == target).then_some(())?;
-            symbol.verify(metadata, target).ok()
-        });
-        verified.collect::<Option<Vec<_>>>().ok_or(Outcome::Lie)
+    let fetch = |candidate: Candidate| {
+        async move {
+            let node = nodes.get(candidate.node).ok_or(Outcome::Failed(Verdict::Unreachable))?;
+            let shards = node.info.shards.len();
+            let answer = node.client.recovery_symbols(metadata, target, shards).await;
+            let RecoverySymbols(list) = answer.map_err(|error| blame(candidate.node, &error))?;
+            let verified = list.into_iter().map(|symbol| {
+                let (of, symbol) = symbol.into_typed::<T>()?;
+                (of == target).then_some(())?;
+                symbol.verify(metadata, target).ok()
+            });
+            verified.collect::<Option<Vec<_>>>().ok_or(Outcome::Lie)
+        }
+        .boxed()
     };
     carry_out(&mut plan, fetch, |_, found| {
         symbols.extend(found);

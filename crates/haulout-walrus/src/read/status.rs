@@ -1,12 +1,12 @@
 //! What the nodes together say about a blob's state.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use futures_util::stream::StreamExt;
+use futures_util::{FutureExt, stream::StreamExt};
 use redstuff::BlobId;
 
 use super::ReadError;
-use crate::{Client, Committee, wire::BlobStatus};
+use crate::{Client, Committee, Node, wire::BlobStatus};
 
 /// Nodes asked for a status at the same time.
 const PARALLEL: usize = 64;
@@ -30,10 +30,14 @@ impl Client {
         blob: &BlobId,
     ) -> Option<BlobStatus> {
         let nodes = self.nodes(committee);
-        let asking = nodes.0.iter().flatten().map(|node| async move {
-            let weight = u32::try_from(node.info.shards.len()).unwrap_or(u32::MAX);
-            node.client.status(blob).await.ok().map(|status| (status, weight))
-        });
+        let ask = |node: Arc<Node>, blob: BlobId| {
+            async move {
+                let weight = u32::try_from(node.info.shards.len()).unwrap_or(u32::MAX);
+                node.client.status(&blob).await.ok().map(|status| (status, weight))
+            }
+            .boxed()
+        };
+        let asking: Vec<_> = nodes.0.into_iter().flatten().map(|node| ask(node, *blob)).collect();
         let mut answers = futures_util::stream::iter(asking).buffer_unordered(PARALLEL);
         let mut weights: HashMap<BlobStatus, u32> = HashMap::new();
         let mut answered = 0;

@@ -1,6 +1,9 @@
 //! From confirmations to a certificate.
 
-use futures_util::stream::{self, StreamExt};
+use futures_util::{
+    FutureExt,
+    stream::{self, StreamExt},
+};
 use redstuff::{
     BlobId,
     bcs::Wire,
@@ -53,10 +56,11 @@ pub(super) async fn collect(
 ) -> Result<Collected, WriteError> {
     let content = Confirmation { blob, persistence };
     let expected = ProtocolMessage { epoch: committee.epoch, content }.to_bcs();
-    let asking = (0..committee.members.len()).map(|position| {
-        let expected = &expected;
-        async move { (position, word(committee, nodes, position, expected, &content).await) }
-    });
+    let ask = |position: usize| {
+        let (expected, content) = (&expected, &content);
+        async move { (position, word(committee, nodes, position, expected, content).await) }.boxed()
+    };
+    let asking: Vec<_> = (0..committee.members.len()).map(ask).collect();
     let mut words = stream::iter(asking).buffer_unordered(PARALLEL);
     let (mut signers, mut incomplete, mut later, mut failure) = (Vec::new(), Vec::new(), 0, None);
     while let Some((position, word)) = words.next().await {

@@ -3,7 +3,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::stream::{self, FuturesUnordered, StreamExt};
+use futures_util::{
+    FutureExt,
+    stream::{self, FuturesUnordered, StreamExt},
+};
 use redstuff::{Axis, EncodedBlob, PairIndex, Primary, Secondary, SliverIndex, bcs::Wire};
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -70,7 +73,8 @@ impl<'a> Upload<'a> {
             while sending.len() < WRITE_NODES_MAX
                 && let Some(position) = waiting.next()
             {
-                sending.push(async move { (position, self.node(position, progress).await) });
+                let one = async move { (position, self.node(position, progress).await) };
+                sending.push(one.boxed());
             }
             let deadline = async {
                 match tally.deadline() {
@@ -111,10 +115,14 @@ impl<'a> Upload<'a> {
         let put = || node.client.put_metadata(blob, self.metadata.clone());
         let known = persistently(put).await? == Uploaded::Present;
         let pairs = self.committee.pairs_of(position, blob);
-        let uploads = pairs.into_iter().map(|pair| async move {
-            self.sliver::<Primary>(node, pair, known, progress).await?;
-            self.sliver::<Secondary>(node, pair, known, progress).await
-        });
+        let upload = |pair| {
+            async move {
+                self.sliver::<Primary>(node, pair, known, progress).await?;
+                self.sliver::<Secondary>(node, pair, known, progress).await
+            }
+            .boxed()
+        };
+        let uploads: Vec<_> = pairs.into_iter().map(upload).collect();
         let mut uploads = stream::iter(uploads).buffer_unordered(NODE_WRITES_MAX);
         while let Some(uploaded) = uploads.next().await {
             uploaded?;
