@@ -7,13 +7,16 @@ use haulout_mesh::frames::{
     Hello, REQUEST_HEADER_LEN, Request, decode_nar_tree, decode_path_infos, encode_nar_tree, encode_path_infos,
 };
 use haulout_mesh::narframe::{FRAME_HEADER_LEN, FRAME_SIZE, decode, parse_header};
+use haulout_mesh::siteframe::{
+    SITE_FRAME_MAX, SITE_HEADER_LEN, SiteHead, decode_standing, encode_standing, parse_site_header,
+};
 use haulout_mesh::{NarTree, info};
 use haulout_nix::HashPart;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, body)) = bytes.split_first() else { return };
-    match kind % 6 {
+    match kind % 8 {
         0 => {
             if let Ok(hello) = Hello::decode(body) {
                 assert_eq!(Hello::decode(&hello.encode()[2..]), Ok(hello));
@@ -47,7 +50,7 @@ fuzz_target!(|bytes: &[u8]| {
                 assert_eq!(encode_nar_tree(&tree).as_deref(), Some(body));
             }
         }
-        _ => {
+        5 => {
             let Some((len, body)) = body.split_first_chunk::<4>() else { return };
             let raw_len = u32::from_be_bytes(*len) as usize % (FRAME_SIZE + 1);
             let Some((header, data)) = body.split_first_chunk::<FRAME_HEADER_LEN>() else { return };
@@ -55,6 +58,19 @@ fuzz_target!(|bytes: &[u8]| {
             let Some(data) = data.get(..len) else { return };
             if let Ok(raw) = decode(encoding, Bytes::copy_from_slice(data), raw_len) {
                 assert_eq!(raw.len(), raw_len);
+            }
+        }
+        6 => {
+            if let Ok(standing) = decode_standing(body) {
+                assert_eq!(decode_standing(&encode_standing(&standing)[2..]), Ok(standing));
+            }
+        }
+        _ => {
+            let Some((left, body)) = body.split_first_chunk::<8>() else { return };
+            let left = u64::from_be_bytes(*left);
+            let Some(header) = body.first_chunk::<SITE_HEADER_LEN>() else { return };
+            if let Ok(SiteHead::Bytes(len)) = parse_site_header(*header, left) {
+                assert!(len > 0 && len <= SITE_FRAME_MAX && len as u64 <= left);
             }
         }
     }

@@ -8,7 +8,7 @@
 //! * [`Agent`]: `haulout up` on a host; [`NixClient`]: real Nix with a fresh store on a
 //!   host; [`StaticCache`]: a closure as an ordinary binary cache, served by nginx;
 //! * [`http`]: a client that sees exactly what an agent answered; [`Wiretap`]: what an
-//!   agent answered to Nix;
+//!   agent answered to Nix; [`Wan`]: a slow line to what is outside;
 //! * [`Scene`]: a lab with a closure, machines that hold it and machines that want it;
 //! * `evil-peer`: a program that takes part in the mesh and lies.
 //!
@@ -26,6 +26,7 @@ mod process;
 mod scene;
 mod scratch;
 pub mod skip;
+mod wan;
 pub mod wiretap;
 
 pub use agent::{Agent, AgentSpec, haulout};
@@ -36,6 +37,7 @@ pub use nix::{Nix, NixClient, Outcome, substituter};
 pub use process::{Process, Usage};
 pub use scene::{Closure, FIND_LIMIT, KEY_NAME, Machine, Scene};
 pub use scratch::Scratch;
+pub use wan::Wan;
 pub use wiretap::Wiretap;
 
 use std::time::{Duration, Instant};

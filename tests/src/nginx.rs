@@ -58,10 +58,36 @@ impl StaticCache {
         skip::have(&[Tool::Nginx]).then(|| Self::serve(host, files))
     }
 
+    /// A central caching proxy for the cache at `url`, with nothing in it yet.
+    ///
+    /// # Panics
+    /// When nginx fails, or is not there.
+    #[must_use]
+    pub fn proxy(host: &Host, url: &str) -> Self {
+        let store = host.dir().join("proxy-cache");
+        crate::scratch::remove(&store);
+        fs::create_dir_all(&store).expect("scratch");
+        let http = format!(
+            "proxy_cache_path {store} keys_zone=all:10m max_size=10g inactive=1d use_temp_path=off;",
+            store = store.display()
+        );
+        let server = format!(
+            "location / {{ proxy_pass {url}; proxy_cache all; proxy_cache_lock on; \
+             proxy_cache_lock_timeout 60s; proxy_cache_valid 200 1d; proxy_http_version 1.1; \
+             proxy_set_header Connection \"\"; }}"
+        );
+        Self::launch(host, &http, &server)
+    }
+
+    /// Serves a directory that is a binary cache.
     fn serve(host: &Host, files: &Path) -> Self {
+        Self::launch(host, "", &format!("root {};", files.display()))
+    }
+
+    fn launch(host: &Host, http: &str, server: &str) -> Self {
         let run = host.dir().join("nginx");
         fs::create_dir_all(&run).expect("scratch");
-        let (files, run_dir) = (files.display(), run.display());
+        let run_dir = run.display();
         let conf = format!(
             "daemon off; master_process off; pid {run_dir}/pid; error_log stderr warn;\n\
              events {{ worker_connections 256; }}\n\
@@ -70,7 +96,8 @@ impl StaticCache {
                client_body_temp_path {run_dir}/body; proxy_temp_path {run_dir}/proxy;\n\
                fastcgi_temp_path {run_dir}/fastcgi; uwsgi_temp_path {run_dir}/uwsgi;\n\
                scgi_temp_path {run_dir}/scgi;\n\
-               server {{ listen {PORT} backlog=512; root {files}; }}\n\
+               {http}\n\
+               server {{ listen {PORT} backlog=512; {server} }}\n\
              }}\n"
         );
         let conf_file = run.join("nginx.conf");
@@ -91,6 +118,12 @@ impl StaticCache {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// nginx itself: one process, so that killing it is enough and its usage is all there is.

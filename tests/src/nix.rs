@@ -196,6 +196,12 @@ impl<'lab> NixClient<'lab> {
         &self.root
     }
 
+    /// The URI of its store.
+    #[must_use]
+    pub fn store(&self) -> String {
+        store_uri(&self.root)
+    }
+
     /// Forgets everything: the store, and what it remembers of caches.
     pub fn reset(&mut self) {
         crate::scratch::remove(&self.root);

@@ -147,9 +147,29 @@ pub struct Counters {
     pub bytes_from_peers: u64,
     /// NAR bytes given to peers.
     pub bytes_to_peers: u64,
+    /// What came from outside the site, and was relayed.
+    pub site: SiteCounters,
     /// What went wrong, by kind (`nar-failed`, `lie`, `tree-conflict`, `source-replaced`). Nothing
     /// wrong reached Nix.
     pub failures: BTreeMap<String, u64>,
+}
+
+/// What nobody on the network had, and one machine fetched for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SiteCounters {
+    /// Times this machine went outside, for itself or for others.
+    pub fetches: u64,
+    /// Bytes that it fetched from outside, compressed as they were there.
+    pub bytes_fetched: u64,
+    /// Bytes that other machines fetched and relayed to this one.
+    pub bytes_relayed_in: u64,
+    /// Bytes that this machine relayed to others.
+    pub bytes_relayed_out: u64,
+    /// NARs for Nix that came this way.
+    pub nars: u64,
+    /// narinfos for Nix that came this way.
+    pub narinfos: u64,
 }
 
 /// A number per kind of source.

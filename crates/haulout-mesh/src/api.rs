@@ -2,14 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use haulout_nix::{HashPart, NarHash, PathInfo};
 use haulout_swarm::PeerId;
 use haulout_swarm::holdings::{Ledger, Update, Version};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 
+use crate::siteframe::{SiteEnd, SiteRequest};
 use crate::tree::NarTree;
 
 /// Whether a peer has proven that it knows the mesh secret.
@@ -116,6 +119,30 @@ impl HoldingsFeed {
     }
 }
 
+/// The bytes of a segment of a site object on their way to a peer.
+pub trait SiteSource: Send {
+    /// The next bytes (of any length above zero), or how it ends. Is polled until it is done: while it waits, the mesh tells
+    /// the peer so. Dropped when the peer has gone.
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = SitePiece> + Send + '_>>;
+}
+
+/// What a [`SiteSource`] gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SitePiece {
+    /// The next bytes.
+    Bytes(Bytes),
+    /// Nothing follows.
+    End(SiteEnd),
+}
+
+/// A source that has nothing to give.
+impl SiteSource for SiteEnd {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = SitePiece> + Send + '_>> {
+        let end = *self;
+        Box::pin(async move { SitePiece::End(end) })
+    }
+}
+
 /// What this machine gives to others.
 ///
 /// Called on the mesh's blocking threads, several at a time. Must not panic. "No" is always polite and always the same,
@@ -132,6 +159,15 @@ pub trait Serve: Send + Sync + 'static {
 
     /// Opens a NAR for random access.
     fn open_nar(&self, asker: &Asker, key: &NarKey) -> Option<Box<dyn NarReader>>;
+
+    /// Begins to give a segment of a site object, from [`SiteRequest::from`] on: relays what is here or arriving, or fetches
+    /// it from outside for the asker. Must not block: it is called on the mesh's own thread.
+    ///
+    /// The default serves nobody.
+    fn site(&self, asker: &Asker, request: SiteRequest) -> Box<dyn SiteSource> {
+        let _ = (asker, request);
+        Box::new(SiteEnd::Refused)
+    }
 
     /// What is announced to an audience, or `None` for nothing. Asked once for each connection: return the same feed each time.
     fn holdings(&self, audience: Audience) -> Option<Arc<HoldingsFeed>>;

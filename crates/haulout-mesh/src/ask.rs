@@ -28,7 +28,7 @@ use crate::session::read_body;
 const FRAMES_AHEAD: usize = 4;
 
 /// Books a request in the peer table, whatever becomes of it.
-struct Booking {
+pub(crate) struct Booking {
     shared: Arc<Shared>,
     link: Arc<Link>,
     started: Instant,
@@ -37,7 +37,7 @@ struct Booking {
 }
 
 impl Booking {
-    fn new(shared: &Arc<Shared>, link: &Arc<Link>) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, link: &Arc<Link>) -> Self {
         link.stats.asked_it.fetch_add(1, Ordering::Relaxed);
         let now = shared.now();
         shared.lock_peers().table.asked(&link.peer, now);
@@ -57,7 +57,7 @@ impl Booking {
     }
 
     /// The answer is complete.
-    fn answered(&mut self, bytes: u64) {
+    pub(crate) fn answered(&mut self, bytes: u64) {
         self.ended = true;
         let took = self.started.elapsed();
         let answer = Answer { first_byte: self.first_byte.unwrap_or(took), took, bytes };
@@ -75,7 +75,7 @@ impl Drop for Booking {
 }
 
 /// Runs `work` on the mesh's runtime; dropping the returned future stops it.
-async fn on_mesh<T: Send + 'static>(
+pub(crate) async fn on_mesh<T: Send + 'static>(
     shared: &Shared,
     work: impl Future<Output = Result<T, RequestError>> + Send + 'static,
 ) -> Result<T, RequestError> {
@@ -91,7 +91,7 @@ async fn on_mesh<T: Send + 'static>(
 }
 
 /// The connection to ask on.
-fn link_to(shared: &Shared, peer: &PeerId) -> Result<Arc<Link>, RequestError> {
+pub(crate) fn link_to(shared: &Shared, peer: &PeerId) -> Result<Arc<Link>, RequestError> {
     shared.link(peer).ok_or(RequestError::NotConnected)
 }
 
@@ -153,7 +153,7 @@ impl Patience {
 
 /// Applies the limits, and gives a stalled peer up before the second. A peer from which nothing at all came meanwhile is
 /// silent, and skipped until it speaks.
-async fn in_time<T>(
+pub(crate) async fn in_time<T>(
     link: &Link,
     patience: Patience,
     quiet_since: u64,
@@ -190,7 +190,7 @@ async fn in_time<T>(
 }
 
 /// Sends the request and reads the status.
-async fn begin(
+pub(crate) async fn begin(
     link: &Link,
     request: &Request,
     booking: &mut Booking,
@@ -360,7 +360,7 @@ async fn read_frame(
 /// Reads until `buffer` holds `len` bytes; gives up when nothing arrived for `stall`.
 ///
 /// One timer per call, moved only when it fires: arriving packets cost no timer work.
-async fn fill(
+pub(crate) async fn fill(
     recv: &mut RecvStream,
     buffer: &mut BytesMut,
     len: usize,

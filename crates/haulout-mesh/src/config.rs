@@ -181,6 +181,10 @@ pub struct MeshConfig {
     pub limits: Limits,
     /// Whom to tell of caches that others announce on the network; `None`: they are not looked for.
     pub neighbours: Option<OnNeighbour>,
+    /// Bytes per second given to all peers together; `None`: no limit.
+    pub upload: Option<u64>,
+    /// Bytes per second given to one peer.
+    pub upload_per_peer: Option<u64>,
 }
 
 impl MeshConfig {
@@ -199,6 +203,8 @@ impl MeshConfig {
             stall_timeout: Duration::from_secs(1),
             limits: Limits::default(),
             neighbours: None,
+            upload: None,
+            upload_per_peer: None,
         }
     }
 }

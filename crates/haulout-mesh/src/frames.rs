@@ -7,10 +7,13 @@ use haulout_nix::{HashPart, NarHash, PathInfo};
 use crate::api::NarKey;
 use crate::info;
 use crate::membership::PROOF_LEN;
+use crate::siteframe::SiteRequest;
 use crate::tree::{GROUPS_MAX, NarTree, group_count};
 
 /// Minor version of the protocol this code speaks; the major version is the ALPN's.
-pub const MINOR_VERSION: u16 = 0;
+pub const MINOR_VERSION: u16 = 1;
+/// First minor version with site requests and standings.
+pub const MINOR_SITE: u16 = 1;
 /// Longest hello body accepted (later versions may append fields).
 pub const HELLO_BODY_MAX: usize = 256;
 /// Longest request body accepted (later versions may append fields).
@@ -25,12 +28,15 @@ pub const PATH_INFOS_BYTES_MAX: usize = 2 << 20;
 pub const NAR_TREE_BYTES_MAX: usize = 32 + 4 + GROUPS_MAX * 32;
 /// Kind of a one-way stream that carries holdings; other kinds are ignored.
 pub const UNI_HOLDINGS: u8 = 1;
+/// Kind of a one-way stream that carries one standing.
+pub const UNI_STANDING: u8 = 2;
 
 const MAGIC: [u8; 4] = *b"haul";
 const FLAG_PROOF: u8 = 1;
 const TYPE_PATH_INFOS: u8 = 1;
 const TYPE_NAR_TREE: u8 = 2;
 const TYPE_NAR_RANGE: u8 = 3;
+const TYPE_SITE: u8 = 4;
 
 /// Why bytes from a peer are no frame of this protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +92,8 @@ pub enum Request {
         /// How many bytes, at least one, within the NAR.
         len: u64,
     },
+    /// A segment of a site object: relay it, or fetch it for the site.
+    Site(SiteRequest),
     /// A type this version does not know; answered with [`Status::Unsupported`].
     Unknown(u8),
 }
@@ -258,6 +266,10 @@ impl Request {
                 body.extend(len.to_be_bytes());
                 TYPE_NAR_RANGE
             }
+            Self::Site(request) => {
+                request.encode_to(&mut body);
+                TYPE_SITE
+            }
             Self::Unknown(kind) => *kind,
         };
         let mut out = Vec::with_capacity(REQUEST_HEADER_LEN + body.len());
@@ -300,6 +312,11 @@ impl Request {
                 }
                 Self::NarRange { key, start, len }
             }
+            TYPE_SITE => match SiteRequest::decode(&mut reader)? {
+                Some(request) => Self::Site(request),
+                // A kind of object of a later version: we cannot fetch it.
+                None => Self::Unknown(TYPE_SITE),
+            },
             other => Self::Unknown(other),
         })
     }

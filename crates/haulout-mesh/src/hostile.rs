@@ -522,3 +522,39 @@ fn a_peer_that_crashed_is_back_at_once() {
         assert!(started.elapsed() < Duration::from_secs(5));
     });
 }
+
+#[tokio::test]
+async fn standings_that_are_none_get_a_peer_banned() {
+    let mesh = start(config(1), &World::new([])).await;
+    for (n, bytes) in
+        [(31, &[2, 0, 5, 0, 0, 0, 1, 1][..]), (32, &[2, 1, 1]), (33, &[2, 0, 6, 0, 0, 0, 1, 1, 33])]
+    {
+        let villain = identity(n);
+        let (_endpoint, conn) = raw_stranger(&villain, &mesh).await;
+        let mut send = conn.open_uni().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        let _ = send.finish();
+        eventually("banned", || {
+            mesh.peers()
+                .iter()
+                .any(|peer| peer.id == villain.id() && peer.state == PeerState::Banned)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn malformed_requests_for_site_objects_get_bad_request() {
+    let mesh = start(config(1), &World::new([])).await;
+    let (_endpoint, conn) = raw_stranger(&identity(34), &mesh).await;
+    let mut beyond = vec![4, 0, 82, 2];
+    beyond.extend([9; 32]);
+    beyond.extend([0, 0, 0, 7]);
+    beyond.extend(1000_u64.to_be_bytes());
+    beyond.extend([0; 37]);
+    assert_eq!(ask_raw(&conn, &beyond).await, [Status::BadRequest.to_byte()]);
+    assert_eq!(ask_raw(&conn, &[4, 0, 2, 2, 9]).await, [Status::BadRequest.to_byte()]);
+    let mut later_kind = beyond.clone();
+    later_kind[3] = 200;
+    assert_eq!(ask_raw(&conn, &later_kind).await, [Status::Unsupported.to_byte()]);
+}

@@ -5,8 +5,8 @@
 //! * [`identity`], `tls`, `transport`: Ed25519 keys, QUIC with both ends authenticated by raw public keys, socket and
 //!   window settings in one place;
 //! * [`membership`]: proof that a peer knows the mesh secret, bound to the one TLS connection it is made on;
-//! * [`frames`], [`info`], [`narframe`], [`txt`]: the wire formats as pure functions (see `docs/protocol.md`);
-//! * `serve` and `ask`: the two ends of a request;
+//! * [`frames`], [`info`], [`narframe`], [`siteframe`], [`txt`]: the wire formats as pure functions (see `docs/protocol.md`);
+//! * `serve` and `ask`: the two ends of a request; `site`: of one for a site object;
 //! * `discovery`: DNS-SD on the allowed interfaces;
 //! * [`Mesh`]: the handle everybody else uses, and [`Serve`]: what this machine gives.
 //!
@@ -30,13 +30,17 @@ mod pressure;
 mod registry;
 mod serve;
 mod session;
+mod site;
+pub mod siteframe;
 mod tls;
 mod transport;
 mod tree;
 pub mod txt;
 mod view;
 
-pub use api::{Asker, Audience, HoldingsFeed, Membership, NarKey, NarReader, Serve};
+pub use api::{
+    Asker, Audience, HoldingsFeed, Membership, NarKey, NarReader, Serve, SitePiece, SiteSource,
+};
 pub use ask::{NarStream, Patience};
 pub use config::{InterfaceRules, Limits, MeshConfig, PORT_DEFAULT, StaticPeer, Strangers};
 pub use error::{RequestError, StartError, StreamError};
@@ -45,6 +49,8 @@ pub use identity::Identity;
 pub use membership::{MeshSecret, SecretError};
 pub use mesh::Mesh;
 pub use neighbours::{CACHE_SERVICE_TYPE, NEIGHBOURS_MAX, Neighbour, OnNeighbour};
+pub use site::SiteStream;
+pub use siteframe::{SiteEnd, SiteFrame, SiteRequest};
 pub use tree::{GROUP_SIZE, GROUPS_MAX, NarTree, NarTreeBuilder, TreeError, group_count};
 pub use view::{MeshEvent, PeerState, PeerView};
 

@@ -13,6 +13,8 @@ use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::choose::Ranking;
 use haulout_swarm::directory::Directory;
 use haulout_swarm::peers::State;
+use haulout_swarm::rate::Limiter;
+use haulout_swarm::site::{SegmentKey, Standing};
 use haulout_swarm::{Fault, PeerId};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot, watch};
 
@@ -24,6 +26,8 @@ use crate::frames::{self, NAR_TREE_BYTES_MAX, PATH_INFOS_BYTES_MAX, PATH_INFOS_M
 use crate::narframe::FrameCache;
 use crate::pressure::CpuGauge;
 use crate::registry::{Peers, Shared};
+use crate::site::SiteStream;
+use crate::siteframe::SiteRequest;
 use crate::tree::NarTree;
 use crate::view::{MeshEvent, PeerView};
 use thread::{bind_all, thread_main};
@@ -84,6 +88,9 @@ impl Mesh {
             frames: Arc::new(Semaphore::new(limits.frames)),
             cache: FrameCache::new(limits.compressed_cache_bytes, limits.compressed_cache_ttl),
             gauge: CpuGauge::default(),
+            upload: Mutex::new(Limiter::new(config.upload)),
+            standing: watch::channel(Standing::default()).0,
+            homes: Mutex::default(),
             dice: AtomicU64::new(u64::from(std::process::id()) << 32),
             config,
         });
@@ -223,6 +230,39 @@ impl Mesh {
     ) -> Result<NarStream, RequestError> {
         let len = range.end.saturating_sub(range.start);
         ask::range(&self.inner.shared, peer, *key, range.start, len, deadline).await
+    }
+
+    /// Asks one peer for a segment of a site object, which it relays or fetches; returns when it has begun to answer.
+    /// Bytes are not verified. Dropping the stream stops it.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn site(
+        &self,
+        peer: &PeerId,
+        request: SiteRequest,
+        deadline: Duration,
+    ) -> Result<SiteStream, RequestError> {
+        crate::site::ask(&self.inner.shared, peer, request, deadline).await
+    }
+
+    /// Says from now on, to everybody, whether this machine fetches site objects for others, and from which places
+    /// ([`haulout_swarm::site::OutsideId::tag`]; at most [`haulout_swarm::site::OUTSIDES_MAX`]). At first it does not.
+    pub fn set_standing(&self, willing: bool, outsides: &[u32]) {
+        self.inner.shared.set_standing(willing, outsides);
+    }
+
+    /// The first `most` agents whose turn it is to fetch this segment from a place outside (its tag), the home first; this
+    /// machine is among them if it is willing.
+    #[must_use]
+    pub fn homes(&self, segment: &SegmentKey, outside: u32, most: usize) -> Vec<PeerId> {
+        self.inner.shared.homes(segment, outside, most)
+    }
+
+    /// What a peer said about fetching for others; `None` before it said anything.
+    #[must_use]
+    pub fn standing_of(&self, peer: &PeerId) -> Option<Standing> {
+        self.inner.shared.standing_of(peer)
     }
 
     /// Reports what a peer did wrong; it may be banned for it.

@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 
 use haulout_swarm::directory::Directory;
 use haulout_swarm::peers::{PEERS_MAX, PeerTable};
+use haulout_swarm::rate::Limiter;
+use haulout_swarm::site::{Homes, Standing};
 use haulout_swarm::{Fault, Now, PeerId};
 use quinn::{Connection, Endpoint};
-use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 
 use crate::api::{Membership, Serve};
 use crate::config::MeshConfig;
@@ -87,7 +89,7 @@ impl Entry {
         }
     }
 
-    fn link(&self) -> Option<&Arc<Link>> {
+    pub(crate) fn link(&self) -> Option<&Arc<Link>> {
         self.link.as_ref().filter(|link| link.alive())
     }
 
@@ -130,6 +132,12 @@ pub(crate) struct Shared {
     pub(crate) network: Notify,
     pub(crate) frames: Arc<Semaphore>,
     pub(crate) cache: FrameCache,
+    /// The limit on what is given to all peers together.
+    pub(crate) upload: Mutex<Limiter>,
+    /// What this agent says about itself as a home, told to every peer.
+    pub(crate) standing: watch::Sender<Standing>,
+    /// Standings of this agent and of the connected peers. Taken after `peers` by whoever needs both.
+    pub(crate) homes: Mutex<Homes>,
     pub(crate) gauge: CpuGauge,
     pub(crate) dice: AtomicU64,
 }
@@ -171,6 +179,7 @@ impl Shared {
         membership: Membership,
         dialler: PeerId,
         keep_alive: Duration,
+        minor: u16,
     ) -> Arc<Link> {
         // Nothing is kept of a peer before its connection is adopted.
         let known = self.lock_peers().entries.get(&peer).map(|entry| Arc::clone(&entry.stats));
@@ -182,6 +191,8 @@ impl Shared {
             membership,
             dialler,
             keep_alive,
+            minor,
+            upload: Mutex::new(Limiter::new(self.config.upload_per_peer)),
             stats,
             frames: Arc::new(Semaphore::new(limits.frames_per_peer)),
             requests: Bucket::new(limits.requests_per_second, limits.request_burst),
@@ -292,6 +303,7 @@ impl Shared {
         // Unless the next connection is up already, and its holdings may be in.
         if self.link(&link.peer).is_none() {
             hints.remove_peer(&link.peer);
+            lock(&self.homes).gone(&link.peer);
         }
         drop(hints);
         self.wake.notify_one();

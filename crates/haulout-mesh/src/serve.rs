@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::api::{NarKey, NarReader};
 use crate::frames::{self, REQUEST_HEADER_LEN, Request, Status};
 use crate::narframe::{self, Encoding, Frame, Pressure, Shrinkage};
-use crate::registry::{Link, Shared};
+use crate::registry::{Link, Shared, lock};
 
 /// A request must be complete within this after its stream opened.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,6 +52,7 @@ pub(crate) async fn answer(
         Ok(Request::NarRange { key, start, len }) => {
             nar_range(&shared, &link, &mut send, key, start, start.saturating_add(len)).await
         }
+        Ok(Request::Site(request)) => crate::site::answer(&shared, &link, &mut send, request).await,
         Ok(Request::Unknown(_)) => status(&mut send, Status::Unsupported).await,
         Err(_) => status(&mut send, Status::BadRequest).await,
     };
@@ -86,13 +87,24 @@ async fn read_request(recv: &mut RecvStream) -> io::Result<Request> {
 }
 
 /// Writes with a limit on how long the peer may take nothing. True if it had to wait.
-async fn write(send: &mut SendStream, chunks: &mut [Bytes]) -> io::Result<bool> {
+pub(crate) async fn write(send: &mut SendStream, chunks: &mut [Bytes]) -> io::Result<bool> {
     let started = Instant::now();
     timeout(WRITE_TIMEOUT, send.write_all_chunks(chunks))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
         .map_err(io::Error::other)?;
     Ok(started.elapsed() > BLOCKED)
+}
+
+/// Waits until `bytes` may go to this peer. What is given waits for its own limit and for everybody's.
+pub(crate) async fn pace(shared: &Shared, link: &Link, bytes: usize) {
+    let (bytes, now) = (bytes as u64, shared.now());
+    let own = lock(&link.upload).book(bytes, now);
+    let all = lock(&shared.upload).book(bytes, now);
+    let wait = own.max(all);
+    if !wait.is_zero() {
+        sleep(wait).await;
+    }
 }
 
 async fn status(send: &mut SendStream, status: Status) -> io::Result<()> {
@@ -217,6 +229,7 @@ async fn nar_range(
             None
         };
         head.extend(frame.header());
+        pace(shared, link, frame.data.len()).await;
         let raw_len = frame.raw_len as u64;
         if write(send, &mut [std::mem::take(&mut head).into(), frame.data]).await? {
             link.note_blocked();

@@ -24,7 +24,7 @@ use crate::transport;
 use crate::view::MeshEvent;
 use hello::{HelloError, hello};
 pub(crate) use holdings::read_body;
-use holdings::{accept_holdings, announce};
+use holdings::{accept_one_way, announce};
 
 /// Pause between the starts of dials to several addresses of one peer.
 const STAGGER: Duration = Duration::from_millis(30);
@@ -154,8 +154,8 @@ async fn established(
     let greeted = timeout(HELLO_TIMEOUT, hello(shared, &conn, peer, role))
         .await
         .unwrap_or(Err(HelloError::Timeout));
-    let membership = match greeted {
-        Ok(membership) => membership,
+    let (membership, minor) = match greeted {
+        Ok(greeted) => greeted,
         Err(error) => {
             tracing::debug!(peer = %peer.short(), %error, "hello failed");
             let close =
@@ -171,7 +171,7 @@ async fn established(
         return None;
     }
     let dialler = if role == Role::Dialler { shared.id } else { peer };
-    let link = shared.new_link(conn, peer, membership, dialler, keep_alive);
+    let link = shared.new_link(conn, peer, membership, dialler, keep_alive, minor);
     match shared.adopt(&link) {
         Adopted::Kept(old) => {
             tracing::debug!(peer = %peer.short(), addr = %link.addr(), ?membership, ?role, "connected");
@@ -236,7 +236,8 @@ fn close_later(link: Arc<Link>) {
 async fn run(shared: Arc<Shared>, link: Arc<Link>) {
     let mut tasks = JoinSet::new();
     tasks.spawn(accept_requests(Arc::clone(&shared), Arc::clone(&link)));
-    tasks.spawn(accept_holdings(Arc::clone(&shared), Arc::clone(&link)));
+    tasks.spawn(accept_one_way(Arc::clone(&shared), Arc::clone(&link)));
+    tasks.spawn(crate::site::announce(Arc::clone(&shared), Arc::clone(&link)));
     tasks.spawn(announce(Arc::clone(&shared), Arc::clone(&link)));
     let reason = link.conn.closed().await;
     drop(tasks);

@@ -6,6 +6,7 @@
 //! | [`trust`] | what does this machine believe |
 //! | `lookup` | hash part → verified path info |
 //! | [`transfer`] | path info → verified NAR bytes, from several peers |
+//! | [`site`] | what nobody here has: fetched from outside once for everybody |
 //! | [`peers`] | what is needed of the mesh |
 //! | `resolver` | all of it together; the [`haulout_gateway::Substituter`] |
 
@@ -19,6 +20,8 @@ pub mod peers;
 mod reasons;
 mod report;
 mod resolver;
+mod serving;
+pub mod site;
 pub mod stats;
 mod substituter;
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use haulout_gateway::api::{
     AgentState, AgentStatus, CandidateReport, PeerReport, PeersReport, RefusalReport,
-    SignatureReport, SourceCounts, StoreReport, TransferReport, Verdict, Warning, WhyReport,
+    SignatureReport, SiteCounters, SourceCounts, StoreReport, TransferReport, Verdict, Warning,
+    WhyReport,
 };
 use haulout_mesh::{Membership, PeerState, PeerView};
 use haulout_nix::{HashPart, PathInfo};
@@ -45,7 +46,7 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
     about.counters.nars_by_source = SourceCounts {
         store: stats.nar_store.get(),
         cache: stats.nar_cache.get(),
-        peers: stats.nar_peers.get(),
+        peers: stats.nar_peers.get().saturating_sub(stats.nar_outside.get()),
         ..SourceCounts::default()
     };
     about.counters.nar_bytes_by_source = SourceCounts {
@@ -53,6 +54,14 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         cache: stats.bytes_cache.get(),
         peers: stats.bytes_delivered.get(),
         ..SourceCounts::default()
+    };
+    about.counters.site = SiteCounters {
+        fetches: stats.outside_fetches.get(),
+        bytes_fetched: stats.bytes_outside.get(),
+        bytes_relayed_in: stats.bytes_relayed_in.get(),
+        bytes_relayed_out: stats.bytes_relayed_out.get(),
+        nars: stats.nar_outside.get(),
+        narinfos: stats.info_outside.get(),
     };
     about.counters.bytes_from_peers = stats.bytes_in.get();
     // Frames from the mesh's memory were not read here; peers long gone are
@@ -236,6 +245,7 @@ fn summary(trust: &Trust, origin: &Origin) -> String {
     match origin {
         Origin::Store(_) => format!("in the own store, {proof}"),
         Origin::Cache(_) => format!("in the cache, {proof}"),
+        Origin::Outside(_) => format!("from a cache outside, {proof}"),
         Origin::Peers(found) => match found.from {
             Some(peer) => format!("peer {} described it, {proof}", peer.short()),
             None => format!("remembered, {proof}"),

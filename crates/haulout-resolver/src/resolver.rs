@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use haulout_gateway::{Cut, NarBody};
 use haulout_mesh::NarKey;
 use haulout_nix::db::{DbError, StoreLocation};
 use haulout_nix::{HashPart, KeySet, NarHash, PathInfo};
+use haulout_upstream::Upstreams;
 
 use crate::bounded::Bounded;
 use crate::disk::Disk;
@@ -22,6 +23,10 @@ use crate::local::{LocalStore, Place, Poke, SharePolicy, follow};
 use crate::lookup::Lookup;
 use crate::peers::Peers;
 use crate::reasons::Reasons;
+use crate::serving::Giver;
+use crate::site::ahead::Ahead;
+use crate::site::upstream::Upstream;
+use crate::site::{AHEAD_BYTES, Site};
 use crate::stats::Stats;
 use crate::transfer::{Aside, BUDGET_BYTES, Budget, CutReason, Reader, Transfers};
 use crate::trees::Trees;
@@ -43,6 +48,12 @@ pub struct ResolverConfig {
     pub budget_bytes: u64,
     /// Where disputed NARs are put aside, in files without names.
     pub spool_dir: PathBuf,
+    /// Whether this machine fetches from outside for others. One on a metered
+    /// link does not.
+    pub fetch_for_others: bool,
+    /// Bytes that may be fetched from outside before Nix asks for them; 0:
+    /// none.
+    pub ahead_bytes: u64,
     /// Where verified infos and trees are remembered over a restart. The
     /// resolver writes it out every few seconds and when it ends.
     pub cache: Option<Cache>,
@@ -63,6 +74,8 @@ impl ResolverConfig {
             spool_dir: std::env::temp_dir(),
             cache: None,
             keep_nars: KeepNars::default(),
+            fetch_for_others: true,
+            ahead_bytes: AHEAD_BYTES,
         }
     }
 }
@@ -85,6 +98,7 @@ pub struct Serving {
     pub(crate) local: Arc<LocalStore>,
     pub(crate) trees: Arc<Trees>,
     pub(crate) stats: Arc<Stats>,
+    site: Site,
     disk: Disk,
     poke: Poke,
 }
@@ -108,12 +122,13 @@ impl Serving {
         let local = Arc::new(local);
         let to_write = disk.clone();
         let poke = follow(&local, Box::new(move || to_write.tick()))?;
-        Ok(Self { local, trees, stats, disk, poke })
+        let site = Site::new(Arc::clone(&stats), config.fetch_for_others);
+        Ok(Self { local, trees, stats, site, disk, poke })
     }
 
     /// What to give [`haulout_mesh::Mesh::start`].
     pub fn serve(&self) -> Arc<dyn haulout_mesh::Serve> {
-        Arc::clone(&self.local) as Arc<dyn haulout_mesh::Serve>
+        Arc::new(Giver { local: Arc::clone(&self.local), site: self.site.clone() })
     }
 
     /// The machine's own store.
@@ -141,9 +156,18 @@ pub(crate) struct Inner {
     /// Infos of the own store that were judged well. As long as the `Weak` is
     /// here, no other info can have its address.
     believed: Bounded<HashPart, Weak<PathInfo>>,
+    site: Site,
+    outside: OnceLock<Outside>,
+    ahead_bytes: u64,
     pub(crate) about: Mutex<AgentStatus>,
     pub(crate) started: Instant,
     poke: Poke,
+}
+
+/// The caches outside.
+struct Outside {
+    upstream: Upstream,
+    ahead: Arc<Ahead>,
 }
 
 /// Where an answer came from.
@@ -151,12 +175,13 @@ pub(crate) enum Origin {
     Store(Arc<PathInfo>),
     Cache(Arc<PathInfo>),
     Peers(crate::lookup::Found),
+    Outside(Arc<PathInfo>),
 }
 
 impl Origin {
     pub(crate) fn info(&self) -> &Arc<PathInfo> {
         match self {
-            Self::Store(info) | Self::Cache(info) => info,
+            Self::Store(info) | Self::Cache(info) | Self::Outside(info) => info,
             Self::Peers(found) => &found.info,
         }
     }
@@ -166,7 +191,8 @@ impl Resolver {
     /// Starts to resolve, with `peers` (normally the mesh that `serving` was
     /// given to).
     pub fn start(config: &ResolverConfig, serving: Serving, peers: Arc<dyn Peers>) -> Self {
-        let Serving { local, trees, stats, disk, poke } = serving;
+        let Serving { local, trees, stats, site, disk, poke } = serving;
+        site.set_peers(Arc::clone(&peers));
         let trust =
             Trust { store_dir: config.store.store_dir.clone(), keys: config.trusted_keys.clone() };
         let trust = Arc::new(ArcSwap::from_pointee(trust));
@@ -207,11 +233,46 @@ impl Resolver {
             stats,
             reasons,
             believed: Bounded::new(BELIEVED_BYTES),
+            site,
+            outside: OnceLock::new(),
+            ahead_bytes: config.ahead_bytes,
             about: Mutex::default(),
             started: Instant::now(),
             poke,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The caches outside are asked for what nobody here has, from now on and
+    /// once for the whole site. Only the first call counts. Within a runtime.
+    pub fn set_upstreams(&self, upstreams: Upstreams) {
+        let inner = &self.inner;
+        let local = Arc::clone(&inner.local);
+        let upstream = Upstream::new(
+            upstreams,
+            inner.site.clone(),
+            Arc::clone(&inner.trust),
+            move || local.policy(),
+            Arc::clone(&inner.stats),
+            Arc::clone(&inner.reasons),
+        );
+        let ahead = Ahead::start(upstream.clone(), Arc::clone(&inner.local), inner.ahead_bytes);
+        if inner.outside.set(Outside { upstream: upstream.clone(), ahead }).is_ok() {
+            inner.transfers.set_outside(Arc::new(upstream.clone()));
+            inner.site.add(Arc::new(upstream));
+        }
+    }
+
+    /// The engine for what must come from outside, to add other places to.
+    pub fn site(&self) -> &Site {
+        &self.inner.site
+    }
+
+    /// What this machine believes, whenever it is called. Holds on to nothing
+    /// else of the resolver.
+    pub fn trust_source(&self) -> impl Fn() -> Arc<Trust> + Send + Sync + 'static {
+        let trust = Arc::clone(&self.inner.trust);
+        move || trust.load_full()
     }
 
     /// Trusts these keys from now on; what was verified with others is
@@ -221,6 +282,9 @@ impl Resolver {
         self.inner.trust.store(Arc::new(Trust { store_dir, keys }));
         self.inner.lookup.forget_all();
         self.inner.believed.clear();
+        if let Some(outside) = self.inner.outside.get() {
+            outside.upstream.forget_all();
+        }
     }
 
     /// Shares by this rule from now on (blocking for some milliseconds).
@@ -253,8 +317,10 @@ impl Resolver {
     /// The verified info of a path; `None`: nobody here has it.
     pub async fn path_info(&self, hash: HashPart) -> Option<Arc<PathInfo>> {
         let origin = self.origin(hash, None).await?;
-        if let Origin::Peers(found) = &origin {
-            self.inner.transfers.prepare(&found.info);
+        match (&origin, self.inner.outside.get()) {
+            (Origin::Peers(found), _) => self.inner.transfers.prepare(&found.info),
+            (Origin::Outside(_), Some(outside)) => outside.ahead.info_asked(hash),
+            _ => {}
         }
         Some(Arc::clone(origin.info()))
     }
@@ -276,8 +342,14 @@ impl Resolver {
             return Some(Origin::Cache(info));
         }
         let Some(found) = inner.lookup.path_info(hash, want).await else {
-            inner.stats.info_miss.one();
-            return None;
+            let info = self
+                .outside(hash)
+                .await
+                .filter(|info| want.is_none_or(|want| want == info.nar_hash));
+            if info.is_none() {
+                inner.stats.info_miss.one();
+            }
+            return info.map(Origin::Outside);
         };
         if inner.disk.has_nar(&found.info.nar_hash) {
             // Its info was lost in a kill, or it is another path's NAR as well.
@@ -285,6 +357,11 @@ impl Resolver {
             return Some(Origin::Cache(found.info));
         }
         Some(Origin::Peers(found))
+    }
+
+    /// What a cache outside says about a path.
+    async fn outside(&self, hash: HashPart) -> Option<Arc<PathInfo>> {
+        self.inner.outside.get()?.upstream.path_info(hash).await
     }
 
     /// A path of the own store that this machine's Nix would believe.
@@ -340,9 +417,12 @@ impl Resolver {
                 return Some(NarBody::new(size, stream));
             }
         }
+        if let Some(outside) = self.inner.outside.get() {
+            outside.ahead.nar_asked(&path);
+        }
         let hint = match &origin {
             Origin::Peers(found) => found.from,
-            Origin::Store(_) | Origin::Cache(_) => None,
+            Origin::Store(_) | Origin::Cache(_) | Origin::Outside(_) => None,
         };
         let reader = self.inner.transfers.open(&info, hint, from).await?;
         Some(NarBody { size, stream: self.body(info, hint, reader) })

@@ -80,4 +80,16 @@ pub struct Stats {
     pub nars_given: Counter,
     /// Questions by peers answered "no".
     pub refused: Counter,
+    /// narinfos from outside the site.
+    pub info_outside: Counter,
+    /// NARs from outside the site, complete and verified.
+    pub nar_outside: Counter,
+    /// Times this agent went outside for a segment or a document.
+    pub outside_fetches: Counter,
+    /// Bytes that came from outside, compressed as they were there.
+    pub bytes_outside: Counter,
+    /// Bytes of site objects that peers relayed to this agent.
+    pub bytes_relayed_in: Counter,
+    /// Bytes of site objects that this agent relayed to peers.
+    pub bytes_relayed_out: Counter,
 }

@@ -21,7 +21,7 @@ use crate::random::mix;
 pub fn ranking(key: &[u8], peers: impl IntoIterator<Item = PeerId>) -> Vec<PeerId> {
     let key = fold(key);
     let mut ranked: Vec<(Reverse<u64>, PeerId)> =
-        peers.into_iter().map(|peer| (Reverse(weight(key, &peer)), peer)).collect();
+        peers.into_iter().map(|peer| (Reverse(weight(key, fold(peer.as_bytes()))), peer)).collect();
     ranked.sort_unstable();
     ranked.dedup();
     ranked.into_iter().map(|(_, peer)| peer).collect()
@@ -31,22 +31,25 @@ pub fn ranking(key: &[u8], peers: impl IntoIterator<Item = PeerId>) -> Vec<PeerI
 #[must_use]
 pub fn home(key: &[u8], peers: impl IntoIterator<Item = PeerId>) -> Option<PeerId> {
     let key = fold(key);
-    peers.into_iter().min_by_key(|peer| (Reverse(weight(key, peer)), *peer))
+    peers.into_iter().min_by_key(|peer| (Reverse(weight(key, fold(peer.as_bytes()))), *peer))
 }
 
 /// How many of `peers` come before `peer` for this key: 0 means it is the home. `peer` itself need not be listed.
 #[must_use]
 pub fn rank(key: &[u8], peer: PeerId, peers: impl IntoIterator<Item = PeerId>) -> usize {
     let key = fold(key);
-    let own = (Reverse(weight(key, &peer)), peer);
-    peers.into_iter().filter(|other| (Reverse(weight(key, other)), *other) < own).count()
+    let place = |peer: PeerId| (Reverse(weight(key, fold(peer.as_bytes()))), peer);
+    let own = place(peer);
+    peers.into_iter().filter(|other| place(*other) < own).count()
 }
 
-fn weight(folded_key: u64, peer: &PeerId) -> u64 {
-    mix(folded_key ^ fold(peer.as_bytes()))
+/// The weight of a (folded key, folded peer) pair.
+pub(crate) const fn weight(key: u64, peer: u64) -> u64 {
+    mix(key ^ peer)
 }
 
-fn fold(bytes: &[u8]) -> u64 {
+/// A key or a peer as one number.
+pub(crate) fn fold(bytes: &[u8]) -> u64 {
     bytes.chunks(8).fold(bytes.len() as u64, |hash, chunk| {
         let mut word = [0; 8];
         word[..chunk.len()].copy_from_slice(chunk);

@@ -15,6 +15,8 @@
 //! | [`plan`] | which byte range of a NAR to ask from whom next |
 //! | [`flight`] | is somebody on this machine already fetching that |
 //! | [`home`] | whose turn is it to fetch a key from outside |
+//! | [`rate`] | how long must these bytes wait |
+//! | [`site`] | how one download from outside serves everybody |
 //!
 //! Rule for errors: what a peer can cause is a value (`Result` or an enum), never an assertion.
 
@@ -29,6 +31,8 @@ pub mod ids;
 pub mod peers;
 pub mod plan;
 mod random;
+pub mod rate;
+pub mod site;
 
 pub use fault::Fault;
 pub use ids::{Now, PeerId};

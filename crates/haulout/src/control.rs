@@ -145,6 +145,15 @@ fn status_text(status: &AgentStatus) -> String {
         report::bytes(status.saved.today_bytes),
         report::bytes(status.saved.total_bytes),
     ));
+    let site = &counters.site;
+    if site.fetches + site.bytes_relayed_in > 0 {
+        text.push_str(&format!(
+            "  outside     {} fetched, {} more came through others, {} relayed to others\n",
+            report::bytes(site.bytes_fetched),
+            report::bytes(site.bytes_relayed_in),
+            report::bytes(site.bytes_relayed_out),
+        ));
+    }
     let failures: Vec<String> =
         counters.failures.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
     if !failures.is_empty() {

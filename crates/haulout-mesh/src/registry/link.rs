@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use haulout_swarm::PeerId;
+use haulout_swarm::rate::Limiter;
 use quinn::{Connection, VarInt};
 use tokio::sync::Semaphore;
 
@@ -32,6 +33,10 @@ pub(crate) struct Link {
     pub(crate) dialler: PeerId,
     /// How often we touch it when it is quiet.
     pub(crate) keep_alive: Duration,
+    /// The limit on what is given to this peer.
+    pub(crate) upload: Mutex<Limiter>,
+    /// Minor version that both ends speak.
+    pub(crate) minor: u16,
     pub(crate) stats: Arc<Stats>,
     /// NAR frames under way for this peer.
     pub(crate) frames: Arc<Semaphore>,

@@ -22,7 +22,8 @@ pub(super) enum HelloError {
     Exporter,
 }
 
-/// Exchanges hellos on the first bidirectional stream; the dialler speaks first.
+/// Exchanges hellos on the first bidirectional stream; the dialler speaks first. Gives what the peer proved, and the minor
+/// version that both speak.
 ///
 /// The accepter shows its proof only to who has shown one: a stranger learns nothing to try guesses against.
 pub(super) async fn hello(
@@ -30,7 +31,7 @@ pub(super) async fn hello(
     conn: &Connection,
     peer: PeerId,
     role: Role,
-) -> Result<Membership, HelloError> {
+) -> Result<(Membership, u16), HelloError> {
     let mut exporter = [0; EXPORTER_LEN];
     conn.export_keying_material(&mut exporter, EXPORTER_LABEL, b"")
         .map_err(|_| HelloError::Exporter)?;
@@ -48,14 +49,16 @@ pub(super) async fn hello(
         let (mut send, mut recv) = conn.open_bi().await.map_err(io)?;
         send.write_all(&Hello { minor: MINOR_VERSION, proof: own }.encode()).await.map_err(io)?;
         let _ = send.finish();
-        Ok(judge(&read_hello(&mut recv).await?))
+        let theirs = read_hello(&mut recv).await?;
+        Ok((judge(&theirs), theirs.minor.min(MINOR_VERSION)))
     } else {
         let (mut send, mut recv) = conn.accept_bi().await.map_err(io)?;
-        let membership = judge(&read_hello(&mut recv).await?);
+        let theirs = read_hello(&mut recv).await?;
+        let membership = judge(&theirs);
         let proof = own.filter(|_| membership == Membership::Member);
         send.write_all(&Hello { minor: MINOR_VERSION, proof }.encode()).await.map_err(io)?;
         let _ = send.finish();
-        Ok(membership)
+        Ok((membership, theirs.minor.min(MINOR_VERSION)))
     }
 }
 

@@ -9,9 +9,10 @@ use haulout_swarm::directory::DirectoryError;
 use haulout_swarm::holdings::{DELTA_BYTES_MAX, Message, SNAPSHOT_BYTES_MAX, Update};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::io::AsyncReadExt;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::frames::{UNI_HOLDINGS, checked_len};
+use crate::frames::{UNI_HOLDINGS, UNI_STANDING, checked_len};
 use crate::limit::Bucket;
 use crate::registry::{Link, Shared};
 
@@ -27,24 +28,57 @@ const RESYNC: u32 = 1;
 /// Pause before a holdings stream is opened again.
 const RESYNC_PAUSE: Duration = Duration::from_millis(500);
 
-/// Reads the peer's one-way streams, one at a time; a later one replaces the earlier.
-pub(super) async fn accept_holdings(shared: Arc<Shared>, link: Arc<Link>) {
+/// Reads the peer's one-way streams: a later one with holdings replaces the earlier, a standing is read at once.
+pub(super) async fn accept_one_way(shared: Arc<Shared>, link: Arc<Link>) {
     let limits = &shared.config.limits;
-    let rates = Rates {
+    let rates = Arc::new(Rates {
         messages: Bucket::new(HOLDINGS_PER_SECOND, HOLDINGS_BURST),
         entries: Bucket::new(limits.holdings_per_second, limits.holdings_burst),
-    };
+    });
+    // Dropping the set ends what runs in it.
+    let mut holdings = JoinSet::new();
     while let Ok(mut recv) = link.conn.accept_uni().await {
-        match read_holdings(&shared, &link, &mut recv, &rates).await {
-            Ok(()) => {}
-            Err(HoldingsEnd::Resync) => {
-                let _ = recv.stop(VarInt::from_u32(RESYNC));
+        match timeout(HOLDINGS_TIMEOUT, recv.read_u8()).await {
+            Ok(Ok(UNI_HOLDINGS)) => {
+                holdings.shutdown().await;
+                let (shared, link) = (Arc::clone(&shared), Arc::clone(&link));
+                holdings.spawn(follow_holdings(shared, link, recv, Arc::clone(&rates)));
             }
-            Err(HoldingsEnd::NoRoom) => return,
-            Err(HoldingsEnd::Bad(reason)) => {
-                shared.blame(&link.peer, Fault::ProtocolViolation, Some(&reason));
-                return;
+            Ok(Ok(UNI_STANDING)) => {
+                let flood = (!rates.messages.take()).then(|| "flood of standings".to_owned());
+                let read = match flood {
+                    None => crate::site::read_standing(&shared, &link, &mut recv).await,
+                    Some(flood) => Err(flood),
+                };
+                if let Err(reason) = read {
+                    shared.blame(&link.peer, Fault::ProtocolViolation, Some(&reason));
+                    return;
+                }
             }
+            // Kinds this version does not know, and streams that ended, are nothing to complain about.
+            _ => {
+                let _ = recv.stop(VarInt::from_u32(0));
+            }
+        }
+    }
+}
+
+/// Reads one stream of holdings to its end.
+async fn follow_holdings(
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    mut recv: RecvStream,
+    rates: Arc<Rates>,
+) {
+    match read_holdings(&shared, &link, &mut recv, &rates).await {
+        // With no room for it, the stream is left unread rather than asked for again.
+        Ok(()) => {}
+        Err(HoldingsEnd::NoRoom) => std::future::pending().await,
+        Err(HoldingsEnd::Resync) => {
+            let _ = recv.stop(VarInt::from_u32(RESYNC));
+        }
+        Err(HoldingsEnd::Bad(reason)) => {
+            shared.blame(&link.peer, Fault::ProtocolViolation, Some(&reason));
         }
     }
 }
@@ -70,14 +104,6 @@ async fn read_holdings(
     recv: &mut RecvStream,
     rates: &Rates,
 ) -> Result<(), HoldingsEnd> {
-    match timeout(HOLDINGS_TIMEOUT, recv.read_u8()).await {
-        Ok(Ok(UNI_HOLDINGS)) => {}
-        // Kinds this version does not know, and streams that ended, are nothing to complain about.
-        _ => {
-            let _ = recv.stop(VarInt::from_u32(0));
-            return Ok(());
-        }
-    }
     let max = SNAPSHOT_BYTES_MAX.max(DELTA_BYTES_MAX);
     loop {
         // Between messages the stream may rest for ever.

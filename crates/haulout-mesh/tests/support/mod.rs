@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use haulout_mesh::{
     Asker, Audience, HoldingsFeed, Identity, Membership, Mesh, MeshConfig, NarKey, NarReader,
-    NarTree, NarTreeBuilder, PeerId, Serve, StaticPeer,
+    NarTree, NarTreeBuilder, PeerId, Serve, SiteEnd, SitePiece, SiteRequest, SiteSource,
+    StaticPeer,
 };
 use haulout_nix::{HashPart, NarHash, PathInfo, Signature, StorePath};
 
@@ -83,6 +84,31 @@ pub struct World {
     pub calls: Mutex<Vec<Asker>>,
     /// Never answer for this path.
     pub deaf_to: Mutex<Option<HashPart>>,
+    /// How requests for site objects are answered; nobody is served without.
+    pub site: Mutex<Option<SiteAnswer>>,
+}
+
+pub type SiteAnswer = Box<dyn Fn(SiteRequest) -> Box<dyn SiteSource> + Send>;
+
+/// Pieces with pauses before them.
+pub struct Script(pub std::collections::VecDeque<(Duration, SitePiece)>);
+
+impl Script {
+    pub fn new(pieces: impl IntoIterator<Item = (Duration, SitePiece)>) -> Box<dyn SiteSource> {
+        Box::new(Self(pieces.into_iter().collect()))
+    }
+}
+
+impl SiteSource for Script {
+    fn next(&mut self) -> std::pin::Pin<Box<dyn Future<Output = SitePiece> + Send + '_>> {
+        Box::pin(async {
+            let Some((pause, piece)) = self.0.pop_front() else {
+                return std::future::pending().await;
+            };
+            tokio::time::sleep(pause).await;
+            piece
+        })
+    }
 }
 
 impl World {
@@ -93,6 +119,7 @@ impl World {
             strangers: HoldingsFeed::new(),
             calls: Mutex::default(),
             deaf_to: Mutex::default(),
+            site: Mutex::default(),
         };
         for item in items {
             world.add(item);
@@ -162,6 +189,13 @@ impl Serve for World {
     fn open_nar(&self, asker: &Asker, key: &NarKey) -> Option<Box<dyn NarReader>> {
         let item = self.find(asker, &key.path)?;
         (item.key() == *key).then(|| Box::new(Memory(item.nar)) as Box<dyn NarReader>)
+    }
+
+    fn site(&self, _: &Asker, request: SiteRequest) -> Box<dyn SiteSource> {
+        match &*self.site.lock().unwrap() {
+            Some(answer) => answer(request),
+            None => Box::new(SiteEnd::Refused),
+        }
     }
 
     fn holdings(&self, audience: Audience) -> Option<Arc<HoldingsFeed>> {

@@ -105,6 +105,11 @@ impl LocalStore {
         Ok(store)
     }
 
+    /// The sharing rule.
+    pub(crate) fn policy(&self) -> Arc<SharePolicy> {
+        self.policy.load_full()
+    }
+
     /// Whether the path is valid here.
     pub(crate) fn contains(&self, hash: &HashPart) -> bool {
         self.index.read().unwrap_or_else(PoisonError::into_inner).get(hash).is_some()

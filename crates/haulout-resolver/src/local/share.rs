@@ -63,6 +63,11 @@ impl SharePolicy {
         }
     }
 
+    /// Whether anybody may have a path that is not in the store.
+    pub(crate) fn public(&self, dir: &StoreDir, info: &PathInfo) -> bool {
+        info.verified_by(dir, &self.keys).is_some()
+    }
+
     /// Really checks what [`Class::Signed`] only claims.
     pub(crate) fn check(&self, dir: &StoreDir, info: &PathInfo) -> Checked {
         if info.verified_by(dir, &self.keys).is_some() { Checked::Holds } else { Checked::Fails }

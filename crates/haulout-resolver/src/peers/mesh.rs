@@ -6,8 +6,13 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use haulout_mesh::{Mesh, NarKey, NarStream, NarTree, PeerView, RequestError, StreamError};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use haulout_mesh::{
+    Mesh, NarKey, NarStream, NarTree, PeerView, RequestError, SiteFrame, SiteRequest, SiteStream,
+    StreamError,
+};
 use haulout_nix::{HashPart, PathInfo};
+use haulout_swarm::site::SegmentKey;
 use haulout_swarm::{Fault, PeerId};
 use tokio::time::timeout;
 
@@ -18,6 +23,9 @@ use super::{Answer, Chunks, Patience, PeerError, Peers};
 const NAR_DEADLINE: Duration = Duration::from_secs(5);
 /// How often it is looked whether the peer is alive.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
+/// How long a peer may take to begin to answer for a site object: it does so
+/// before it fetches anything. (The follower's plan gives up sooner.)
+const SITE_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a peer may take to give a tree it may first have to compute.
 const TREE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -51,6 +59,17 @@ impl Chunks for NarStream {
     ) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, PeerError>> + Send + '_>> {
         Box::pin(async { Ok(Self::next(self).await?) })
     }
+}
+
+fn site_frames(frames: SiteStream) -> BoxStream<'static, Result<SiteFrame, PeerError>> {
+    stream::unfold(Some(frames), |frames| async {
+        let mut frames = frames?;
+        match frames.next().await {
+            Ok(frame) => Some((Ok(frame), Some(frames))),
+            Err(error) => Some((Err(error.into()), None)),
+        }
+    })
+    .boxed()
 }
 
 impl Peers for Mesh {
@@ -109,6 +128,33 @@ impl Peers for Mesh {
 
     fn hedge_delay(&self) -> Duration {
         Self::hedge_delay(self)
+    }
+
+    fn me(&self) -> PeerId {
+        self.id()
+    }
+
+    fn homes(&self, segment: &SegmentKey, outside: u32, most: usize) -> Vec<PeerId> {
+        Self::homes(self, segment, outside, most)
+    }
+
+    fn set_standing(&self, willing: bool, outsides: &[u32]) {
+        Self::set_standing(self, willing, outsides);
+    }
+
+    fn site(
+        &self,
+        peer: PeerId,
+        request: SiteRequest,
+    ) -> BoxStream<'static, Result<SiteFrame, PeerError>> {
+        let mesh = self.clone();
+        let opened = async move {
+            match Self::site(&mesh, &peer, request, SITE_DEADLINE).await {
+                Ok(frames) => site_frames(frames),
+                Err(error) => stream::once(async { Err(error.into()) }).boxed(),
+            }
+        };
+        stream::once(opened).flatten().boxed()
     }
 
     fn views(&self) -> Vec<PeerView> {

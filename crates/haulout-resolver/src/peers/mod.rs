@@ -9,9 +9,11 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
 pub use haulout_mesh::Patience;
-use haulout_mesh::{NarKey, NarTree, PeerView};
+use haulout_mesh::{NarKey, NarTree, PeerView, SiteFrame, SiteRequest};
 use haulout_nix::{HashPart, PathInfo};
+use haulout_swarm::site::SegmentKey;
 use haulout_swarm::{Fault, PeerId};
 
 /// A future that can be stored, as the methods of a trait object give it.
@@ -105,6 +107,34 @@ pub trait Peers: Send + Sync + 'static {
     /// How long to wait for one peer before asking a second one the same
     /// small question.
     fn hedge_delay(&self) -> Duration;
+
+    /// This agent's own key.
+    fn me(&self) -> PeerId {
+        PeerId::from_bytes([0; 32])
+    }
+
+    /// The first `most` agents whose turn it is to fetch a segment from a
+    /// place outside (its tag), the home first, this one among them.
+    fn homes(&self, segment: &SegmentKey, outside: u32, most: usize) -> Vec<PeerId> {
+        let _ = (segment, outside, most);
+        Vec::new()
+    }
+
+    /// Tells everybody whether this agent fetches for others, and from where.
+    fn set_standing(&self, willing: bool, outsides: &[u32]) {
+        let _ = (willing, outsides);
+    }
+
+    /// Asks one peer for a segment of a site object. Ends with an error or
+    /// with [`SiteFrame::End`].
+    fn site(
+        &self,
+        peer: PeerId,
+        request: SiteRequest,
+    ) -> BoxStream<'static, Result<SiteFrame, PeerError>> {
+        let _ = (peer, request);
+        stream::once(async { Err(PeerError::Lost) }).boxed()
+    }
 
     /// Everybody known, for status pages.
     fn views(&self) -> Vec<PeerView> {

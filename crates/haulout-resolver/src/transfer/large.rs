@@ -16,7 +16,7 @@ use super::ring::{CutReason, Ring};
 use super::roster::Roster;
 use super::single::{self, Single};
 use super::sink::{Out, Sink};
-use super::{Shared, dispute};
+use super::{Shared, dispute, outside};
 
 /// Several sources are used for what is larger than this, in bytes. Below,
 /// one is done before a second one has said where it stands.
@@ -36,7 +36,9 @@ pub(crate) async fn run(
     let window = memory / 2;
     let mut sink = Sink::new(Out::Ring(Arc::clone(&ring)), key, start);
     if let Some(tree) = proven {
-        Multi::new(shared, key, (tree, Sources::Anybody), roster, &mut sink, window).run().await?;
+        let sources = (Arc::clone(&tree), Sources::Anybody);
+        let done = Multi::new(shared, key, sources, roster, &mut sink, window).run().await;
+        or_outside(shared, key, Some(&tree), &mut sink, done).await?;
         return sink.finish().await;
     }
     let holders = roster.usable();
@@ -52,7 +54,20 @@ pub(crate) async fn run(
         }
     }
     loop {
-        match single.run(shared, key, roster, &mut sink).await? {
+        let done = single.run(shared, key, roster, &mut sink).await;
+        if done == Err(CutReason::NoSource) {
+            let from_peers = sink.at() > 0;
+            outside::fill(shared, key, None, &mut sink).await?;
+            let finished = single.finish(shared, key, sink).await;
+            if finished == Err(CutReason::WrongHash)
+                && !from_peers
+                && let Some(outside) = shared.outside.get()
+            {
+                outside.wrong(key);
+            }
+            return finished;
+        }
+        match done? {
             single::Until::Full => return single.finish(shared, key, sink).await,
             // More peers have it now. If they vouch for what is here
             // already, they may go on together.
@@ -69,6 +84,20 @@ pub(crate) async fn run(
     }
 }
 
+/// When no peer can go on, the outside may.
+async fn or_outside(
+    shared: &Shared,
+    key: NarKey,
+    tree: Option<&Arc<NarTree>>,
+    sink: &mut Sink,
+    done: Result<(), CutReason>,
+) -> Result<(), CutReason> {
+    match done {
+        Err(CutReason::NoSource) => outside::fill(shared, key, tree, sink).await,
+        done => done,
+    }
+}
+
 /// Everybody in `claim` promised the same.
 async fn agreed(
     shared: &Arc<Shared>,
@@ -80,9 +109,9 @@ async fn agreed(
     single: &mut Single,
 ) -> Result<Option<NarTree>, CutReason> {
     let sources = Sources::Promised(claim.by.clone());
-    Multi::new(shared, key, (Arc::clone(&claim.tree), sources), roster, &mut sink, window)
-        .run()
-        .await?;
+    let sources = (Arc::clone(&claim.tree), sources);
+    let done = Multi::new(shared, key, sources, roster, &mut sink, window).run().await;
+    or_outside(shared, key, None, &mut sink, done).await?;
     let finished = sink.finish().await;
     if finished == Err(CutReason::WrongHash) {
         // All bytes fit the tree and the tree is not the NAR's: whoever

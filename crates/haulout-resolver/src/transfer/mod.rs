@@ -14,6 +14,7 @@ mod gate;
 mod hash;
 mod large;
 mod multi;
+mod outside;
 mod ring;
 mod roster;
 mod single;
@@ -24,7 +25,7 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use haulout_mesh::{NarKey, NarTree};
@@ -33,6 +34,7 @@ use haulout_swarm::{Fault, PeerId};
 use tokio::time::{Instant, timeout};
 
 pub use budget::{BUDGET_BYTES, Budget, WINDOW_MAX, WINDOW_MIN};
+pub(crate) use outside::{NarBytes, NarOutside};
 pub use ring::CutReason;
 pub(crate) use ring::Reader;
 
@@ -84,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) reasons: Arc<Reasons>,
     flights: Mutex<HashMap<NarKey, Flight>>,
     keeper: Option<Arc<Keeper>>,
+    /// Where NARs come from that no peer has, once that is known.
+    pub(crate) outside: OnceLock<Arc<dyn NarOutside>>,
     received: Received,
 }
 
@@ -139,6 +143,7 @@ impl Transfers {
             reasons,
             flights: Mutex::new(HashMap::new()),
             keeper: aside.keeper,
+            outside: OnceLock::new(),
             received,
         };
         Self { shared: Arc::new(shared) }
@@ -147,6 +152,11 @@ impl Transfers {
     /// This NAR will probably be asked for soon: lets its holders prepare.
     pub(crate) fn prepare(&self, info: &PathInfo) {
         claims::prepare(&self.shared, key_of(info));
+    }
+
+    /// Where NARs come from that no peer has, from now on.
+    pub(crate) fn set_outside(&self, outside: Arc<dyn NarOutside>) {
+        let _ = self.shared.outside.set(outside);
     }
 
     /// The verified NAR from byte `from` on. `None`: it cannot be had. The
@@ -221,7 +231,9 @@ impl Transfers {
         let start = if proven.is_some() { from - from % gate::GROUP } else { 0 };
         let (ring, reader) = Ring::with_reader(start, WINDOW_MIN, from);
         if let Some(keeper) = self.shared.keeper.as_ref().filter(|_| start == 0) {
-            ring.tap(keeper.begin(info, Provenance::Peers));
+            let here = !self.shared.peers.who_has(&key.path).is_empty();
+            let from = if here { Provenance::Peers } else { Provenance::Outside };
+            ring.tap(keeper.begin(info, from));
         }
         let sources = Arc::new(Mutex::default());
         let flight = Flight {
@@ -302,7 +314,10 @@ impl Job {
         // A large NAR may hold as much again out of order.
         ring.hold(lease, if small { memory } else { memory / 2 });
         if small {
-            return small::run(shared, self.key, &mut roster, &ring).await;
+            return match small::run(shared, self.key, &mut roster, &ring).await {
+                Err(CutReason::NoSource) => outside::small(shared, self.key, &ring).await,
+                done => done,
+            };
         }
         let proven = self.proven.clone();
         let tree =

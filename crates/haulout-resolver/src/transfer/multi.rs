@@ -261,7 +261,7 @@ async fn advance(id: RequestId, peer: PeerId, mut feed: Box<Feed>) -> (RequestId
 
 impl Checked {
     /// The part from `offset` on (a group boundary within).
-    fn from(mut self, offset: u64) -> Self {
+    pub(crate) fn from(mut self, offset: u64) -> Self {
         let skip = offset.saturating_sub(self.offset);
         if skip > 0 {
             let bytes =

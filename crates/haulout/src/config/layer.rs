@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{
     ByteSize, Cache, CachedNars, Gateway, Http, Log, Mesh, NetworkText, PeerAddress, Push,
-    PushWhat, Settings, Share, State, Store, StrangerPolicy, Trust, Upstream, UpstreamUrl,
+    PushWhat, Settings, Share, Site, State, Store, StrangerPolicy, Trust, Upstream, UpstreamUrl,
 };
 use crate::error::{Failure, Outcome};
 
@@ -86,6 +86,10 @@ layer! {
     gateway: GatewayLayer {
         listen: SocketAddr, tls_cert: PathBuf, tls_key: PathBuf, allow: Vec<NetworkText>,
         readers_file: PathBuf, writers_file: PathBuf, uploads_dir: PathBuf, uploads_quota: ByteSize,
+    }
+    site: SiteLayer {
+        fetch_for_others: bool, on_battery: bool, on_metered: bool, ahead: ByteSize,
+        download: ByteSize, upload: ByteSize, upload_per_peer: ByteSize,
     }
     log: LogLayer { level: String, }
 }
@@ -241,7 +245,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
-    let Layer { store, state, cache, http, mesh, trust, share, upstream, push, gateway, log } =
+    let Layer { store, state, cache, http, mesh, trust, share, upstream, push, gateway, site, log } =
         layer;
     let loopback = SocketAddr::from(([127, 0, 0, 1], PORT));
     Settings {
@@ -301,6 +305,15 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
             writers_file: gateway.writers_file,
             uploads_dir: gateway.uploads_dir,
             uploads_quota: gateway.uploads_quota.unwrap_or(ByteSize(20 << 30)),
+        },
+        site: Site {
+            fetch_for_others: site.fetch_for_others.unwrap_or(true),
+            on_battery: site.on_battery.unwrap_or(false),
+            on_metered: site.on_metered.unwrap_or(false),
+            download: site.download,
+            upload: site.upload,
+            upload_per_peer: site.upload_per_peer,
+            ahead: site.ahead.unwrap_or(ByteSize(haulout_resolver::site::AHEAD_BYTES)),
         },
         log: Log { level: log.level.unwrap_or_else(|| "info".to_owned()) },
     }

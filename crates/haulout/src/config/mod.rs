@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) push: Push,
     /// The HTTP side for machines without an agent.
     pub(crate) gateway: Gateway,
+    /// How this machine takes part in fetching once for everybody.
+    pub(crate) site: Site,
     /// What is logged.
     pub(crate) log: Log,
 }
@@ -216,6 +218,26 @@ pub(crate) struct Gateway {
     pub(crate) uploads_dir: Option<PathBuf>,
     /// Most bytes that uploads may take.
     pub(crate) uploads_quota: ByteSize,
+}
+
+/// `[site]`
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Site {
+    /// Fetch for others what nobody on the network has, when it is this machine's turn. Without, what others fetched is
+    /// still used.
+    pub(crate) fetch_for_others: bool,
+    /// Also when this machine runs on battery.
+    pub(crate) on_battery: bool,
+    /// Also when NetworkManager calls the connection metered.
+    pub(crate) on_metered: bool,
+    /// Most bytes per second from outside; none: no limit.
+    pub(crate) download: Option<ByteSize>,
+    /// Most bytes per second to all peers together; none: no limit.
+    pub(crate) upload: Option<ByteSize>,
+    /// Most bytes per second to one peer; none: no limit.
+    pub(crate) upload_per_peer: Option<ByteSize>,
+    /// Most bytes that are fetched from outside before Nix asks for them; `0`: none.
+    pub(crate) ahead: ByteSize,
 }
 
 /// `[log]`

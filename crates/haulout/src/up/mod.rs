@@ -8,6 +8,7 @@ pub(crate) mod host_key;
 mod keys;
 mod outside;
 mod parts;
+mod power;
 mod pushing;
 mod savings;
 mod systemd;

@@ -20,8 +20,8 @@ use tokio::task::JoinHandle;
 use super::READY_LINE;
 use super::host_key::{self, host_key};
 use super::keys::{Keys, read_small_file};
-use super::outside;
 use super::pushing::Pusher;
+use super::{outside, power};
 use crate::config::{CachedNars, Settings, StrangerPolicy};
 use crate::error::{Context, Failure, Outcome};
 
@@ -89,6 +89,8 @@ impl Agent {
                 CachedNars::Auto => KeepNars::Auto,
                 CachedNars::All => KeepNars::All,
             },
+            fetch_for_others: settings.site.fetch_for_others,
+            ahead_bytes: settings.site.ahead.0,
             ..ResolverConfig::new(store_location(&settings), keys.trusted)
         };
         let cache_dir = config.cache.as_ref().map(|_| settings.cache.dir.display().to_string());
@@ -108,6 +110,9 @@ impl Agent {
         };
         let resolver = Arc::new(Resolver::start(&config, serving, peers));
         upstreams.warm();
+        resolver.set_upstreams(upstreams.clone());
+        resolver.site().limit_download(settings.site.download.map(|rate| rate.0));
+        tokio::spawn(power::watch(resolver.site().clone(), settings.site.clone()));
         for warning in &warnings {
             tracing::warn!("{}", warning.text);
         }
@@ -302,6 +307,8 @@ async fn mesh_config(
             StrangerPolicy::Nothing => Strangers::Ignore,
             StrangerPolicy::Public => Strangers::Public,
         },
+        upload: settings.site.upload.map(|rate| rate.0),
+        upload_per_peer: settings.site.upload_per_peer.map(|rate| rate.0),
         ..MeshConfig::new(identity)
     })
 }

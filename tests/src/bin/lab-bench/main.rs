@@ -12,6 +12,7 @@ mod four;
 mod idle;
 mod machine;
 mod measure;
+mod site;
 mod table;
 
 use std::path::PathBuf;
@@ -97,6 +98,8 @@ enum Name {
     Unshaped,
     /// A quarter of the closure to four machines at once from one, 1 Gbit/s
     Four,
+    /// A closure to eight machines at once from a cache behind an uplink of 100 Mbit/s
+    Site,
     /// An agent with a 50,000-path store and 20 peers, doing nothing
     Idle,
 }
@@ -166,6 +169,7 @@ fn main() -> ExitCode {
             Name::Gigabit => closure::run(&options, Some(1_000_000_000), "1 Gbit/s"),
             Name::Unshaped => closure::run(&options, None, "unshaped"),
             Name::Four => four::run(&options),
+            Name::Site => site::run(&options),
             Name::Idle => {
                 idle = idle::run(&options);
                 Some(Vec::new())

@@ -1,0 +1,251 @@
+//! Filling one segment: runs its [`Follow`] against the mesh and the outside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use haulout_mesh::{SiteEnd, SiteFrame};
+use haulout_swarm::Fault;
+use haulout_swarm::site::{Attempt, DOCUMENT_MAX, End, Follow, Origin, Step};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::segment::Segment;
+use super::{Inner, OutsideError, SiteObject};
+use crate::peers::PeerError;
+
+/// How long a segment that nobody reads any more is still filled: a follower that lost us comes back, Nix asks again.
+const LINGER: Duration = Duration::from_secs(3);
+
+enum Event {
+    Waiting,
+    Bytes(Bytes),
+    End(End),
+}
+
+/// For whom a segment is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// This machine wants it: its home is asked first.
+    Ourselves,
+    /// A peer asked: it is fetched from outside, and nobody is asked.
+    Peer,
+}
+
+impl Inner {
+    /// Sees to it that the segment is being filled.
+    pub(super) fn fill(self: &Arc<Self>, segment: &Arc<Segment>, whom: For) {
+        let Some(have) = segment.take_over() else { return };
+        let (object, index) = (&segment.object, segment.index);
+        let len = object.segment_len(index);
+        let plan = match whom {
+            For::Peer => Follow::home(len, have, self.config),
+            For::Ourselves => {
+                Follow::new(self.peers().me(), &self.ranking(object, index), len, have, self.config)
+            }
+        };
+        if whom == For::Peer {
+            super::lock(&self.duty).fetching();
+        }
+        let (inner, segment) = (Arc::clone(self), Arc::clone(segment));
+        self.spawn(async move {
+            let end = inner.drive(&segment, plan).await;
+            if end.is_some_and(|end| end != SiteEnd::Complete) {
+                inner.drop_failed(&segment);
+            }
+            segment.released(end);
+            if whom == For::Peer {
+                super::lock(&inner.duty).fetched();
+            }
+            inner.fits();
+        });
+    }
+
+    /// Runs the plan to its end; `None`: nobody wants it now.
+    async fn drive(&self, segment: &Segment, mut plan: Follow) -> Option<SiteEnd> {
+        let document = segment.object.size.is_none();
+        let mut current: Option<(Attempt, Origin, u64, BoxStream<'static, Event>)> = None;
+        let mut idle_since: Option<Instant> = None;
+        let mut refused = false;
+        loop {
+            let moved = segment.moved();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            let demand = segment.demand();
+            for peer in demand.relying {
+                plan.relied_on_by(&peer);
+            }
+            match demand.readers {
+                0 => {
+                    let since = *idle_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= LINGER {
+                        return None;
+                    }
+                }
+                _ => idle_since = None,
+            }
+            match plan.next(self.now()) {
+                Step::Fetch { attempt, origin, from } => {
+                    if document {
+                        segment.clear();
+                    }
+                    let events = self.open(&segment.object, segment.index, origin, from);
+                    current = Some((attempt, origin, from, events));
+                }
+                Step::Wait => {}
+                Step::Complete => return Some(SiteEnd::Complete),
+                Step::Absent => return Some(SiteEnd::Absent),
+                Step::Failed if refused => return Some(SiteEnd::Refused),
+                Step::Failed => return Some(SiteEnd::Failed),
+            }
+            let wake = plan.wake_at().map(|at| self.begun + at.since_start());
+            let linger = idle_since.map(|since| since + LINGER);
+            let wake = wake.into_iter().chain(linger).min();
+            let event = async {
+                match &mut current {
+                    Some((.., events)) => events.next().await.unwrap_or(Event::End(End::Cut)),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = event => {
+                    let Some((attempt, origin, at, _)) = &mut current else { continue };
+                    match event {
+                        Event::Waiting => plan.waiting(*attempt, self.now()),
+                        Event::Bytes(bytes) => {
+                            let length = bytes.len() as u64;
+                            if document && *at + length > DOCUMENT_MAX {
+                                plan.ended(*attempt, End::Wrong);
+                                current = None;
+                                continue;
+                            }
+                            self.count(*origin, length);
+                            let have = segment.put(*at, bytes, *origin);
+                            *at += length;
+                            plan.progress(*attempt, have, self.now());
+                            if *origin == Origin::Outside {
+                                let now = self.now();
+                                let wait = super::lock(&self.download).book(length, now);
+                                if !wait.is_zero() {
+                                    sleep(wait).await;
+                                }
+                            }
+                        }
+                        Event::End(end) => {
+                            tracing::debug!(object = ?segment.object.key, index = segment.index, ?origin, ?end, "ended");
+                            refused |= *origin == Origin::Outside && end == End::Refused;
+                            self.judge(*origin, end);
+                            plan.ended(*attempt, end);
+                            current = None;
+                        }
+                    }
+                }
+                () = moved => {}
+                () = async {
+                    match wake {
+                        Some(at) => sleep_until(at).await,
+                        None => std::future::pending().await,
+                    }
+                } => {}
+            }
+        }
+    }
+
+    fn count(&self, origin: Origin, bytes: u64) {
+        match origin {
+            Origin::Peer(_) => self.stats.bytes_relayed_in.add(bytes),
+            Origin::Outside => self.stats.bytes_outside.add(bytes),
+        }
+    }
+
+    fn judge(&self, origin: Origin, end: End) {
+        if let (Origin::Peer(peer), End::Wrong) = (origin, end) {
+            self.peers().blame(peer, Fault::ProtocolViolation);
+        }
+    }
+
+    /// Begins an attempt.
+    fn open(
+        &self,
+        object: &SiteObject,
+        index: u32,
+        origin: Origin,
+        from: u64,
+    ) -> BoxStream<'static, Event> {
+        match origin {
+            Origin::Peer(peer) => self
+                .peers()
+                .site(peer, object.request(index, from))
+                .map(|frame| match frame {
+                    Ok(SiteFrame::Waiting) => Event::Waiting,
+                    Ok(SiteFrame::Bytes(bytes)) => Event::Bytes(bytes),
+                    Ok(SiteFrame::End(end)) => Event::End(ended(end)),
+                    Err(PeerError::Protocol) => Event::End(End::Wrong),
+                    Err(PeerError::Busy) => Event::End(End::Busy),
+                    Err(PeerError::No) => Event::End(End::Refused),
+                    Err(PeerError::Lost | PeerError::Silent) => Event::End(End::Cut),
+                })
+                .boxed(),
+            Origin::Outside => self.open_outside(object, index, from),
+        }
+    }
+
+    fn open_outside(
+        &self,
+        object: &SiteObject,
+        index: u32,
+        from: u64,
+    ) -> BoxStream<'static, Event> {
+        let Some(outside) = self.outside(object.outside) else {
+            return stream::once(async { Event::End(End::Refused) }).boxed();
+        };
+        self.stats.outside_fetches.one();
+        let range = object.size.map(|cut| {
+            let range = cut.range(index);
+            range.start + from..range.end
+        });
+        let expected = range.as_ref().map(|range| range.end - range.start);
+        let object = object.clone();
+        let body = async move {
+            match outside.fetch(object, range).await {
+                Ok(body) => body,
+                Err(error) => stream::once(async { Err(error) }).boxed(),
+            }
+        };
+        let mut left = expected;
+        stream::once(body)
+            .flatten()
+            .map(move |piece| match piece {
+                Ok(mut bytes) => {
+                    if let Some(left) = &mut left {
+                        // Not a byte more than was asked for.
+                        bytes.truncate(
+                            usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len()),
+                        );
+                        *left -= bytes.len() as u64;
+                    }
+                    Event::Bytes(bytes)
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "outside");
+                    Event::End(match error {
+                        OutsideError::Absent => End::Absent,
+                        OutsideError::Refused(_) => End::Refused,
+                        OutsideError::Failed(_) => End::OutsideFailed,
+                    })
+                }
+            })
+            .chain(stream::once(async { Event::End(End::Complete) }))
+            .boxed()
+    }
+}
+
+fn ended(end: SiteEnd) -> End {
+    match end {
+        SiteEnd::Complete => End::Complete,
+        SiteEnd::Absent => End::Absent,
+        SiteEnd::Refused => End::Refused,
+        SiteEnd::Busy => End::Busy,
+        SiteEnd::Failed => End::OutsideFailed,
+    }
+}

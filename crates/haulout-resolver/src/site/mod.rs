@@ -1,0 +1,369 @@
+//! One download per site: what must come from outside is fetched by one agent and relayed to all.
+//!
+//! [`haulout_swarm::site`] has the rules; this is the engine that runs them. Somebody who wants a [`SiteObject`] calls
+//! [`Site::stream`] or [`Site::document`]; the mesh hands requests of peers to [`Site::serve`]. Both meet at the same
+//! segments: one `segment::Segment` holds what is here of each, one task fills it (from its home, or from an [`Outside`]),
+//! any number of readers follow it while it grows.
+//!
+//! To plug in a new kind of thing from outside, implement [`Outside`] and give it to [`Site::add`]. Nothing that comes out
+//! of here is verified: whoever wanted the object checks it, and says with [`Site::wrong`] when it is not what it should
+//! be; the engine then finds out who lied.
+
+pub(crate) mod ahead;
+mod drive;
+mod segment;
+mod serve;
+mod stream;
+#[cfg(test)]
+mod tests;
+pub(crate) mod upstream;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use haulout_mesh::{Membership, SiteRequest};
+use haulout_swarm::rate::Limiter;
+use haulout_swarm::site::{
+    Cut, DESCRIPTOR_MAX, Duty, DutyLimits, FollowConfig, OutsideId, SegmentKey, SiteKey,
+};
+use haulout_swarm::{Fault, PeerId};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::peers::Peers;
+use crate::stats::Stats;
+pub use ahead::AHEAD_BYTES;
+use segment::Segment;
+pub use stream::SiteError;
+
+/// Bytes of segments that are kept in memory, at most; beyond it nothing is fetched for others, and what nobody reads is
+/// dropped, the longest unused first.
+pub const MEMORY_BYTES: u64 = 96 << 20;
+/// Segments kept, at most: most are narinfos and small files.
+const SEGMENTS_MAX: usize = 4_096;
+/// Peers ranked for one segment: the home and those that may have to take over.
+const RANKED_MAX: usize = 6;
+
+/// Something that must come from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteObject {
+    /// Its name.
+    pub key: SiteKey,
+    /// Its size; `None` for a document.
+    pub size: Option<Cut>,
+    /// Where it is to be had.
+    pub outside: OutsideId,
+    /// What else a home must know to fetch it, at most [`DESCRIPTOR_MAX`] bytes.
+    pub descriptor: Bytes,
+}
+
+impl SiteObject {
+    /// The object a peer asks about.
+    fn of(request: &SiteRequest) -> Self {
+        Self {
+            key: request.segment.object,
+            size: request.size,
+            outside: request.outside,
+            descriptor: request.descriptor.clone(),
+        }
+    }
+
+    fn request(&self, index: u32, from: u64) -> SiteRequest {
+        debug_assert!(self.descriptor.len() <= DESCRIPTOR_MAX);
+        SiteRequest {
+            segment: self.key.segment(index),
+            size: self.size,
+            from,
+            outside: self.outside,
+            descriptor: self.descriptor.clone(),
+        }
+    }
+
+    /// Length of a segment; `None` for a document.
+    fn segment_len(&self, index: u32) -> Option<u64> {
+        let range = self.size?.range(index);
+        Some(range.end - range.start)
+    }
+}
+
+/// Why the outside gives nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutsideError {
+    /// It was asked, and does not have it.
+    #[error("is not there")]
+    Absent,
+    /// This agent does not fetch that: it does not know the object, or does not believe in it.
+    #[error("is not fetched: {0}")]
+    Refused(String),
+    /// It could not be reached, or broke off.
+    #[error("cannot be had: {0}")]
+    Failed(String),
+}
+
+/// Bytes from outside.
+pub type Body = BoxStream<'static, Result<Bytes, OutsideError>>;
+
+/// A place outside the site: binary caches, a Walrus network.
+///
+/// The object comes from anybody on the network: an implementation only ever contacts what it was itself configured with,
+/// and refuses objects whose key does not fit what it finds out itself about the descriptor.
+pub trait Outside: Send + Sync + 'static {
+    /// The places it reaches, by the names that all agents use for them.
+    fn ids(&self) -> Vec<OutsideId>;
+
+    /// Opens `range` of the object; all of it, whatever its length, for a document (`None`). The stream ends after the
+    /// last byte of the range. Has its own time-outs.
+    fn fetch(
+        &self,
+        object: SiteObject,
+        range: Option<Range<u64>>,
+    ) -> BoxFuture<'static, Result<Body, OutsideError>>;
+
+    /// Whether such a peer may have the object: what is private, and what comes from a cache that wants a password, is not
+    /// for strangers. Asked for every request, also for what is here already.
+    fn may_give(&self, object: &SiteObject, to: Membership) -> BoxFuture<'static, bool>;
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Site {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    peers: RwLock<Arc<dyn Peers>>,
+    outsides: RwLock<Vec<Arc<dyn Outside>>>,
+    segments: Mutex<HashMap<SegmentKey, Arc<Segment>>>,
+    duty: Mutex<Duty>,
+    config: FollowConfig,
+    stats: Arc<Stats>,
+    begun: Instant,
+    /// The limit on what comes from outside.
+    download: Mutex<Limiter>,
+    /// Where fetches run: requests of peers come in on the mesh's own thread.
+    runtime: OnceLock<Handle>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while holding one of these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Site {
+    /// An engine without peers or outsides; willing to fetch for others or not.
+    pub fn new(stats: Arc<Stats>, willing: bool) -> Self {
+        let inner = Inner {
+            peers: RwLock::new(Arc::new(crate::peers::NoPeers)),
+            outsides: RwLock::default(),
+            segments: Mutex::default(),
+            duty: Mutex::new(Duty::new(DutyLimits::default(), willing)),
+            config: FollowConfig::default(),
+            stats,
+            begun: Instant::now(),
+            download: Mutex::default(),
+            runtime: OnceLock::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The mesh, once it runs. To be called on the runtime that fetches shall run on.
+    pub fn set_peers(&self, peers: Arc<dyn Peers>) {
+        if let Ok(runtime) = Handle::try_current() {
+            let _ = self.inner.runtime.set(runtime);
+        }
+        *self.inner.peers.write().unwrap_or_else(PoisonError::into_inner) = peers;
+        self.inner.announce();
+    }
+
+    /// Adds a place outside.
+    pub fn add(&self, outside: Arc<dyn Outside>) {
+        self.inner.outsides.write().unwrap_or_else(PoisonError::into_inner).push(outside);
+        self.inner.announce();
+    }
+
+    /// Tells the peers again from where this agent fetches, after an [`Outside`] changed its mind.
+    pub fn outsides_changed(&self) {
+        self.inner.announce();
+    }
+
+    /// Limits what comes from outside, in bytes per second; `None`: no limit.
+    pub fn limit_download(&self, bytes_per_second: Option<u64>) {
+        lock(&self.inner.download).set(bytes_per_second);
+    }
+
+    /// Whether this agent fetches for others from now on.
+    pub fn set_willing(&self, willing: bool) {
+        lock(&self.inner.duty).set_willing(willing);
+        self.inner.announce();
+    }
+
+    /// Whether a peer can serve this path: then nothing of it is to come from outside.
+    pub(crate) fn is_held(&self, path: &haulout_nix::HashPart) -> bool {
+        !self.inner.peers().who_has(path).is_empty()
+    }
+
+    /// Whether much of the memory for segments is in use.
+    pub(crate) fn is_busy(&self) -> bool {
+        let held: u64 = lock(&self.inner.segments)
+            .values()
+            .filter(|segment| segment.idle_since().is_none())
+            .map(|segment| segment.bytes())
+            .sum();
+        held > MEMORY_BYTES / 2
+    }
+
+    /// Whether anything can be fetched from this place, by this agent.
+    pub fn reaches(&self, outside: OutsideId) -> bool {
+        self.inner.outside(outside).is_some()
+    }
+
+    /// Who gave the segments of an object that turned out to be wrong is found out: what came from peers is fetched again
+    /// from outside and compared. Then the object is forgotten.
+    pub fn wrong(&self, object: &SiteObject) {
+        let inner = Arc::clone(&self.inner);
+        let object = object.clone();
+        self.inner.spawn(async move { inner.find_liars(object).await });
+    }
+
+    /// Forgets an object.
+    pub fn forget(&self, object: &SiteObject) {
+        self.inner.forget(object);
+    }
+}
+
+impl Inner {
+    /// Runs something on the agent's runtime, whatever thread this is.
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        match self.runtime.get() {
+            Some(runtime) => runtime.spawn(work),
+            None => tokio::spawn(work),
+        }
+    }
+
+    fn peers(&self) -> Arc<dyn Peers> {
+        Arc::clone(&self.peers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn outside(&self, id: OutsideId) -> Option<Arc<dyn Outside>> {
+        let all = self.outsides.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|outside| outside.ids().contains(&id)).cloned()
+    }
+
+    fn announce(&self) {
+        let all = self.outsides.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut tags: Vec<u32> =
+            all.iter().flat_map(|outside| outside.ids()).map(|id| id.tag()).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        tags.truncate(haulout_swarm::site::OUTSIDES_MAX);
+        self.peers().set_standing(lock(&self.duty).is_willing(), &tags);
+    }
+
+    fn now(&self) -> haulout_swarm::Now {
+        haulout_swarm::Now::from_start(self.begun.elapsed())
+    }
+
+    /// The segment, made if need be.
+    fn segment(&self, object: &SiteObject, index: u32) -> Arc<Segment> {
+        let mut segments = lock(&self.segments);
+        if let Some(segment) = segments.get(&object.key.segment(index)) {
+            if segment.object == *object {
+                return Arc::clone(segment);
+            }
+        }
+        if segments.len() >= SEGMENTS_MAX {
+            make_room(&mut segments, MEMORY_BYTES, SEGMENTS_MAX * 3 / 4);
+        }
+        let segment = Arc::new(Segment::new(object.clone(), index));
+        segments.insert(object.key.segment(index), Arc::clone(&segment));
+        segment
+    }
+
+    /// A segment that something is here of.
+    fn known(&self, key: &SegmentKey) -> Option<Arc<Segment>> {
+        lock(&self.segments).get(key).cloned()
+    }
+
+    /// Drops the longest unused until what is kept fits into memory. False if it does not even so.
+    fn fits(&self) -> bool {
+        make_room(&mut lock(&self.segments), MEMORY_BYTES, SEGMENTS_MAX)
+    }
+
+    fn forget(&self, object: &SiteObject) {
+        lock(&self.segments).retain(|key, _| key.object != object.key);
+    }
+
+    /// Removes one segment that ended badly, so that the next who wants it starts afresh.
+    fn drop_failed(&self, segment: &Arc<Segment>) {
+        let mut segments = lock(&self.segments);
+        let key = segment.key();
+        if segments.get(&key).is_some_and(|kept| Arc::ptr_eq(kept, segment)) {
+            segments.remove(&key);
+        }
+    }
+
+    async fn find_liars(&self, object: SiteObject) {
+        let suspects: Vec<Arc<Segment>> = lock(&self.segments)
+            .values()
+            .filter(|segment| segment.object.key == object.key)
+            .cloned()
+            .collect();
+        self.forget(&object);
+        for segment in suspects {
+            let Some(peer) = segment.only_supplier() else { continue };
+            let Some(own) = self.fetch_own(&object, segment.index).await else { continue };
+            if !segment.is(&own) {
+                tracing::warn!(peer = %peer.short(), object = ?object.key, "a peer relayed wrong bytes");
+                self.stats.lies.one();
+                self.peers().blame(peer, Fault::WrongContent);
+            }
+        }
+    }
+
+    /// This agent's own copy of a segment, straight from outside.
+    async fn fetch_own(&self, object: &SiteObject, index: u32) -> Option<Vec<Bytes>> {
+        use futures_util::TryStreamExt;
+        let outside = self.outside(object.outside)?;
+        let range = object.size.map(|cut| cut.range(index));
+        let body = outside.fetch(object.clone(), range).await.ok()?;
+        let pieces: Vec<Bytes> = body.try_collect().await.ok()?;
+        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        self.stats.bytes_outside.add(bytes);
+        Some(pieces)
+    }
+
+    /// The peers whose turn it is, the home first.
+    fn ranking(&self, object: &SiteObject, index: u32) -> Vec<PeerId> {
+        self.peers().homes(&object.key.segment(index), object.outside.tag(), RANKED_MAX)
+    }
+}
+
+/// Drops what nobody reads, the longest unused first. True if what is left fits.
+fn make_room(segments: &mut HashMap<SegmentKey, Arc<Segment>>, bytes: u64, count: usize) -> bool {
+    let mut held: u64 = segments.values().map(|segment| segment.bytes()).sum();
+    if held <= bytes && segments.len() <= count {
+        return true;
+    }
+    let mut idle: Vec<(Instant, SegmentKey, u64)> = segments
+        .iter()
+        .filter_map(|(key, segment)| Some((segment.idle_since()?, *key, segment.bytes())))
+        .collect();
+    idle.sort_unstable();
+    for (_, key, size) in idle {
+        // A quarter at a time, so that this is not done for every segment.
+        if held <= bytes * 3 / 4 && segments.len() <= count {
+            break;
+        }
+        segments.remove(&key);
+        held -= size;
+    }
+    held <= bytes && segments.len() <= count
+}

@@ -1,0 +1,109 @@
+//! Giving segments to peers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use haulout_mesh::{Asker, SiteEnd, SitePiece, SiteRequest, SiteSource};
+use haulout_swarm::PeerId;
+use haulout_swarm::site::Verdict;
+
+use super::drive::For;
+use super::segment::SegmentReader;
+use super::{Inner, Site, SiteObject, lock};
+
+impl Site {
+    /// What a peer gets that asks for a segment. Does not block, and must be polled on the mesh's runtime or any other.
+    pub fn serve(&self, asker: &Asker, request: SiteRequest) -> Box<dyn SiteSource> {
+        Box::new(Giving {
+            inner: Arc::clone(&self.inner),
+            asker: asker.clone(),
+            request,
+            stage: Stage::Asked,
+        })
+    }
+}
+
+enum Stage {
+    Asked,
+    Reading { reader: SegmentReader, _counted: Welcome },
+    Over(SiteEnd),
+}
+
+/// A stream that counts among those under way, as long as it is.
+struct Welcome {
+    inner: Arc<Inner>,
+    peer: PeerId,
+}
+
+impl Drop for Welcome {
+    fn drop(&mut self) {
+        lock(&self.inner.duty).done(&self.peer);
+    }
+}
+
+struct Giving {
+    inner: Arc<Inner>,
+    asker: Asker,
+    request: SiteRequest,
+    stage: Stage,
+}
+
+impl SiteSource for Giving {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = SitePiece> + Send + '_>> {
+        Box::pin(async {
+            if matches!(self.stage, Stage::Asked) {
+                self.stage = match self.begin().await {
+                    Ok((reader, welcome)) => Stage::Reading { reader, _counted: welcome },
+                    Err(end) => Stage::Over(end),
+                };
+            }
+            match &mut self.stage {
+                Stage::Asked => SitePiece::End(SiteEnd::Failed),
+                Stage::Over(end) => SitePiece::End(*end),
+                Stage::Reading { reader, .. } => {
+                    let piece = reader.next().await;
+                    if let SitePiece::Bytes(bytes) = &piece {
+                        self.inner.stats.bytes_relayed_out.add(bytes.len() as u64);
+                    }
+                    piece
+                }
+            }
+        })
+    }
+}
+
+impl Giving {
+    async fn begin(&self) -> Result<(SegmentReader, Welcome), SiteEnd> {
+        let (inner, peer) = (&self.inner, self.asker.peer);
+        let object = SiteObject::of(&self.request);
+        let outside = inner.outside(object.outside).ok_or(SiteEnd::Refused)?;
+        // It may have to look things up, and that not on the mesh's thread.
+        let allowed = outside.may_give(&object, self.asker.membership);
+        if !inner.spawn(allowed).await.unwrap_or(false) {
+            return Err(SiteEnd::Refused);
+        }
+        let known = inner.known(&self.request.segment);
+        if known.as_ref().is_some_and(|segment| segment.object != object) {
+            return Err(SiteEnd::Refused);
+        }
+        let fresh = !known.is_some_and(|segment| segment.is_alive());
+        let verdict = lock(&inner.duty).ask(peer, fresh);
+        match verdict {
+            Verdict::Busy => return Err(SiteEnd::Busy),
+            Verdict::Unwilling => return Err(SiteEnd::Refused),
+            Verdict::Welcome => {}
+        }
+        let welcome = Welcome { inner: Arc::clone(inner), peer };
+        if fresh && !inner.fits() {
+            return Err(SiteEnd::Busy);
+        }
+        let segment = inner.segment(&object, self.request.segment.index);
+        let reader = segment.read(self.request.from);
+        segment.relied_on_by(peer);
+        if fresh {
+            inner.fill(&segment, For::Peer);
+        }
+        Ok((reader, welcome))
+    }
+}

@@ -1,0 +1,133 @@
+//! Whole objects for this machine: segments in order, the next ones already under way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, Stream};
+use haulout_mesh::{SiteEnd, SitePiece};
+
+use super::drive::For;
+use super::segment::SegmentReader;
+use super::{Inner, Site, SiteObject};
+
+/// Segments under way at the same time, of one object: each has another home.
+const AHEAD: usize = 3;
+/// How often a segment whose driver went away is taken up again.
+const REVIVALS_MAX: u32 = 3;
+
+/// Why an object is not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SiteError {
+    /// The outside does not have it.
+    #[error("it is not there")]
+    Absent,
+    /// Nobody could bring it.
+    #[error("neither a peer nor the outside could bring it")]
+    Failed,
+}
+
+struct Reading {
+    inner: Arc<Inner>,
+    object: SiteObject,
+    /// Where in the object the next byte is.
+    at: u64,
+    /// Readers of the segment that holds `at` and of those after it.
+    ahead: VecDeque<SegmentReader>,
+    next_index: u32,
+    revivals: u32,
+}
+
+impl Site {
+    /// The bytes of an object from `from` on. Unverified.
+    pub fn stream(
+        &self,
+        object: SiteObject,
+        from: u64,
+    ) -> impl Stream<Item = Result<Bytes, SiteError>> + Send + 'static {
+        let next_index = object.size.map_or(0, |cut| cut.segment_of(from));
+        let reading = Reading {
+            inner: Arc::clone(&self.inner),
+            object,
+            at: from,
+            ahead: VecDeque::new(),
+            next_index,
+            revivals: 0,
+        };
+        stream::unfold(Some(reading), |reading| async {
+            let mut reading = reading?;
+            match reading.next().await {
+                Ok(None) => None,
+                Ok(Some(bytes)) => Some((Ok(bytes), Some(reading))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
+    /// A whole document. Unverified.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    pub async fn document(&self, object: SiteObject) -> Result<Bytes, SiteError> {
+        let segment = self.inner.segment(&object, 0);
+        let mut reader = segment.read(0);
+        self.inner.fill(&segment, For::Ourselves);
+        let mut whole = BytesMut::new();
+        loop {
+            match reader.next().await {
+                SitePiece::Bytes(bytes) => whole.extend_from_slice(&bytes),
+                SitePiece::End(SiteEnd::Complete) => return Ok(whole.freeze()),
+                SitePiece::End(SiteEnd::Absent) => return Err(SiteError::Absent),
+                SitePiece::End(_) => return Err(SiteError::Failed),
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn look_ahead(&mut self) {
+        let Some(cut) = self.object.size else { return };
+        if self.ahead.len() >= AHEAD || self.next_index >= cut.count() {
+            return;
+        }
+        // With memory short, one segment at a time.
+        let most = if self.inner.fits() { AHEAD } else { 1 };
+        while self.ahead.len() < most && self.next_index < cut.count() {
+            let range = cut.range(self.next_index);
+            let segment = self.inner.segment(&self.object, self.next_index);
+            let reader = segment.read(self.at.saturating_sub(range.start));
+            self.inner.fill(&segment, For::Ourselves);
+            self.ahead.push_back(reader);
+            self.next_index += 1;
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, SiteError> {
+        let Some(cut) = self.object.size else { return Err(SiteError::Failed) };
+        loop {
+            if self.at >= cut.size() {
+                return Ok(None);
+            }
+            self.look_ahead();
+            let Some(reader) = self.ahead.front_mut() else { return Err(SiteError::Failed) };
+            match reader.next().await {
+                SitePiece::Bytes(bytes) => {
+                    self.at += bytes.len() as u64;
+                    self.revivals = 0;
+                    return Ok(Some(bytes));
+                }
+                SitePiece::End(SiteEnd::Complete) => {
+                    self.ahead.pop_front();
+                }
+                SitePiece::End(SiteEnd::Absent) => return Err(SiteError::Absent),
+                SitePiece::End(_) if self.revivals < REVIVALS_MAX => {
+                    // Perhaps it was filled for a peer that has gone: once more, for ourselves.
+                    self.revivals += 1;
+                    self.ahead.clear();
+                    self.next_index = cut.segment_of(self.at);
+                }
+                SitePiece::End(_) => return Err(SiteError::Failed),
+            }
+        }
+    }
+}

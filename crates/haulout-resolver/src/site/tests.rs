@@ -1,0 +1,324 @@
+//! Several engines in one process, with an outside that counts what it gives.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use haulout_mesh::{Asker, NarKey, NarTree, SiteEnd, SiteFrame, SitePiece};
+use haulout_nix::{HashPart, PathInfo};
+use haulout_swarm::site::{Homes, SEGMENT_BYTES, SiteKind, Standing};
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::peers::{Answer, Chunks, Patience, PeerError};
+
+const OUTSIDE: OutsideId = OutsideId::from_bytes([1; 32]);
+
+fn byte(at: u64) -> u8 {
+    (at.wrapping_mul(2_654_435_761) >> 24) as u8
+}
+
+fn content(range: Range<u64>) -> Vec<u8> {
+    range.map(byte).collect()
+}
+
+fn object(n: u8, size: u64) -> SiteObject {
+    SiteObject {
+        key: SiteKey { kind: SiteKind::UpstreamFile, id: [n; 32] },
+        size: Cut::new(size),
+        outside: OUTSIDE,
+        descriptor: Bytes::from_static(b"it"),
+    }
+}
+
+/// The world outside.
+#[derive(Default)]
+struct World {
+    given: AtomicU64,
+    fetches: AtomicU64,
+    absent: bool,
+    private: bool,
+    pause: Duration,
+}
+
+struct Place(Arc<World>);
+
+impl Outside for Place {
+    fn ids(&self) -> Vec<OutsideId> {
+        vec![OUTSIDE]
+    }
+
+    fn fetch(
+        &self,
+        _: SiteObject,
+        range: Option<Range<u64>>,
+    ) -> BoxFuture<'static, Result<Body, OutsideError>> {
+        let world = Arc::clone(&self.0);
+        world.fetches.fetch_add(1, Ordering::Relaxed);
+        async move {
+            sleep(world.pause).await;
+            if world.absent {
+                return Err(OutsideError::Absent);
+            }
+            let mut at = range.clone().map_or(0, |range| range.start);
+            let end = range.map_or(5_000, |range| range.end);
+            let mut pieces = Vec::new();
+            while at < end {
+                let next = (at + 100_000).min(end);
+                pieces.push(at..next);
+                at = next;
+            }
+            let body = stream::iter(pieces).then(move |piece| {
+                let world = Arc::clone(&world);
+                async move {
+                    sleep(world.pause / 10).await;
+                    world.given.fetch_add(piece.end - piece.start, Ordering::Relaxed);
+                    Ok(Bytes::from(content(piece)))
+                }
+            });
+            Ok(body.boxed() as Body)
+        }
+        .boxed()
+    }
+
+    fn may_give(&self, _: &SiteObject, to: Membership) -> BoxFuture<'static, bool> {
+        let private = self.0.private;
+        async move { !private || to == Membership::Member }.boxed()
+    }
+}
+
+/// Everybody, by key.
+#[derive(Default)]
+struct Lan {
+    sites: Mutex<Vec<Site>>,
+    homes: Mutex<Homes>,
+    dead: Mutex<HashSet<PeerId>>,
+    liars: Mutex<HashSet<PeerId>>,
+    blamed: Mutex<Vec<(PeerId, Fault)>>,
+}
+
+struct Peer {
+    lan: Arc<Lan>,
+    me: PeerId,
+    sequence: AtomicU64,
+}
+
+fn id(n: usize) -> PeerId {
+    PeerId::from_bytes([n as u8 + 1; 32])
+}
+
+impl Peers for Peer {
+    fn who_has(&self, _: &HashPart) -> Vec<PeerId> {
+        Vec::new()
+    }
+    fn undeclared(&self) -> Vec<PeerId> {
+        Vec::new()
+    }
+    fn path_infos(
+        &self,
+        _: PeerId,
+        _: HashPart,
+        _: usize,
+        _: Patience,
+    ) -> Answer<Result<Vec<PathInfo>, PeerError>> {
+        async { Err(PeerError::No) }.boxed()
+    }
+    fn nar_tree(&self, _: PeerId, _: NarKey) -> Answer<Result<NarTree, PeerError>> {
+        async { Err(PeerError::No) }.boxed()
+    }
+    fn nar_range(
+        &self,
+        _: PeerId,
+        _: NarKey,
+        _: Range<u64>,
+    ) -> Answer<Result<Box<dyn Chunks>, PeerError>> {
+        async { Err(PeerError::No) }.boxed()
+    }
+    fn blame(&self, peer: PeerId, fault: Fault) {
+        lock(&self.lan.blamed).push((peer, fault));
+    }
+    fn hedge_delay(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+    fn me(&self) -> PeerId {
+        self.me
+    }
+    fn homes(&self, segment: &SegmentKey, outside: u32, most: usize) -> Vec<PeerId> {
+        lock(&self.lan.homes).ranking(segment, outside, most, |_| true)
+    }
+    fn set_standing(&self, willing: bool, outsides: &[u32]) {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) as u32 + 1;
+        let standing = Standing { sequence, willing, outsides: outsides.iter().copied().collect() };
+        lock(&self.lan.homes).told(self.me, standing);
+    }
+    fn site(
+        &self,
+        peer: PeerId,
+        request: SiteRequest,
+    ) -> BoxStream<'static, Result<SiteFrame, PeerError>> {
+        let (lan, me) = (Arc::clone(&self.lan), self.me);
+        let index = usize::from(peer.as_bytes()[0]) - 1;
+        let asker =
+            Asker { peer: me, membership: Membership::Stranger, addr: ([127, 0, 0, 1], 1).into() };
+        let source = lock(&lan.sites)[index].serve(&asker, request);
+        stream::unfold(Some(source), move |source| {
+            let lan = Arc::clone(&lan);
+            async move {
+                let mut source = source?;
+                let piece = timeout(Duration::from_millis(400), source.next()).await;
+                if lock(&lan.dead).contains(&peer) {
+                    std::future::pending::<()>().await;
+                }
+                let frame = match piece {
+                    Err(_) => SiteFrame::Waiting,
+                    Ok(SitePiece::End(end)) => SiteFrame::End(end),
+                    Ok(SitePiece::Bytes(bytes)) if lock(&lan.liars).contains(&peer) => {
+                        SiteFrame::Bytes(bytes.iter().map(|byte| !byte).collect())
+                    }
+                    Ok(SitePiece::Bytes(bytes)) => SiteFrame::Bytes(bytes),
+                };
+                Some((Ok(frame), Some(source)))
+            }
+        })
+        .boxed()
+    }
+}
+
+fn lan(count: usize, world: World) -> (Arc<Lan>, Arc<World>) {
+    let (lan, world) = (Arc::new(Lan::default()), Arc::new(world));
+    for n in 0..count {
+        let site = Site::new(Arc::default(), true);
+        let peer = Peer { lan: Arc::clone(&lan), me: id(n), sequence: AtomicU64::new(0) };
+        site.set_peers(Arc::new(peer));
+        site.add(Arc::new(Place(Arc::clone(&world))));
+        lock(&lan.sites).push(site);
+    }
+    (lan, world)
+}
+
+fn site(lan: &Lan, n: usize) -> Site {
+    lock(&lan.sites)[n].clone()
+}
+
+async fn get(site: Site, object: SiteObject) -> Result<Vec<u8>, SiteError> {
+    let pieces: Vec<Bytes> = site.stream(object, 0).try_collect().await?;
+    Ok(pieces.concat())
+}
+
+fn home(lan: &Lan, object: &SiteObject, index: u32) -> usize {
+    let ranking = lock(&lan.homes).ranking(&object.key.segment(index), OUTSIDE.tag(), 1, |_| true);
+    usize::from(ranking[0].as_bytes()[0]) - 1
+}
+
+const SIZE: u64 = 3 * SEGMENT_BYTES + 12_345;
+
+#[tokio::test(start_paused = true)]
+async fn eight_agents_cost_one_download() {
+    let (lan, world) = lan(8, World { pause: Duration::from_millis(50), ..World::default() });
+    let object = object(7, SIZE);
+    let all: Vec<_> = (0..8).map(|n| tokio::spawn(get(site(&lan, n), object.clone()))).collect();
+    for one in all {
+        assert!(one.await.unwrap().unwrap() == content(0..SIZE));
+    }
+    assert_eq!(world.given.load(Ordering::Relaxed), SIZE);
+    assert_eq!(world.fetches.load(Ordering::Relaxed), 4);
+    // A machine that comes later costs nothing.
+    site(&lan, 0).forget(&object);
+    assert!(get(site(&lan, 0), object.clone()).await.unwrap() == content(0..SIZE));
+    let mine = (0..4).filter(|index| home(&lan, &object, *index) == 0).count() as u64;
+    assert!(world.given.load(Ordering::Relaxed) <= SIZE + mine * SEGMENT_BYTES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_home_that_dies_in_the_middle_is_replaced_where_it_stopped() {
+    let (lan, world) = lan(6, World { pause: Duration::from_millis(100), ..World::default() });
+    let object = object(9, SIZE);
+    let victim = home(&lan, &object, 0);
+    let all: Vec<_> = (0..6)
+        .filter(|n| *n != victim)
+        .map(|n| tokio::spawn(get(site(&lan, n), object.clone())))
+        .collect();
+    sleep(Duration::from_millis(250)).await;
+    lock(&lan.dead).insert(id(victim));
+    for one in all {
+        assert!(one.await.unwrap().unwrap() == content(0..SIZE));
+    }
+    // The dead one goes on fetching for itself in this world, for as long as it thinks that somebody listens.
+    assert!(world.given.load(Ordering::Relaxed) < SIZE + 2 * SEGMENT_BYTES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_and_their_absence() {
+    let (lan, world) = lan(3, World::default());
+    let document = SiteObject { size: None, ..object(3, 1) };
+    for n in 0..3 {
+        let text = site(&lan, n).document(document.clone()).await.unwrap();
+        assert!(text == content(0..5_000));
+    }
+    assert_eq!(world.fetches.load(Ordering::Relaxed), 1);
+
+    let (lan, world) = self::lan(3, World { absent: true, ..World::default() });
+    let home = home(&lan, &document, 0);
+    let other = (home + 1) % 3;
+    assert_eq!(site(&lan, other).document(document).await, Err(SiteError::Absent));
+    // A peer's "no" is not believed: the agent asked for itself as well.
+    assert_eq!(world.fetches.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_do_not_get_what_is_private() {
+    let (lan, world) = lan(4, World { private: true, ..World::default() });
+    let object = object(5, 1_000);
+    for n in 0..4 {
+        assert!(get(site(&lan, n), object.clone()).await.unwrap() == content(0..1_000));
+    }
+    // Everybody for itself.
+    assert_eq!(world.given.load(Ordering::Relaxed), 4_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_unwilling_follow_but_do_not_fetch_for_others() {
+    let (lan, world) = lan(4, World::default());
+    for n in 0..3 {
+        site(&lan, n).set_willing(false);
+    }
+    let object = object(6, SIZE);
+    assert!(get(site(&lan, 0), object.clone()).await.unwrap() == content(0..SIZE));
+    assert_eq!(world.given.load(Ordering::Relaxed), SIZE);
+    assert_eq!(site(&lan, 0).inner.stats.bytes_outside.get(), 0);
+    assert_eq!(site(&lan, 3).inner.stats.bytes_outside.get(), SIZE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_relays_wrong_bytes_is_found_out() {
+    let (lan, _world) = lan(4, World::default());
+    let object = object(8, 1_000_000);
+    let liar = home(&lan, &object, 0);
+    lock(&lan.liars).insert(id(liar));
+    let victim = (liar + 1) % 4;
+    assert!(get(site(&lan, victim), object.clone()).await.unwrap() != content(0..1_000_000));
+    site(&lan, victim).wrong(&object);
+    for _ in 0..100 {
+        if !lock(&lan.blamed).is_empty() {
+            break;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(*lock(&lan.blamed), [(id(liar), Fault::WrongContent)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_cannot_plant_an_object_of_another_size() {
+    let (lan, _world) = lan(2, World::default());
+    let real = object(4, 1_000);
+    assert!(get(site(&lan, 0), real.clone()).await.unwrap() == content(0..1_000));
+    let forged = SiteObject { size: Cut::new(2_000), ..real.clone() };
+    let asker =
+        Asker { peer: id(1), membership: Membership::Stranger, addr: ([127, 0, 0, 1], 1).into() };
+    let mut source = site(&lan, 0).serve(&asker, forged.request(0, 0));
+    assert_eq!(source.next().await, SitePiece::End(SiteEnd::Refused));
+    let elsewhere = SiteObject { outside: OutsideId::from_bytes([9; 32]), ..object(2, 10) };
+    let mut source = site(&lan, 0).serve(&asker, elsewhere.request(0, 0));
+    assert_eq!(source.next().await, SitePiece::End(SiteEnd::Refused), "not configured here");
+}

@@ -1,0 +1,282 @@
+//! Machines of one site and a cache outside: real stores, the real mesh over loopback, real HTTP; the cache counts.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use haulout_mesh::{Identity, Mesh, MeshConfig, StaticPeer};
+use haulout_nix::db::StoreLocation;
+use haulout_nix::{Compression, KeySet, NarHash, NarInfo, PathInfo, SecretKey, StoreDir};
+use haulout_resolver::{Resolver, ResolverConfig, Serving};
+use haulout_sample::{Sample, SampleSpec};
+use haulout_upstream::{Options, Upstreams};
+
+fn key() -> SecretKey {
+    SecretKey::from_seed("office-1", [7; 32]).unwrap()
+}
+
+/// A binary cache over HTTP/1.1 with ranges and persistent connections.
+struct Cache {
+    files: Mutex<HashMap<String, Vec<u8>>>,
+    nar_bytes: AtomicU64,
+    asked: Mutex<HashMap<String, u64>>,
+    /// Before each 16 KiB.
+    pause: Duration,
+    address: SocketAddr,
+}
+
+impl Cache {
+    fn start(pause: Duration) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let cache = Arc::new(Self {
+            files: Mutex::default(),
+            nar_bytes: AtomicU64::new(0),
+            asked: Mutex::default(),
+            pause,
+            address: listener.local_addr().unwrap(),
+        });
+        let info = b"StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 40\n".to_vec();
+        cache.files.lock().unwrap().insert("/nix-cache-info".to_owned(), info);
+        let served = Arc::clone(&cache);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let served = Arc::clone(&served);
+                std::thread::spawn(move || served.serve(client));
+            }
+        });
+        cache
+    }
+
+    fn serve(&self, client: TcpStream) -> Option<()> {
+        client.set_nodelay(true).ok()?;
+        let mut reader = BufReader::new(client.try_clone().ok()?);
+        let mut client = client;
+        loop {
+            let (mut line, mut range) = (String::new(), None);
+            reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+            let path = line.split(' ').nth(1)?.to_owned();
+            loop {
+                let mut header = String::new();
+                reader.read_line(&mut header).ok().filter(|read| *read > 0)?;
+                let header = header.trim().to_ascii_lowercase();
+                if header.is_empty() {
+                    break;
+                }
+                if let Some(bytes) = header.strip_prefix("range: bytes=") {
+                    let (from, to) = bytes.split_once('-')?;
+                    range = Some((from.parse::<usize>().ok()?, to.parse::<usize>().ok()));
+                }
+            }
+            *self.asked.lock().unwrap().entry(path.clone()).or_default() += 1;
+            let file = self.files.lock().unwrap().get(&path).cloned();
+            let Some(file) = file else {
+                client.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").ok()?;
+                continue;
+            };
+            let (status, extra, body) = match range {
+                Some((from, to)) => {
+                    let to = to.map_or(file.len(), |to| (to + 1).min(file.len()));
+                    let extra =
+                        format!("Content-Range: bytes {from}-{}/{}\r\n", to - 1, file.len());
+                    ("206 Partial Content", extra, &file[from..to])
+                }
+                None => ("200 OK", String::new(), &file[..]),
+            };
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nAccept-Ranges: bytes\r\nETag: \"x\"\r\n{extra}\r\n",
+                body.len()
+            );
+            client.write_all(head.as_bytes()).ok()?;
+            for piece in body.chunks(16 << 10) {
+                std::thread::sleep(self.pause);
+                client.write_all(piece).ok()?;
+                if path.starts_with("/nar/") {
+                    self.nar_bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Puts a closure into it; returns the paths and the compressed size.
+    async fn fill(&self, paths: usize, bytes: u64) -> (Vec<PathInfo>, u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let key = key();
+        let spec = SampleSpec { content_addressed: 0, ..SampleSpec::new(3, paths, bytes, &key) };
+        let store = Sample::generate(dir.path(), spec).unwrap();
+        let seed = Agent::start(dir.path(), 99, &[], None).await;
+        let mut total = 0;
+        for info in &store.paths {
+            let nar = seed.nar(info).await.unwrap();
+            let file = zstd::bulk::compress(&nar, 1).unwrap();
+            total += file.len() as u64;
+            let hash = info.path.hash_part();
+            let narinfo = NarInfo {
+                info: info.clone(),
+                url: format!("nar/{hash}.nar.zst"),
+                compression: Compression::Zstd,
+                file_hash: None,
+                file_size: Some(file.len() as u64),
+            };
+            let mut files = self.files.lock().unwrap();
+            let text = narinfo.to_text(&StoreDir::default());
+            files.insert(format!("/{hash}.narinfo"), text.into_bytes());
+            files.insert(format!("/nar/{hash}.nar.zst"), file);
+        }
+        seed.mesh.shutdown().await;
+        (store.paths, total)
+    }
+
+    fn given(&self, compressed: u64) -> f64 {
+        self.nar_bytes.load(Ordering::Relaxed) as f64 / compressed as f64
+    }
+}
+
+struct Agent {
+    resolver: Resolver,
+    mesh: Mesh,
+}
+
+impl Agent {
+    async fn start(root: &Path, seed: u8, peers: &[Arc<Self>], cache: Option<&Cache>) -> Self {
+        let keys: KeySet = [key().public_key().clone()].into_iter().collect();
+        let config = ResolverConfig::new(StoreLocation::chroot(root), keys);
+        let serving = Serving::open(&config).unwrap();
+        let mut mesh_config = MeshConfig::new(Identity::from_seed([seed; 32]).unwrap());
+        mesh_config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        mesh_config.mdns = false;
+        mesh_config.static_peers = peers
+            .iter()
+            .map(|peer| StaticPeer { addr: peer.mesh.local_addrs()[0], key: None })
+            .collect();
+        let mesh = Mesh::start(mesh_config, serving.serve()).await.unwrap();
+        let resolver = Resolver::start(&config, serving, Arc::new(mesh.clone()));
+        if let Some(cache) = cache {
+            let trust = resolver.trust_source();
+            let judge = move |info: &PathInfo| {
+                trust().judge(info).map(drop).map_err(|refusal| refusal.to_string())
+            };
+            let upstreams = Upstreams::new(Options::new(StoreDir::default(), judge));
+            upstreams.add(&format!("http://{}", cache.address).parse().unwrap()).unwrap();
+            resolver.set_upstreams(upstreams);
+        }
+        Self { resolver, mesh }
+    }
+
+    async fn nar(&self, info: &PathInfo) -> Option<Vec<u8>> {
+        let mut body = self.resolver.nar(info.path.hash_part(), info.nar_hash, 0).await?;
+        let mut all = Vec::new();
+        while let Some(piece) = body.stream.next().await {
+            all.extend_from_slice(&piece.ok()?);
+        }
+        Some(all)
+    }
+
+    /// Fetches everything as Nix does: narinfos, then NARs, several side by side.
+    async fn fetch(self: &Arc<Self>, paths: &[PathInfo]) -> bool {
+        for info in paths.iter().rev() {
+            let Some(found) = self.resolver.path_info(info.path.hash_part()).await else {
+                eprintln!("{} was not found", info.path);
+                return false;
+            };
+            assert_eq!(*found, *info);
+        }
+        let nars = paths.iter().cloned().map(|info| {
+            let agent = Arc::clone(self);
+            async move {
+                let nar = agent.nar(&info).await;
+                let good = nar.is_some_and(|nar| NarHash::of(&nar) == info.nar_hash);
+                if !good {
+                    eprintln!("the NAR of {} was not given", info.path);
+                }
+                good
+            }
+        });
+        futures_util::stream::iter(nars).buffer_unordered(8).all(|good| async move { good }).await
+    }
+}
+
+/// `count` agents that all know each other.
+async fn office(dirs: &[tempfile::TempDir], cache: &Cache) -> Vec<Arc<Agent>> {
+    let mut agents: Vec<Arc<Agent>> = Vec::new();
+    for (n, dir) in dirs.iter().enumerate() {
+        agents.push(Arc::new(Agent::start(dir.path(), n as u8 + 1, &agents, Some(cache)).await));
+    }
+    let begun = Instant::now();
+    let told = |agent: &Agent| {
+        agents
+            .iter()
+            .filter(|other| agent.mesh.standing_of(&other.mesh.id()).is_some_and(|s| s.willing))
+            .count()
+    };
+    while agents.iter().any(|agent| told(agent) < agents.len()) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "they do not find each other");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    agents
+}
+
+fn dirs(count: usize) -> Vec<tempfile::TempDir> {
+    (0..count).map(|_| tempfile::tempdir().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_machines_at_once_cost_one_download() {
+    let cache = Cache::start(Duration::from_micros(200));
+    let (paths, compressed) = cache.fill(60, 24 << 20).await;
+    let dirs = dirs(4);
+    let agents = office(&dirs, &cache).await;
+    let all = agents.iter().map(|agent| agent.fetch(&paths));
+    assert!(futures_util::future::join_all(all).await.into_iter().all(|good| good));
+    let given = cache.given(compressed);
+    println!("{given:.3} × {compressed} bytes");
+    assert!(given <= 1.1, "{given:.3} × the closure");
+    let narinfos: u64 = cache
+        .asked
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|(path, _)| path.ends_with(".narinfo"))
+        .map(|(_, times)| times)
+        .sum();
+    assert!(narinfos < 2 * paths.len() as u64, "{narinfos} narinfos for {} paths", paths.len());
+    let relayed: u64 =
+        agents.iter().map(|agent| agent.resolver.stats().bytes_relayed_in.get()).sum();
+    assert!(relayed > 2 * compressed, "{relayed} bytes were relayed");
+    let missing = "0000000000000000000000000000000a".parse().unwrap();
+    assert!(agents[0].resolver.path_info(missing).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_dies_in_the_middle_is_not_missed() {
+    let cache = Cache::start(Duration::from_millis(1));
+    let (paths, compressed) = cache.fill(40, 24 << 20).await;
+    let dirs = dirs(4);
+    let mut agents = office(&dirs, &cache).await;
+    let dying = agents.pop().unwrap();
+    let all: Vec<_> = agents
+        .iter()
+        .map(|agent| {
+            let (agent, paths) = (Arc::clone(agent), paths.clone());
+            tokio::spawn(async move { agent.fetch(&paths).await })
+        })
+        .collect();
+    let begun = Instant::now();
+    while cache.given(compressed) < 0.3 && begun.elapsed() < Duration::from_secs(30) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    dying.mesh.shutdown().await;
+    drop(dying);
+    for one in all {
+        assert!(one.await.unwrap());
+    }
+    let given = cache.given(compressed);
+    println!("{given:.3} × {compressed} bytes");
+    assert!(given <= 1.6, "{given:.3} × the closure");
+}

@@ -1,0 +1,39 @@
+//! One download per site: what must come from outside is fetched by one agent and relayed to all.
+//!
+//! A *site object* is anything no peer has yet: an upstream's compressed NAR, its narinfo, a Walrus sliver, a blob's
+//! metadata, an archive's proof. Every agent knows it by the same [`SiteKey`]. Large ones are cut into segments
+//! ([`Cut`]), and each segment has its own *home*, ranked by rendezvous hashing over the agents that are willing to fetch
+//! ([`Homes`]). Who wants a segment asks its home, which fetches it once and relays it **while** it arrives.
+//!
+//! | part | the question it answers |
+//! | --- | --- |
+//! | [`SiteKey`], [`SegmentKey`], [`Cut`] | what is it, and where are its segments |
+//! | [`Homes`], [`Standing`] | whose turn is it |
+//! | [`Follow`] | one segment on one agent: whom to ask, when to take over, when to go outside oneself |
+//! | [`Duty`] | one agent as a home: how much it does for others at once |
+//!
+//! Rules that keep outside fetches at about one per segment without any election:
+//!
+//! * An agent that is **asked** for a segment it knows nothing of goes outside for it and asks nobody: requests never
+//!   travel in circles. An agent that **wants** a segment asks its home first.
+//! * An agent that is asked for a segment it is itself following relays what it gets. If it follows the very asker, the
+//!   two had different views of who is there: it goes outside at once ([`Follow::relied_on_by`]).
+//! * Everybody keeps what arrived for a while, complete or not, so that the next in the ranking goes on where a home
+//!   stopped, and a machine that joins in the middle gets what is there already.
+//! * A home that waits for a slow outside says so (a *waiting* frame). So followers tell a slow upstream, where taking
+//!   over would help nobody, from a dead home.
+
+mod duty;
+mod follow;
+mod homes;
+mod key;
+#[cfg(test)]
+mod tests;
+
+pub use duty::{Duty, DutyLimits, Verdict};
+pub use follow::{Attempt, End, Follow, FollowConfig, Origin, Step};
+pub use homes::{Homes, OUTSIDES_MAX, Standing};
+pub use key::{
+    Cut, DESCRIPTOR_MAX, DOCUMENT_MAX, OBJECT_MAX, OutsideId, SEGMENT_BYTES, SegmentKey, SiteKey,
+    SiteKind,
+};

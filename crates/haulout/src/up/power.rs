@@ -1,0 +1,107 @@
+//! Whether this machine can afford to fetch for others: not on battery, not over a metered link.
+//!
+//! The kernel says the first, NetworkManager the second, asked through systemd's `busctl`: one small process a minute instead
+//! of a D-Bus library. What cannot be found out counts as affordable.
+
+use std::path::Path;
+use std::time::Duration;
+
+use haulout_resolver::site::Site;
+
+use crate::config;
+
+/// How often it is looked.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long `busctl` may take.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Keeps the site informed for as long as the agent runs.
+pub(crate) async fn watch(site: Site, settings: config::Site) {
+    if !settings.fetch_for_others || (settings.on_battery && settings.on_metered) {
+        return;
+    }
+    let mut willing = true;
+    loop {
+        let battery = !settings.on_battery && on_battery(Path::new("/sys/class/power_supply"));
+        let metered = !settings.on_metered && is_metered().await;
+        let affordable = !battery && !metered;
+        if affordable != willing {
+            willing = affordable;
+            tracing::info!(battery, metered, "fetching for others: {willing}");
+            site.set_willing(willing);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether there is a battery and no power from elsewhere.
+fn on_battery(supplies: &Path) -> bool {
+    let read = |dir: &Path, name: &str| {
+        std::fs::read_to_string(dir.join(name))
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    };
+    let (mut battery, mut mains) = (false, false);
+    for supply in std::fs::read_dir(supplies).into_iter().flatten().flatten() {
+        let dir = supply.path();
+        match read(&dir, "type").as_str() {
+            // A mouse has a battery, too; it says so.
+            "Battery" => battery |= read(&dir, "scope") != "Device",
+            "Mains" | "USB" | "Wireless" => mains |= read(&dir, "online") == "1",
+            _ => {}
+        }
+    }
+    battery && !mains
+}
+
+/// What NetworkManager says, if there is one.
+async fn is_metered() -> bool {
+    let mut ask = tokio::process::Command::new("busctl");
+    ask.args(["--system", "get-property", "org.freedesktop.NetworkManager"])
+        .args(["/org/freedesktop/NetworkManager", "org.freedesktop.NetworkManager", "Metered"])
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true);
+    match tokio::time::timeout(ASK_LIMIT, ask.output()).await {
+        Ok(Ok(output)) => metered(&String::from_utf8_lossy(&output.stdout)),
+        _ => false,
+    }
+}
+
+/// NMMetered: 1 yes, 3 probably.
+fn metered(answer: &str) -> bool {
+    matches!(answer.trim(), "u 1" | "u 3")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn supply(dir: &Path, name: &str, files: &[(&str, &str)]) {
+        let dir = dir.join(name);
+        std::fs::create_dir(&dir).unwrap();
+        for (file, text) in files {
+            std::fs::write(dir.join(file), format!("{text}\n")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_laptop_without_its_plug_is_on_battery() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!on_battery(&dir.path().join("none")));
+        supply(dir.path(), "mouse", &[("type", "Battery"), ("scope", "Device")]);
+        assert!(!on_battery(dir.path()));
+        supply(dir.path(), "BAT0", &[("type", "Battery")]);
+        assert!(on_battery(dir.path()));
+        supply(dir.path(), "AC", &[("type", "Mains"), ("online", "0")]);
+        assert!(on_battery(dir.path()));
+        std::fs::write(dir.path().join("AC/online"), "1\n").unwrap();
+        assert!(!on_battery(dir.path()));
+    }
+
+    #[test]
+    fn networkmanager_is_understood() {
+        assert!(metered("u 1\n") && metered("u 3\n"));
+        assert!(!metered("u 0\n") && !metered("u 2\n") && !metered("u 4\n") && !metered(""));
+    }
+}

@@ -1,0 +1,139 @@
+//! One download per site: machines that want the same closure in the same second cost the uplink about one.
+
+use std::time::Duration;
+
+use system_tests::wiretap::assert_no_server_errors;
+use system_tests::{CacheCompression, FIND_LIMIT, Machine, Scene, StaticCache, Wan};
+
+const PATHS: usize = 120;
+const BYTES: u64 = 40 << 20;
+const LINE: u64 = 100_000_000;
+const ROUND_TRIP: Duration = Duration::from_millis(20);
+
+/// The world outside is host 0; everybody else is a machine of the site.
+struct Stage {
+    scene: Scene,
+    _cache: StaticCache,
+    wan: Wan,
+    /// Bytes of the closure as the cache has it, narinfos included.
+    compressed: u64,
+}
+
+fn stage(machines: usize) -> Option<Stage> {
+    let scene = Scene::new(1 + machines, PATHS, BYTES)?;
+    let top = [scene.closure().top().to_owned()];
+    let outside = scene.lab().host(0);
+    let cache = StaticCache::start(
+        outside,
+        scene.nix(),
+        scene.closure().root(),
+        &top,
+        CacheCompression::Zstd,
+    )?;
+    let files = outside.dir().join("cache-zstd");
+    let compressed = [files.clone(), files.join("nar")].iter().map(|dir| size_of_files(dir)).sum();
+    let wan = Wan::start(outside, cache.address(), LINE, ROUND_TRIP);
+    Some(Stage { scene, _cache: cache, wan, compressed })
+}
+
+fn size_of_files(dir: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(dir).unwrap().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum()
+}
+
+impl Stage {
+    fn machines(&self, hosts: std::ops::Range<usize>) -> Vec<Machine<'_>> {
+        let url = format!("[{:?}]", self.wan.url());
+        let count = hosts.len();
+        let machines: Vec<Machine<'_>> = hosts
+            .map(|host| {
+                self.scene.machine_with(host, self.scene.nix(), &[], |spec| {
+                    spec.set("upstream.urls", url.clone()).set("upstream.nix_conf", "false")
+                })
+            })
+            .collect();
+        for machine in &machines {
+            machine.agent.wait_for_peers(count - 1, FIND_LIMIT);
+        }
+        machines
+    }
+
+    /// All at once; the bytes that came over the line, in closures.
+    fn copy_all(&self, machines: &[Machine<'_>], meanwhile: impl FnOnce()) -> f64 {
+        let before = self.wan.bytes();
+        let top = self.scene.closure().top();
+        std::thread::scope(|scope| {
+            let all: Vec<_> = machines
+                .iter()
+                .map(|machine| scope.spawn(|| machine.nix.copy(&machine.tap.url(), top).ok()))
+                .collect();
+            meanwhile();
+            for one in all {
+                let outcome = one.join().expect("Nix");
+                println!("{:.1} s", outcome.wall.as_secs_f64());
+            }
+        });
+        (self.wan.bytes() - before) as f64 / self.compressed as f64
+    }
+
+    fn check(&self, machines: &[Machine<'_>]) {
+        let paths = self.scene.closure().paths();
+        for machine in machines {
+            let _ = machine.nix.verify(&paths).ok();
+            assert_no_server_errors(&machine.tap.take());
+            for peer in machine.agent.peers() {
+                assert!(
+                    !peer.faults.contains_key("wrong-content"),
+                    "an honest peer was blamed: {peer:#?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn four_machines_cost_the_uplink_one_closure() {
+    let Some(stage) = stage(4) else { return };
+    let machines = stage.machines(1..5);
+    let downloads = stage.copy_all(&machines, || {});
+    println!("{downloads:.3} × the closure of {} bytes", stage.compressed);
+    stage.check(&machines);
+    assert!(downloads <= 1.15, "{downloads:.3} × the closure came over the line");
+}
+
+#[test]
+fn two_machines_that_die_in_the_middle_cost_little_and_nobody_fails() {
+    let Some(stage) = stage(6) else { return };
+    let mut dying = stage.machines(1..3);
+    let living = {
+        let living = stage.machines(3..7);
+        for machine in &living {
+            machine.agent.wait_for_peers(5, FIND_LIMIT);
+        }
+        living
+    };
+    let top = stage.scene.closure().top().to_owned();
+    let mut copies: Vec<_> = dying
+        .iter()
+        .map(|machine| {
+            machine.nix.spawn(
+                "nix",
+                &["copy", "--from", &machine.tap.url(), "--to", &machine.nix.store(), &top],
+            )
+        })
+        .collect();
+    let before = stage.wan.bytes();
+    let third = stage.compressed / 3;
+    let downloads = stage.copy_all(&living, || {
+        system_tests::wait_until(Duration::from_secs(60), || stage.wan.bytes() - before > third);
+        for copy in &mut copies {
+            copy.kill();
+        }
+        for machine in &mut dying {
+            machine.agent.process().kill();
+        }
+    });
+    println!("{downloads:.3} × the closure of {} bytes", stage.compressed);
+    stage.check(&living);
+    assert!(downloads <= 1.4, "{downloads:.3} × the closure came over the line");
+}
