@@ -4,5 +4,9 @@
 //! over HTTPS and hold real slivers under real keys. What is registered and certified
 //! they learn from a [`storage::NodeChain`].
 
+pub mod control;
+mod local;
 pub mod storage;
 pub mod sui;
+
+pub use local::{LocalNet, LocalNetError, Plan, files};

@@ -164,13 +164,16 @@ impl Seats {
         let (cache, shared) = (Arc::new(MetadataCache::default()), Shared::default());
         let stop = watch::Sender::new(false);
         let stranger = Identity::generate()?;
-        let (mut nodes, mut tasks, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut nodes, mut tasks) = (Vec::new(), Vec::new());
+        let (mut addresses, mut certificates) = (Vec::new(), Vec::new());
         for mut seat in self.0 {
             let address = seat.socket.address;
             let port = |source| NodesError::Port { address, source };
             let listener = seat.socket.listen().map_err(port)?;
-            let tls = server::acceptor(&seat.identity, address)?;
-            let impostor = server::acceptor(&stranger, address)?;
+            let certificate = seat.identity.certificate(address.ip())?;
+            let tls = server::acceptor(&seat.identity, certificate.clone())?;
+            let impostor = server::acceptor(&stranger, stranger.certificate(address.ip())?)?;
+            certificates.push(certificate);
             let (store, switch) = (Store::open(&seat.dir)?, Switch::default());
             let (chain, cache) = (chain.clone(), cache.clone());
             let node = Arc::new(Node::new(seat.identity, store, chain, cache, switch));
@@ -181,7 +184,7 @@ impl Seats {
         }
         let tended = Arc::new(Notify::new());
         tasks.push(tokio::spawn(tend(nodes.clone(), stop.subscribe(), tended.clone())));
-        Ok(StorageNodes { nodes, addresses, tasks, stop, tended })
+        Ok(StorageNodes { nodes, addresses, certificates, tasks, stop, tended })
     }
 }
 
@@ -203,6 +206,7 @@ pub fn even_weights(n: ShardCount, nodes: usize) -> Result<Vec<u16>, NodesError>
 pub struct StorageNodes {
     nodes: Vec<Arc<Node>>,
     addresses: Vec<SocketAddr>,
+    certificates: Vec<Vec<u8>>,
     tasks: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     tended: Arc<Notify>,
@@ -225,6 +229,11 @@ impl StorageNodes {
     #[must_use]
     pub fn address(&self, index: usize) -> Option<SocketAddr> {
         self.addresses.get(index).copied()
+    }
+
+    /// The nodes' certificates, DER.
+    pub fn certificates(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.certificates.iter().cloned()
     }
 
     /// The faults of node `index`.

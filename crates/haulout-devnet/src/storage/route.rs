@@ -2,8 +2,6 @@
 
 use redstuff::{AxisKind, BlobId, PairIndex, SymbolId, messages::BlobPersistence};
 
-use super::chain::ObjectId;
-
 /// Most parameters that are read of a query; the rest is not looked at.
 const QUERY_PARAMETERS_MAX: usize = 4096;
 
@@ -218,7 +216,7 @@ fn blob_id(text: &str) -> Result<BlobId, RouteError> {
     text.parse().map_err(|_| bad_url("blob_id", &text, "failed to parse a blob ID"))
 }
 
-fn object_id(text: &str) -> Result<ObjectId, RouteError> {
+fn object_id(text: &str) -> Result<[u8; 32], RouteError> {
     let text = decoded(text)?;
     let bad = || bad_url("object_id", &text, "failed to parse an object ID");
     // Sui takes the digits with or without prefix, in either case, all 64 of them.

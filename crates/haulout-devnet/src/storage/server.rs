@@ -72,12 +72,12 @@ pub(crate) struct Port {
     pub(crate) impostor: TlsAcceptor,
 }
 
-/// TLS with the certificate of `identity`.
+/// TLS under `identity`, whose certificate (DER) is given.
 pub(crate) fn acceptor(
     identity: &Identity,
-    address: SocketAddr,
+    certificate: Vec<u8>,
 ) -> Result<TlsAcceptor, IdentityError> {
-    let certificate = CertificateDer::from(identity.certificate(address.ip())?);
+    let certificate = CertificateDer::from(certificate);
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.network_key_der()));
     let failed = |error: rustls::Error| IdentityError::Crypto(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());

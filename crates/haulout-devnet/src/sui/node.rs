@@ -10,7 +10,9 @@ use redstuff::BlobId;
 use sui_crypto::{SuiSigner, ed25519::Ed25519PrivateKey};
 use sui_rpc::proto::sui::{
     rpc::v2::{
-        ledger_service_server::LedgerServiceServer, state_service_server::StateServiceServer,
+        ledger_service_server::LedgerServiceServer,
+        move_package_service_server::MovePackageServiceServer,
+        state_service_server::StateServiceServer,
         subscription_service_server::SubscriptionServiceServer,
         transaction_execution_service_server::TransactionExecutionServiceServer,
     },
@@ -21,6 +23,7 @@ use sui_sdk_types::{
 };
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tonic::transport::{Server, server::TcpIncoming};
+use tonic_web::GrpcWebLayer;
 
 use super::{
     genesis::{self, Setup},
@@ -296,11 +299,15 @@ impl Devnet {
         let faults = Faults::default();
         let service = Service::new(self.shared.clone(), faults.clone(), self.now.clone());
         let (stop, stopped) = oneshot::channel::<()>();
+        // Browsers and the TypeScript SDK speak gRPC-Web, as real full nodes allow.
         let server = Server::builder()
+            .accept_http1(true)
+            .layer(GrpcWebLayer::new())
             .add_service(LedgerServiceServer::new(service.clone()))
             .add_service(StateServiceServer::new(service.clone()))
             .add_service(TransactionExecutionServiceServer::new(service.clone()))
             .add_service(SubscriptionServiceServer::new(service.clone()))
+            .add_service(MovePackageServiceServer::new(service.clone()))
             .add_service(ProofServiceServer::new(service));
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let task = tokio::spawn(async move {

@@ -114,6 +114,7 @@ fn refused(rejected: Rejected) -> Status {
 
 /// Fills in what a transaction to be simulated may leave out.
 fn complete(chain: &Chain, message: &mut TransactionMessage) -> Result<(), Status> {
+    use sui_rpc::proto::sui::rpc::v2::transaction_kind::{Data, Kind};
     let sender = message.sender.clone().unwrap_or_else(|| Address::ZERO.to_string());
     message.sender = Some(sender.clone());
     message.version = message.version.or(Some(1));
@@ -124,8 +125,13 @@ fn complete(chain: &Chain, message: &mut TransactionMessage) -> Result<(), Statu
     payment.owner = payment.owner.clone().or(Some(sender));
     payment.price = payment.price.filter(|price| *price > 0).or_else(|| Some(chain.gas_price()));
     payment.budget = payment.budget.filter(|budget| *budget > 0).or(Some(BUDGET));
-    if let Some(program) = message.kind.as_mut().and_then(|kind| kind.data.as_mut()) {
+    let Some(kind) = message.kind.as_mut() else { return Ok(()) };
+    if let Some(program) = kind.data.as_mut() {
         resolve_inputs(chain, program)?;
+        // The TypeScript SDK leaves it to the data to say what kind it is.
+        if matches!(program, Data::ProgrammableTransaction(_)) {
+            kind.kind = Some(Kind::ProgrammableTransaction as i32);
+        }
     }
     Ok(())
 }

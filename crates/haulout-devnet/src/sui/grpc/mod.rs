@@ -1,13 +1,14 @@
 //! The node's gRPC services: `sui.rpc.v2`, and `sui.rpc.v2alpha.ProofService`.
 //!
 //! Answers, masks and errors follow recordings of a real full node. Not served: name service,
-//! package service, signature verification, lists of history, filtered subscriptions.
+//! most of the package service, signature verification, lists of history, filtered subscriptions.
 
 mod errors;
 mod execution;
 mod faults;
 mod json;
 mod ledger;
+mod package;
 mod proof;
 mod render;
 mod state;

@@ -1,0 +1,115 @@
+//! The published TypeScript SDK (`@mysten/walrus`, `@mysten/walrus-wasm`) as a client from
+//! outside: its encoder agrees with ours.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use data_encoding::{BASE64, HEXLOWER};
+use redstuff::{PairIndex, ShardCount};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde_json::{Value, json};
+
+/// Where the Node package is, if Node and the package's dependencies are there.
+fn package() -> Option<PathBuf> {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/walrus-sdk");
+    let node = Command::new("node").arg("--version").stdout(Stdio::null()).status();
+    if !node.is_ok_and(|status| status.success()) {
+        skipped("node is missing");
+        return None;
+    }
+    if !dir.join("node_modules/@mysten/walrus-wasm").is_dir() {
+        skipped("run ./test, or `npm ci --ignore-scripts` in tests/walrus-sdk");
+        return None;
+    }
+    Some(dir)
+}
+
+/// Says loudly that a test does not run, in the way `./test` collects.
+fn skipped(reason: &str) {
+    let name = std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| "walrus-sdk".to_owned());
+    assert_ne!(std::env::var("HAULOUT_NO_SKIPS").as_deref(), Ok("1"), "{name}: {reason}");
+    eprintln!("SKIPPED {name}: {reason}");
+    if let Some(log) = std::env::var_os("HAULOUT_TEST_SKIP_LOG") {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(log);
+        file.and_then(|mut file| file.write_all(format!("{name}: {reason}\n").as_bytes()))
+            .expect("HAULOUT_TEST_SKIP_LOG is writable");
+    }
+}
+
+/// Runs a script with `input` on its standard input; its output, line by line, as JSON.
+fn node(script: &str, environment: &[(&str, &str)], input: &str) -> Option<Vec<Value>> {
+    let dir = package()?;
+    let mut child = Command::new("node")
+        .arg(dir.join(script))
+        .envs(environment.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().expect("node ends");
+    writer.join().expect("the writer ends").expect("node reads its input");
+    assert!(output.status.success(), "{script}: {}", output.status);
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    Some(text.lines().map(|line| serde_json::from_str(line).expect(line)).collect())
+}
+
+fn random(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    SystemRandom::new().fill(&mut bytes).expect("randomness");
+    bytes
+}
+
+fn sha256(parts: impl Iterator<Item = Vec<u8>>) -> String {
+    let mut sum = ring::digest::Context::new(&ring::digest::SHA256);
+    parts.for_each(|part| sum.update(&part));
+    HEXLOWER.encode(sum.finish().as_ref())
+}
+
+/// What `encode.mjs` says of the same data, from our encoder.
+fn ours(shards: u16, data: &[u8]) -> Value {
+    let n = ShardCount::new(shards).expect("enough shards");
+    let encoded = n.encode(data.to_vec()).expect("not too large");
+    let metadata = encoded.metadata();
+    let pair = |index| encoded.pair(PairIndex(index)).expect("a pair");
+    let hashes = metadata.hashes().iter();
+    let hashes = hashes.flat_map(|pair| [pair.primary, pair.secondary]);
+    json!({
+        "blobId": metadata.id().to_string(),
+        "root": HEXLOWER.encode(metadata.root_hash().as_bytes()),
+        "primary": sha256((0..shards).map(|index| pair(index).0.to_bcs())),
+        "secondary": sha256((0..shards).map(|index| pair(index).1.to_bcs())),
+        "hashes": sha256(hashes.map(|hash| hash.digest().as_bytes().to_vec())),
+        "decodes": true,
+    })
+}
+
+#[test]
+fn the_published_encoder_agrees_with_ours_on_random_data() {
+    let mut cases = Vec::new();
+    for shards in [4, 5, 6, 7, 9, 10, 13, 31, 100, 1000] {
+        let n = ShardCount::new(shards).expect("enough shards");
+        // Lengths around those at which the symbols grow, and some in between.
+        let grows = usize::try_from(n.source_symbol_count() * 2).expect("small");
+        let any = usize::from(u16::from_le_bytes([random(1)[0], random(1)[0]]));
+        // A thousand shards cost a second each: the edge and one other will do.
+        let lengths = [grows + 1, any, 0, 1, grows];
+        for length in &lengths[..if shards > 100 { 2 } else { 5 }] {
+            cases.push((shards, random(*length)));
+        }
+    }
+    let line = |(shards, data): &(u16, Vec<u8>)| {
+        json!({ "shards": shards, "data": BASE64.encode(data) }).to_string() + "\n"
+    };
+    let Some(theirs) = node("encode.mjs", &[], &cases.iter().map(line).collect::<String>()) else {
+        return;
+    };
+    assert_eq!(theirs.len(), cases.len());
+    for ((shards, data), theirs) in cases.iter().zip(theirs) {
+        assert_eq!(theirs, ours(*shards, data), "{shards} shards, {} bytes", data.len());
+    }
+}
