@@ -7,7 +7,7 @@ use std::{io, path::Path};
 /// Bytes of an archive file; it is text.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// Names an archive on a network. `haulout archive init` writes it; there is no secret in it.
+/// Names an archive on a network. There is no secret in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveFile {
