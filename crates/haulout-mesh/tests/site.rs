@@ -70,7 +70,7 @@ async fn bytes_come_while_they_arrive_and_waiting_is_told() {
     *world.site.lock().unwrap() = Some(Box::new(|request| {
         assert_eq!((request.from, &request.descriptor[..]), (100, &b"what a home must know"[..]));
         let piece = |len| SitePiece::Bytes(Bytes::from(vec![7; len]));
-        Script::new([
+        Script::source([
             (Duration::ZERO, piece(400_000)),
             (Duration::from_millis(900), piece(599_900)),
         ])
@@ -99,7 +99,7 @@ async fn every_no_says_which() {
     *world.site.lock().unwrap() = Some(Box::new(|request| {
         assert_eq!(request.size, None);
         let document = SitePiece::Bytes(Bytes::from_static(b"a document"));
-        Script::new([
+        Script::source([
             (Duration::ZERO, document),
             (Duration::ZERO, SitePiece::End(SiteEnd::Complete)),
         ])
@@ -112,7 +112,7 @@ async fn every_no_says_which() {
 async fn a_source_that_gives_too_much_is_cut_off() {
     let (world, home, asker) = pair().await;
     *world.site.lock().unwrap() = Some(Box::new(|_| {
-        Script::new([(Duration::ZERO, SitePiece::Bytes(Bytes::from(vec![0; 1001])))])
+        Script::source([(Duration::ZERO, SitePiece::Bytes(Bytes::from(vec![0; 1001])))])
     }));
     let mut stream = asker.site(&home.id(), request(1000, 0), SOON).await.unwrap();
     assert!(stream.next().await.is_err());

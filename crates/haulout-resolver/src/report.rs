@@ -47,6 +47,7 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         store: stats.nar_store.get(),
         cache: stats.nar_cache.get(),
         peers: stats.nar_peers.get().saturating_sub(stats.nar_outside.get()),
+        upstream: stats.nar_outside.get(),
         ..SourceCounts::default()
     };
     about.counters.nar_bytes_by_source = SourceCounts {

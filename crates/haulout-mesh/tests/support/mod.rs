@@ -94,7 +94,7 @@ pub type SiteAnswer = Box<dyn Fn(SiteRequest) -> Box<dyn SiteSource> + Send>;
 pub struct Script(pub std::collections::VecDeque<(Duration, SitePiece)>);
 
 impl Script {
-    pub fn new(pieces: impl IntoIterator<Item = (Duration, SitePiece)>) -> Box<dyn SiteSource> {
+    pub fn source(pieces: impl IntoIterator<Item = (Duration, SitePiece)>) -> Box<dyn SiteSource> {
         Box::new(Self(pieces.into_iter().collect()))
     }
 }

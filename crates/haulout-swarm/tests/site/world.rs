@@ -316,10 +316,8 @@ impl World {
     }
 
     fn index_of(&self, peer: &PeerId) -> usize {
-        self.agents
-            .iter()
-            .position(|agent| agent.id == *peer)
-            .expect("only agents of this world are ranked")
+        let place = self.agents.iter().position(|agent| agent.id == *peer);
+        place.unwrap_or_else(|| unreachable!("only agents of this world are ranked"))
     }
 
     fn step(&mut self, n: usize, index: u32) {
