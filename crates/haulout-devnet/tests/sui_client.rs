@@ -1,4 +1,5 @@
 //! `haulout-sui` against the devnet's full node: everything over gRPC, nothing in memory.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
     path::Path,

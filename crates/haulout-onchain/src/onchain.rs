@@ -24,7 +24,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::runtime::Handle;
 
 /// How often a state is read again that should be newer, and how long apart.
 const STATE_TRIES: u32 = 20;
@@ -87,13 +86,7 @@ impl OnChain {
     }
 
     async fn read_range(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, DepotError> {
-        // On a thread of its own, because the compiler cannot see that the future may change threads.
-        let (client, handle) = (Arc::clone(&self.client), Handle::current());
-        let reading =
-            move || handle.block_on(client.read_range(&blob, range, &ReadOptions::default()));
-        let read = tokio::task::spawn_blocking(reading)
-            .await
-            .map_err(|error| DepotError::new(Kind::Local, "reading ended early").because(error))?;
+        let read = self.client.read_range(&blob, range, &ReadOptions::default()).await;
         let (bytes, report) = read.map_err(|error| {
             let kind = match &error {
                 ReadError::NoMetadata { .. } => Kind::Missing,

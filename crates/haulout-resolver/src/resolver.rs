@@ -170,6 +170,12 @@ struct Outside {
     ahead: Arc<Ahead>,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.site.close();
+    }
+}
+
 /// Where an answer came from.
 pub(crate) enum Origin {
     Store(Arc<PathInfo>),

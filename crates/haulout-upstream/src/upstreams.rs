@@ -337,10 +337,8 @@ impl Upstreams {
             asking.inner.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash);
             answer
         });
-        let flight = task
-            .map(|done| done.unwrap_or_else(|_| Answer::Unknown(Trouble::Busy)))
-            .boxed()
-            .shared();
+        let flight =
+            task.map(|done| done.unwrap_or(Answer::Unknown(Trouble::Busy))).boxed().shared();
         flights.insert(hash, flight.clone());
         Some(flight)
     }
@@ -460,7 +458,7 @@ impl Inner {
                 let auth = field.map_or(Auth::None, Auth::Field);
                 let kind = if neighbour { Kind::Neighbour } else { Kind::Http };
                 let store = HttpStore { client: client()?, base: base.clone(), auth };
-                (kind, base.clone(), Store::Http(store))
+                (kind, base.clone(), Store::Http(Box::new(store)))
             }
             Address::S3(bucket) => {
                 let s3 = {
@@ -470,7 +468,7 @@ impl Inner {
                 };
                 let base = id.to_string();
                 let store = HttpStore { client: client()?, base: base.clone(), auth: Auth::S3(s3) };
-                (Kind::S3, base, Store::Http(store))
+                (Kind::S3, base, Store::Http(Box::new(store)))
             }
             Address::Dir(path) => {
                 let base = format!("file://{}", path.display());

@@ -62,7 +62,10 @@ fn look(args: &ControlArgs) -> Outcome<Look> {
 fn keys() -> mpsc::Receiver<u8> {
     let (sender, keys) = mpsc::channel();
     std::thread::spawn(move || {
-        for byte in std::io::stdin().bytes().map_while(Result::ok) {
+        // Keys come one by one, and must not wait for more.
+        let mut key = [0; 1];
+        while let Ok(1) = std::io::stdin().read(&mut key) {
+            let [byte] = key;
             if sender.send(byte).is_err() {
                 return;
             }

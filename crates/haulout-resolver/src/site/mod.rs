@@ -180,6 +180,13 @@ impl Site {
         self.inner.announce();
     }
 
+    /// Lets go of the peers and of every place outside, which hold on to this engine themselves.
+    pub(crate) fn close(&self) {
+        let nobody: Arc<dyn Peers> = Arc::new(crate::peers::NoPeers);
+        *self.inner.peers.write().unwrap_or_else(PoisonError::into_inner) = nobody;
+        self.inner.outsides.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Adds a place outside.
     pub fn add(&self, outside: Arc<dyn Outside>) {
         self.inner.outsides.write().unwrap_or_else(PoisonError::into_inner).push(outside);
@@ -274,10 +281,10 @@ impl Inner {
     /// The segment, made if need be.
     fn segment(&self, object: &SiteObject, index: u32) -> Arc<Segment> {
         let mut segments = lock(&self.segments);
-        if let Some(segment) = segments.get(&object.key.segment(index)) {
-            if segment.object == *object {
-                return Arc::clone(segment);
-            }
+        if let Some(segment) = segments.get(&object.key.segment(index))
+            && segment.object == *object
+        {
+            return Arc::clone(segment);
         }
         if segments.len() >= SEGMENTS_MAX {
             make_room(&mut segments, MEMORY_BYTES, SEGMENTS_MAX * 3 / 4);

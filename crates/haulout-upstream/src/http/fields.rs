@@ -22,7 +22,7 @@ pub(crate) fn lifetime(fields: &HeaderMap) -> Option<Duration> {
             match word.split_once('=') {
                 Some((name, value)) if name.eq_ignore_ascii_case("max-age") => {
                     let seconds = value.trim_matches('"').parse().ok()?;
-                    lifetime.get_or_insert(Duration::from_secs(seconds));
+                    lifetime.get_or_insert_with(|| Duration::from_secs(seconds));
                 }
                 None if word.eq_ignore_ascii_case("no-store")
                     || word.eq_ignore_ascii_case("no-cache") =>

@@ -71,7 +71,7 @@ pub(crate) struct Object {
 /// A cache as a place with files.
 #[derive(Debug)]
 pub(crate) enum Store {
-    Http(HttpStore),
+    Http(Box<HttpStore>),
     Dir(DirStore),
 }
 

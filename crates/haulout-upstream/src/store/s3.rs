@@ -110,7 +110,7 @@ impl S3 {
         client: Client,
         max_retries: usize,
     ) -> Result<Self, String> {
-        let wanted = bucket.profile.as_deref().or(environment.variable("AWS_PROFILE"));
+        let wanted = bucket.profile.as_deref().or_else(|| environment.variable("AWS_PROFILE"));
         let profile = profile::read(&environment.files, wanted.unwrap_or("default"))?;
         if bucket.profile.is_some() && profile.is_empty() {
             let name = wanted.unwrap_or_default();

@@ -115,7 +115,7 @@ impl Place {
             Self::Dir(root) => {
                 let path = root.join(name);
                 let written = tokio::task::spawn_blocking(move || {
-                    let mut file = beside(path.parent().unwrap_or(Path::new("/")))?;
+                    let mut file = beside(path.parent().unwrap_or_else(|| Path::new("/")))?;
                     io::Write::write_all(&mut file, &bytes)?;
                     file.as_file().sync_all()?;
                     rename(file, &path)
@@ -247,5 +247,5 @@ fn sweep(dir: &Path) {
 pub(super) fn rename(file: NamedTempFile, path: &Path) -> io::Result<()> {
     file.persist(path).map_err(|error| error.error)?;
     // The name is durable when the directory is.
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    File::open(path.parent().unwrap_or_else(|| Path::new("/")))?.sync_all()
 }

@@ -11,7 +11,7 @@ const PORTS: [&str; 2] = ["5353", "5299"];
 pub(super) fn examine() -> Vec<Finding> {
     let listings: Vec<String> = [&["nft", "list", "ruleset"][..], &["iptables-save"][..]]
         .into_iter()
-        .filter_map(|command| listing(command))
+        .filter_map(listing)
         .collect();
     if listings.is_empty() {
         return vec![Finding::unknown(

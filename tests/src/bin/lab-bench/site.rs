@@ -110,8 +110,8 @@ impl Stage<'_> {
                 let url = proxy.url();
                 self.from(&url, Some(&mut proxy))
             }
-            How::Agents => self.from_agents(0),
-            How::AgentsDying => self.from_agents(DYING),
+            How::Agents => self.by_agents(0),
+            How::AgentsDying => self.by_agents(DYING),
         }
     }
 
@@ -125,7 +125,7 @@ impl Stage<'_> {
     }
 
     /// With `dying` machines switched off when a third of the bytes are there.
-    fn from_agents(&self, dying: usize) -> Run {
+    fn by_agents(&self, dying: usize) -> Run {
         let mut clients = self.clients(AGENT_URL);
         let urls = format!("[{:?}]", self.wan.url());
         let mut near: Vec<Agent<'_>> = clients
