@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::TypedValueParser as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use crate::devnet::DevnetCommand;
 pub(crate) use crate::walrus::WalrusCommand;
 
 /// A peer-to-peer cache for Nix on the local network.
@@ -39,6 +40,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         control: ControlArgs,
     },
+    /// Run a Walrus network on this machine, to try things on and to break
+    #[command(subcommand)]
+    Devnet(DevnetCommand),
     /// Work with NARs, Nix's archive format
     #[command(subcommand)]
     Nar(NarCommand),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -17,7 +17,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection to one agent.
 pub(crate) struct Client {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     address: SocketAddr,
 }
 
@@ -43,12 +43,23 @@ impl Client {
 
     /// Asks for `path`; the body may have at most `limit` bytes.
     pub(crate) async fn get(&mut self, path: &str, limit: usize) -> Outcome<(StatusCode, Bytes)> {
+        self.send(&Method::GET, path, Vec::new(), limit).await
+    }
+
+    /// Sends a request with a body; that of the answer may have at most `limit` bytes.
+    pub(crate) async fn send(
+        &mut self,
+        method: &Method,
+        path: &str,
+        body: Vec<u8>,
+        limit: usize,
+    ) -> Outcome<(StatusCode, Bytes)> {
         let asking = || format!("http://{}{path}", self.address);
         let request = Request::builder()
-            .method(Method::GET)
+            .method(method)
             .uri(path)
             .header("host", self.address.to_string())
-            .body(Empty::new())
+            .body(Full::from(body))
             .context(|| format!("cannot ask for {path:?}"))?;
         self.sender.ready().await.context(asking)?;
         let response = self.sender.send_request(request).await.context(asking)?;

@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod control;
 mod demo;
+mod devnet;
 mod doctor;
 mod error;
 mod install;
@@ -45,6 +46,7 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Why { path, control } => control::why(&path, &control),
+        Command::Devnet(command) => devnet::run(&command),
         Command::Nar(command) => nar::run(&command),
         Command::Verify(args) => verify::run(&args),
         Command::Push(args) => push::run(&args),
