@@ -46,6 +46,9 @@ pub(crate) enum Command {
     /// Work with NARs, Nix's archive format
     #[command(subcommand)]
     Nar(NarCommand),
+    /// Keep a Nix cache on Walrus, registered on Sui
+    #[command(subcommand)]
+    Archive(crate::archive::ArchiveCommand),
     /// Check that store paths on disk still have the contents the database says
     Verify(VerifyArgs),
     /// Write store paths as a binary cache that any Nix can read: a directory or an S3 bucket

@@ -1,5 +1,6 @@
 //! The haulout agent and command line.
 
+mod archive;
 mod bench;
 mod cli;
 mod client;
@@ -48,6 +49,7 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Why { path, control } => control::why(&path, &control),
         Command::Devnet(command) => devnet::run(&command),
         Command::Nar(command) => nar::run(&command),
+        Command::Archive(command) => archive::run(&command),
         Command::Verify(args) => verify::run(&args),
         Command::Push(args) => push::run(&args),
         Command::Walrus(command) => walrus::run(&command),

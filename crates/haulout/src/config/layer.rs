@@ -126,8 +126,14 @@ fn variable_name(section: &str, key: &str) -> String {
 fn reject_unknown_variables(environment: &BTreeMap<String, String>) -> Outcome<()> {
     let known: Vec<String> = KEYS.iter().map(|(s, k)| variable_name(s, k)).collect();
     for name in environment.keys().filter(|name| name.starts_with("HAULOUT_")) {
-        let reserved = ["HAULOUT_CONFIG", "HAULOUT_BIN", "HAULOUT_NO_SKIPS"]
-            .contains(&name.as_str())
+        let reserved = [
+            "HAULOUT_CONFIG",
+            "HAULOUT_BIN",
+            "HAULOUT_NO_SKIPS",
+            "HAULOUT_ARCHIVE",
+            "HAULOUT_SUI_WALLET",
+        ]
+        .contains(&name.as_str())
             || name.starts_with("HAULOUT_TEST_");
         if !reserved && !known.contains(name) {
             return Err(Failure::new(format!("variable {name} is not a setting"))

@@ -1,0 +1,135 @@
+//! `haulout archive` on rehearsal archives, from generated stores and from a binary cache.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use haulout_nix::nar::hash_reader;
+use haulout_nix::{NarHash, SecretKey};
+use haulout_sample::{Sample, SampleSpec, SampleStore};
+
+struct World {
+    dir: tempfile::TempDir,
+    store: SampleStore,
+}
+
+fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let key = SecretKey::from_seed("cli-1", [3; 32]).unwrap();
+    let store =
+        Sample::generate(&dir.path().join("store"), SampleSpec::new(5, 12, 300_000, &key)).unwrap();
+    World { dir, store }
+}
+
+impl World {
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_haulout"));
+        command.env_clear().env("HOME", self.dir.path()).stdin(Stdio::null());
+        command.args(arguments).output().unwrap()
+    }
+
+    /// The standard output of a command that must succeed.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn archive(&self, name: &str) -> String {
+        let place = self.path(name);
+        self.ok(&["archive", "init", &place, "--shards", "10", "--name", name]);
+        place
+    }
+
+    fn top(&self) -> String {
+        format!("/nix/store/{}", self.store.top)
+    }
+}
+
+#[test]
+fn a_closure_is_published_listed_read_and_checked() {
+    let world = world();
+    let place = world.archive("ours");
+    let (root, top) = (world.path("store"), world.top());
+    let publish = ["archive", "publish", &top, "--store-root", &root, "--archive", &place];
+    let said = world.ok(&publish);
+    assert!(said.contains(&format!("{} paths added", world.store.paths.len())), "{said}");
+    assert!(world.ok(&publish).contains("0 paths added"));
+
+    let listed: Vec<String> =
+        world.ok(&["archive", "ls", "--archive", &place]).lines().map(str::to_owned).collect();
+    for info in &world.store.paths {
+        assert!(listed.contains(&format!("/nix/store/{}", info.path)));
+    }
+    assert_eq!(listed.len(), world.store.paths.len());
+
+    for info in world.store.paths.iter().take(4) {
+        let output = world.run(&["archive", "cat", &info.path.to_string(), "--archive", &place]);
+        assert!(output.status.success());
+        assert_eq!(hash_reader(&output.stdout[..]).unwrap().hash, info.nar_hash);
+        assert_eq!(NarHash::of(&output.stdout), info.nar_hash);
+    }
+    let narinfo = world.ok(&["archive", "cat", "--narinfo", &top, "--archive", &place]);
+    assert!(narinfo.contains(&format!("StorePath: {top}\n")), "{narinfo}");
+
+    let status = world.ok(&["archive", "status", "--json", "--archive", &place]);
+    assert!(status.contains("\"sequence\":1") && status.contains("\"name\":\"ours\""), "{status}");
+    world.ok(&["archive", "verify", "--deep", "--archive", &place]);
+    let absent = "00000000000000000000000000000000";
+    let output = world.run(&["archive", "cat", absent, "--archive", &place]);
+    assert!(!output.status.success());
+
+    // A pack that vanished is found.
+    let blobs = Path::new(&place).join("blobs");
+    for entry in std::fs::read_dir(blobs).unwrap() {
+        let path = entry.unwrap().path();
+        let index = status.contains(path.file_name().unwrap().to_str().unwrap());
+        if path.extension().is_none() && !index {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let output = world.run(&["archive", "verify", "--archive", &place]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("is no longer stored"));
+}
+
+#[test]
+fn a_binary_cache_is_imported_with_its_signatures() {
+    let world = world();
+    let (root, top) = (world.path("store"), world.top());
+    let cache = format!("file://{}", world.path("cache"));
+    std::fs::create_dir(world.path("cache")).unwrap();
+    world.ok(&["push", "--store-root", &root, "--to", &cache, &top]);
+    let (first, second) = (world.archive("first"), world.archive("second"));
+    world.ok(&["archive", "publish", &top, "--store-root", &root, "--archive", &first]);
+    world.ok(&["archive", "import", "--from", &cache, "--archive", &second]);
+    assert_eq!(world.ok(&["archive", "diff", &first, &second]), "");
+    world.ok(&["archive", "verify", "--deep", "--archive", &second]);
+
+    // A path left out of one is told.
+    world.ok(&["archive", "merge", "--drop", &top, "--archive", &second]);
+    assert_eq!(world.ok(&["archive", "diff", &first, &second]), format!("- {top}\n"));
+    world.ok(&["archive", "fund", "--epochs", "40", "--archive", &first]);
+    assert!(
+        world.ok(&["archive", "status", "--archive", &first]).contains("stored until epoch 41")
+    );
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let world = world();
+    for arguments in [
+        &["archive", "ls", "--archive", "/nonexistent"][..],
+        &["archive", "init", &world.path("x"), "--network", "nowhere"],
+        &["archive", "import", "--from", "nonsense", "--archive", &world.archive("y")],
+    ] {
+        let output = world.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("hint: "), "{arguments:?}: {said}");
+    }
+}
