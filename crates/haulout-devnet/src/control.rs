@@ -5,7 +5,9 @@
 //! | --- | --- |
 //! | `GET /` | the state of everything, as JSON |
 //! | `PUT /nodes/{i}/faults` | sets the faults of a node; the body is the JSON of [`Faults`] |
+//! | `PUT /full-node/faults` | sets the faults of the full node; the body is the JSON of [`FaultState`] |
 //! | `POST /epoch` | the next Walrus epoch: shards move |
+//! | `POST /sui-epoch` | the next epoch of Sui: other validators |
 //! | `POST /blobs/{id}/heal` | every node gets its slivers of a blob |
 //! | `POST /fund/{address}` | gives an account SUI and WAL |
 
@@ -28,7 +30,7 @@ use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::storage::{Faults, NodeChain, StorageNodes};
-use crate::sui::{Devnet, FullNodeError};
+use crate::sui::{Devnet, FaultState, Faults as FullNodeFaults, FullNodeError};
 
 /// Longest body of a command, in bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -52,6 +54,10 @@ pub struct State {
     pub shards: u16,
     /// Number of the chain's latest checkpoint.
     pub checkpoint: u64,
+    /// Sui's epoch.
+    pub sui_epoch: u64,
+    /// What is wrong with the full node.
+    pub full_node: FaultState,
     /// The storage nodes.
     pub nodes: Vec<NodeState>,
 }
@@ -74,6 +80,7 @@ pub struct NodeState {
 pub(crate) struct Commands {
     pub(crate) nodes: Arc<StorageNodes>,
     pub(crate) chain: Devnet,
+    pub(crate) full_node: FullNodeFaults,
     pub(crate) changing: Arc<Mutex<()>>,
 }
 
@@ -164,6 +171,16 @@ impl Commands {
                 let next = next_epoch(&self.chain, &self.nodes, &self.changing).await;
                 Ok(serde_json::json!({ "epoch": next.map_err(bad)? }))
             }
+            (&Method::PUT, ["full-node", "faults"]) => {
+                let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(bad)?;
+                let faults: FaultState = serde_json::from_slice(&body.to_bytes()).map_err(bad)?;
+                self.full_node.set(|state| *state = faults);
+                Ok(serde_json::json!({}))
+            }
+            (&Method::POST, ["sui-epoch"]) => {
+                self.chain.end_sui_epoch();
+                Ok(serde_json::json!({ "sui_epoch": self.chain.sui_epoch() }))
+            }
             (&Method::POST, ["blobs", id, "heal"]) => {
                 let id: BlobId = id.parse().map_err(bad)?;
                 self.nodes.heal(&id).await.map_err(bad)?;
@@ -191,6 +208,8 @@ impl Commands {
             epoch: self.chain.epoch(),
             shards: self.chain.committee().n_shards.get(),
             checkpoint: self.chain.height(),
+            sui_epoch: self.chain.sui_epoch(),
+            full_node: self.full_node.get(),
             nodes: (0..self.nodes.len()).filter_map(node).collect(),
         }
     }

@@ -48,6 +48,10 @@ pub struct Plan {
     pub control: SocketAddr,
     /// What the chain's ids and keys derive from.
     pub seed: [u8; 32],
+    /// The number of Sui's validators.
+    pub validators: usize,
+    /// Whether Sui's checkpoints commit to the objects they write.
+    pub artifacts: bool,
 }
 
 impl Plan {
@@ -56,7 +60,17 @@ impl Plan {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         let (dir, weights) = (dir.into(), None);
-        Self { dir, shards: 10, weights, nodes: 5, rpc: any, control: any, seed: [0; 32] }
+        Self {
+            dir,
+            shards: 10,
+            weights,
+            nodes: 5,
+            rpc: any,
+            control: any,
+            seed: [0; 32],
+            validators: 4,
+            artifacts: true,
+        }
     }
 }
 
@@ -121,7 +135,13 @@ impl LocalNet {
         let committee = seats.committee(1, n, &weights)?;
         let account = Ed25519PrivateKey::new(derived(&plan.seed));
         let accounts = vec![account.public_key().derive_address()];
-        let setup = Setup { seed: plan.seed, accounts, ..Setup::default() };
+        let setup = Setup {
+            seed: plan.seed,
+            validators: plan.validators,
+            artifacts: plan.artifacts,
+            accounts,
+            ..Setup::default()
+        };
         let chain = Devnet::new(&setup, &committee, now_ms);
         let nodes = Arc::new(seats.start(Arc::new(chain.clone()))?);
         let full_node = chain.serve(plan.rpc).await?;
@@ -130,6 +150,7 @@ impl LocalNet {
         let commands = control::Commands {
             nodes: nodes.clone(),
             chain: chain.clone(),
+            full_node: full_node.faults().clone(),
             changing: Arc::clone(&changing),
         };
         let failed = |source| LocalNetError::Control { address: plan.control, source };

@@ -18,8 +18,12 @@ pub(crate) enum DevnetCommand {
     Status(ControlArgs),
     /// Make something go wrong with a storage node; without faults, make it well again
     Fault(FaultArgs),
+    /// Make something go wrong with the full node; without faults, make it well again
+    FullNode(FullNodeArgs),
     /// Begin the next Walrus epoch: shards move to other nodes
     Epoch(ControlArgs),
+    /// Begin the next epoch of Sui: some validators have other keys
+    SuiEpoch(ControlArgs),
     /// Give a Sui account SUI and WAL
     Fund {
         /// The account, 0x…
@@ -45,6 +49,13 @@ pub(crate) struct UpArgs {
     /// Shards of each node instead, e.g. 1,2,3,4
     #[arg(long, value_name = "N,N,…", value_delimiter = ',', conflicts_with = "nodes")]
     pub(crate) weights: Option<Vec<u16>>,
+    /// How many validators Sui has
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=150))]
+    pub(crate) validators: u8,
+    /// Make Sui's checkpoints without the commitment that single objects are proven with, as
+    /// older networks do
+    #[arg(long)]
+    pub(crate) no_artifacts: bool,
     /// Where the full node listens
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     pub(crate) rpc: SocketAddr,
@@ -71,6 +82,47 @@ pub(crate) struct ControlArgs {
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `haulout devnet full-node`.
+#[derive(Debug, Args)]
+pub(crate) struct FullNodeArgs {
+    /// Answer nothing
+    #[arg(long)]
+    pub(crate) gone: bool,
+    /// Show the chain as it was at this checkpoint
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub(crate) stale_at: Option<u64>,
+    /// Have nothing below this checkpoint
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub(crate) pruned_below: Option<u64>,
+    /// Have no service for proofs of single objects
+    #[arg(long)]
+    pub(crate) no_proofs: bool,
+    /// Change a bit of every object
+    #[arg(long)]
+    pub(crate) forged_object: bool,
+    /// Give objects a version one too high
+    #[arg(long)]
+    pub(crate) wrong_version: bool,
+    /// Say that somebody else owns every object
+    #[arg(long)]
+    pub(crate) wrong_owner: bool,
+    /// Answer with another object than the one asked for
+    #[arg(long)]
+    pub(crate) other_object: bool,
+    /// Leave the end of proofs out
+    #[arg(long)]
+    pub(crate) truncated_proof: bool,
+    /// Change the signatures of checkpoints
+    #[arg(long)]
+    pub(crate) bad_signature: bool,
+    /// Serve the same history signed by other validators
+    #[arg(long)]
+    pub(crate) fork: bool,
+    /// How to reach the devnet.
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
 }
 
 /// `haulout devnet fault`.

@@ -8,13 +8,14 @@ use std::process::ExitCode;
 
 use haulout_devnet::control::State;
 use haulout_devnet::storage::{Faults, Refuse};
+use haulout_devnet::sui::FaultState;
 use haulout_devnet::{LocalNet, Plan, files};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use args::DevnetCommand;
-use args::{ControlArgs, FaultArgs, UpArgs};
+use args::{ControlArgs, FaultArgs, FullNodeArgs, UpArgs};
 
 use crate::client::Client;
 use crate::control::block_on;
@@ -29,6 +30,11 @@ pub(crate) fn run(command: &DevnetCommand) -> Outcome<ExitCode> {
         DevnetCommand::Up(args) => up(args)?,
         DevnetCommand::Status(control) => status(control)?,
         DevnetCommand::Fault(args) => fault(args)?,
+        DevnetCommand::FullNode(args) => full_node_fault(args)?,
+        DevnetCommand::SuiEpoch(control) => {
+            let answer = ask(control, &Method::POST, "/sui-epoch", None)?;
+            said(control, &answer, &format!("Sui epoch {}", answer["sui_epoch"]));
+        }
         DevnetCommand::Epoch(control) => {
             let answer = ask(control, &Method::POST, "/epoch", None)?;
             said(control, &answer, &format!("Walrus epoch {}", answer["epoch"]));
@@ -78,6 +84,8 @@ fn plan(args: &UpArgs) -> Outcome<Plan> {
         rpc: args.rpc,
         control: args.control,
         seed,
+        validators: args.validators.into(),
+        artifacts: !args.no_artifacts,
     })
 }
 
@@ -120,7 +128,10 @@ fn status(control: &ControlArgs) -> Outcome<()> {
     let answer = ask(control, &Method::GET, "/", None)?;
     let state: State = serde_json::from_value(answer.clone())
         .context(|| "what answers is not a devnet of this version".to_owned())?;
-    let mut text = format!("Walrus epoch {}, Sui checkpoint {}\n", state.epoch, state.checkpoint);
+    let (walrus, sui, checkpoint) = (state.epoch, state.sui_epoch, state.checkpoint);
+    let mut text = format!("Walrus epoch {walrus}, Sui epoch {sui}, checkpoint {checkpoint}\n");
+    let full_node = differences(&state.full_node, &FaultState::default())?;
+    text.push_str(&format!("  full node {full_node}\n"));
     for node in &state.nodes {
         let faults = faults_text(&node.faults)?;
         let (index, address, shards) = (node.index, node.address, node.shards);
@@ -132,10 +143,14 @@ fn status(control: &ControlArgs) -> Outcome<()> {
 
 /// What differs from a node that is well.
 fn faults_text(faults: &Faults) -> Outcome<String> {
+    differences(faults, &Faults::default())
+}
+
+fn differences<T: serde::Serialize>(faults: &T, well: &T) -> Outcome<String> {
     let context = || "faults have no text".to_owned();
     let (now, well) = (
         serde_json::to_value(faults).context(context)?,
-        serde_json::to_value(Faults::default()).context(context)?,
+        serde_json::to_value(well).context(context)?,
     );
     let wrong = now.as_object().into_iter().flatten().filter(|(name, value)| well[name] != **value);
     let wrong: Vec<_> = wrong.map(|(name, value)| format!("{name}: {value}")).collect();
@@ -164,6 +179,27 @@ fn fault(args: &FaultArgs) -> Outcome<()> {
     let path = format!("/nodes/{}/faults", args.node);
     let answer = ask(&args.control, &Method::PUT, &path, Some(body))?;
     said(&args.control, &answer, &format!("node {}: {}", args.node, faults_text(&faults)?));
+    Ok(())
+}
+
+fn full_node_fault(args: &FullNodeArgs) -> Outcome<()> {
+    let faults = FaultState {
+        gone: args.gone,
+        stale_at: args.stale_at,
+        pruned_below: args.pruned_below,
+        no_proofs: args.no_proofs,
+        forged_object: args.forged_object,
+        wrong_version: args.wrong_version,
+        wrong_owner: args.wrong_owner,
+        other_object: args.other_object,
+        truncated_proof: args.truncated_proof,
+        bad_signature: args.bad_signature,
+        fork: args.fork,
+    };
+    let body = serde_json::to_vec(&faults).context(|| "faults have no JSON".to_owned())?;
+    let answer = ask(&args.control, &Method::PUT, "/full-node/faults", Some(body))?;
+    let text = differences(&faults, &FaultState::default())?;
+    said(&args.control, &answer, &format!("full node: {text}"));
     Ok(())
 }
 

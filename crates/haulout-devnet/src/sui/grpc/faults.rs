@@ -11,7 +11,6 @@ pub struct Faults(Arc<Mutex<FaultState>>);
 /// The faults of a node, all off by default. Whatever it does wrong, the chain stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
 pub struct FaultState {
     /// Answers nothing: every call is `UNAVAILABLE`.
     pub gone: bool,
