@@ -2,7 +2,7 @@
 //!
 //! [`Upstreams`] answers two questions within a budget: *what do you say about this path*
 //! ([`Upstreams::narinfo`]), and *give me these bytes of that file* ([`Upstreams::open`]);
-//! [`decompress`] makes a NAR of the file. Nothing here is verified beyond its form and what the
+//! [`decompress()`] makes a NAR of the file. Nothing here is verified beyond its form and what the
 //! [`Judge`] says about signatures: whoever delivers a NAR checks its hash.
 //!
 //! Rules that hold whatever an upstream does:
