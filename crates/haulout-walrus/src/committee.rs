@@ -48,12 +48,10 @@ impl FromStr for ObjectId {
         if digits.is_empty() || digits.len() > 64 {
             return Err(BadObjectId);
         }
-        let mut id = [0; 32];
+        // Filled up to 64 characters, which are more bytes where they are not digits at all.
         let padded = format!("{digits:0>64}");
-        match data_encoding::HEXLOWER_PERMISSIVE.decode_mut(padded.as_bytes(), &mut id) {
-            Ok(_) => Ok(Self(id)),
-            Err(_) => Err(BadObjectId),
-        }
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(padded.as_bytes()).ok();
+        bytes.and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or(BadObjectId)
     }
 }
 
@@ -395,7 +393,7 @@ mod tests {
         assert_eq!("0x6".parse::<ObjectId>().unwrap().0[31], 6);
         let id = ObjectId([0xab; 32]);
         assert_eq!(id.to_string().parse::<ObjectId>().unwrap(), id);
-        for bad in ["", "0x", "6", "0xg", &format!("0x{}", "0".repeat(65))] {
+        for bad in ["", "0x", "6", "0xg", "0xé", &format!("0x{}", "0".repeat(65))] {
             assert!(bad.parse::<ObjectId>().is_err(), "{bad}");
         }
     }
