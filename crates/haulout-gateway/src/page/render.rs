@@ -175,7 +175,7 @@ fn sources(status: &AgentStatus) -> String {
         .chain(status.upstreams.iter().map(|one| ("upstream", one)))
         .collect();
     if all.is_empty() {
-        return "<p>None are configured: everything comes from neighbours, or Nix fetches it itself.</p>".to_owned();
+        return "<p>Not listed here yet; <code>haulout status</code> says what came from outside.</p>".to_owned();
     }
     let rows = all.iter().map(|(kind, one)| {
         vec![
