@@ -60,8 +60,13 @@ pub(crate) async fn dial(
         if let Ok(Some(conn)) = attempt {
             attempts.abort_all();
             let watched = conn.clone();
-            return match established(shared, conn, Role::Dialler, transport::keep_alive(peers))
-                .await
+            return match established(
+                shared,
+                conn,
+                Role::Dialler,
+                transport::keep_alive(peers, Role::Dialler),
+            )
+            .await
             {
                 Some(peer) => Dialled::Connected(peer),
                 None if told_stranger(&watched) => Dialled::Unwelcome,
@@ -131,12 +136,13 @@ pub(crate) async fn accept_all(
 async fn accept(shared: &Arc<Shared>, incoming: Incoming) {
     let Some(mut server) = shared.server.get().cloned() else { return };
     let peers = shared.peers_expected();
-    server.transport_config(transport::transport(peers));
+    server.transport_config(transport::transport(peers, Role::Accepter));
     let Ok(connecting) = incoming.accept_with(Arc::new(server)) else {
         return;
     };
     if let Ok(Ok(conn)) = timeout(HANDSHAKE_TIMEOUT, connecting).await {
-        established(shared, conn, Role::Accepter, transport::keep_alive(peers)).await;
+        established(shared, conn, Role::Accepter, transport::keep_alive(peers, Role::Accepter))
+            .await;
     }
 }
 

@@ -18,6 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::StartError;
 use crate::identity::Identity;
+use crate::membership::Role;
 use crate::tls;
 
 /// Asked of the kernel for each direction: its default of 208 KiB loses hundreds of packets per GiB to a busy receiver.
@@ -45,17 +46,22 @@ pub(crate) const SILENT_AFTER: u32 = 2;
 /// repeated after about three times this.
 const INITIAL_RTT: Duration = Duration::from_millis(20);
 
-/// How often to touch a quiet connection on a site of so many peers: two or three times a second in all, as far as
+/// How often to touch a quiet connection on a site of so many peers: about twice a second in all, as far as
 /// [`IDLE_TIMEOUT`] allows. With 20 peers that is nearly all that an idle agent does, and a peer that vanished is noticed by
-/// the first question to it anyway.
-pub(crate) fn keep_alive(peers: usize) -> Duration {
+/// the first question to it anyway. The end that dialled does it; the other only where it has heard nothing for half as
+/// long again, because two timers of the same length go off together and every packet is sent twice.
+pub(crate) fn keep_alive(peers: usize, role: Role) -> Duration {
     let spread =
-        Duration::from_millis(u64::try_from(peers).unwrap_or(u64::MAX).saturating_mul(400));
-    spread.clamp(KEEP_ALIVE_MIN, IDLE_TIMEOUT / 3)
+        Duration::from_millis(u64::try_from(peers).unwrap_or(u64::MAX).saturating_mul(500));
+    let dialler = spread.clamp(KEEP_ALIVE_MIN, IDLE_TIMEOUT / 3);
+    match role {
+        Role::Dialler => dialler,
+        Role::Accepter => dialler * 3 / 2,
+    }
 }
 
 /// QUIC settings of one connection on a site of so many peers.
-pub(crate) fn transport(peers: usize) -> Arc<TransportConfig> {
+pub(crate) fn transport(peers: usize, role: Role) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
@@ -74,7 +80,7 @@ pub(crate) fn transport(peers: usize) -> Arc<TransportConfig> {
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
             u32::try_from(IDLE_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
         ))))
-        .keep_alive_interval(Some(keep_alive(peers)));
+        .keep_alive_interval(Some(keep_alive(peers, role)));
     Arc::new(config)
 }
 
@@ -89,7 +95,7 @@ pub(crate) fn server_config(
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config
         // Each connection gets settings of its own when it is accepted.
-        .transport_config(transport(0))
+        .transport_config(transport(0, Role::Accepter))
         .max_incoming(handshakes)
         // What a client may send before it is accepted: a hello, not more.
         .incoming_buffer_size(64 << 10)
@@ -110,7 +116,7 @@ pub(crate) fn client_config(
     let crypto = QuicClientConfig::try_from(crypto)
         .map_err(|error| rustls::Error::General(error.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport(peers));
+    config.transport_config(transport(peers, Role::Dialler));
     Ok(config)
 }
 
@@ -180,9 +186,10 @@ mod tests {
 
     #[test]
     fn keep_alive_spreads_over_many_peers() {
-        assert_eq!(keep_alive(0), KEEP_ALIVE_MIN);
-        assert_eq!(keep_alive(7), KEEP_ALIVE_MIN);
-        assert_eq!(keep_alive(20), Duration::from_secs(8));
-        assert_eq!(keep_alive(10_000), Duration::from_secs(10));
+        assert_eq!(keep_alive(0, Role::Dialler), KEEP_ALIVE_MIN);
+        assert_eq!(keep_alive(6, Role::Dialler), KEEP_ALIVE_MIN);
+        assert_eq!(keep_alive(18, Role::Dialler), Duration::from_secs(9));
+        assert_eq!(keep_alive(10_000, Role::Dialler), Duration::from_secs(10));
+        assert_eq!(keep_alive(10_000, Role::Accepter), IDLE_TIMEOUT / 2);
     }
 }

@@ -1,7 +1,9 @@
 //! `haulout nar`: archives on the command line, by the code that serves peers.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,6 +14,9 @@ use crate::error::{Context, Failure, Outcome};
 
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// Bytes a pipe may hold: what every user may ask for (`/proc/sys/fs/pipe-max-size`).
+const PIPE_BYTES: usize = 1 << 20;
 
 /// What every NAR begins with: the length of the magic and the magic itself.
 const NAR_START: &[u8] = b"\x0d\0\0\0\0\0\0\0nix-archive-1";
@@ -41,9 +46,18 @@ fn is_closed_pipe(failure: &Failure) -> bool {
     false
 }
 
+/// Standard output for bytes by the megabyte: the standard library's own looks for lines in
+/// them, and a pipe as made lets two programs take turns every 64 KiB.
+fn bulk_stdout() -> io::Result<File> {
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    // No pipe, or more than this user may have: then it stays as it is.
+    let _ = rustix::pipe::fcntl_setpipe_size(&out, PIPE_BYTES);
+    Ok(out)
+}
+
 fn dump_to_stdout(path: &Path, range: Option<&str>) -> Outcome<()> {
-    let mut out = io::stdout().lock();
     let dumping = || format!("cannot write {} as a NAR", path.display());
+    let mut out = bulk_stdout().context(dumping)?;
     match range {
         None => dump(path, &mut out).context(dumping),
         Some(range) => {
@@ -87,7 +101,7 @@ fn list(path: &Path, json: bool) -> Outcome<()> {
         return list_archive(&mut io::stdin().lock(), &[], json, &reading);
     }
     if std::fs::symlink_metadata(path).context(reading)?.is_file() {
-        let mut file = std::fs::File::open(path).context(reading)?;
+        let mut file = File::open(path).context(reading)?;
         let mut start = Vec::with_capacity(NAR_START.len());
         (&mut file).take(NAR_START.len() as u64).read_to_end(&mut start).context(reading)?;
         if start == NAR_START {
