@@ -134,6 +134,20 @@ impl<'lab> Agent<'lab> {
         self.wait_ready();
     }
 
+    /// The public key with which it signs for its own machine's Nix, as it tells its user.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn host_key(&self) -> String {
+        let log = self.process.log();
+        let line =
+            log.lines().find_map(|line| line.trim().strip_prefix("extra-trusted-public-keys = "));
+        let keys = line.unwrap_or_else(|| panic!("no keys to trust in\n{log}"));
+        let own = keys.split(' ').find(|key| key.starts_with("haulout-host-"));
+        own.expect("the host's key").to_owned()
+    }
+
     /// Its host.
     #[must_use]
     pub fn host(&self) -> &'lab Host {

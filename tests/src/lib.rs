@@ -9,6 +9,7 @@
 //!   host; [`StaticCache`]: a closure as an ordinary binary cache, served by nginx;
 //! * [`http`]: a client that sees exactly what an agent answered; [`Wiretap`]: what an
 //!   agent answered to Nix; [`Wan`]: a slow line to what is outside;
+//! * [`Devnet`]: Walrus storage nodes and a Sui full node on a host;
 //! * [`Scene`]: a lab with a closure, machines that hold it and machines that want it;
 //! * `evil-peer`: a program that takes part in the mesh and lies.
 //!
@@ -18,6 +19,7 @@
 
 mod agent;
 mod browser;
+mod devnet;
 pub mod http;
 mod lab;
 mod nginx;
@@ -31,6 +33,7 @@ pub mod wiretap;
 
 pub use agent::{Agent, AgentSpec, haulout};
 pub use browser::Browser;
+pub use devnet::Devnet;
 pub use lab::{Host, Lab};
 pub use nginx::{CacheCompression, StaticCache};
 pub use nix::{Nix, NixClient, Outcome, substituter};

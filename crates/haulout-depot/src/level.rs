@@ -158,8 +158,7 @@ impl OpenLevel {
         {
             return Ok(page);
         }
-        read_checked(blobs, source, place.range, format_args!("page {number} of the index"), open)
-            .await
+        read_checked(blobs, source, place.range, format!("page {number} of the index"), open).await
     }
 
     /// The entry of a key, if there is one.

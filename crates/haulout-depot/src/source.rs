@@ -38,7 +38,7 @@ pub struct ArchiveSource {
     blobs: Arc<dyn Blobs>,
     registry: Arc<dyn Registry>,
     store_dir: StoreDir,
-    policy: Policy,
+    policy: Mutex<Arc<Policy>>,
     host_key: Arc<SecretKey>,
     open: Mutex<Option<(Instant, Arc<Reader>)>>,
     /// Held by whoever asks for a newer state.
@@ -61,8 +61,25 @@ impl ArchiveSource {
         policy: Policy,
         host_key: Arc<SecretKey>,
     ) -> Self {
-        let refreshing = tokio::sync::Mutex::new(());
+        let (refreshing, policy) = (tokio::sync::Mutex::new(()), Mutex::new(Arc::new(policy)));
         Self { blobs, registry, store_dir, policy, host_key, open: Mutex::new(None), refreshing }
+    }
+
+    /// Judges by another policy from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    /// Opens the newest state at once, so that questions find it open.
+    ///
+    /// # Errors
+    /// When it cannot be read. What was open before goes on serving.
+    pub async fn refresh(&self) -> Result<(), DepotError> {
+        let _one = self.refreshing.lock().await;
+        let known = self.opened().map(|(_, reader)| reader);
+        let reader = self.read(known.as_deref()).await?;
+        self.keep(Arc::new(reader));
+        Ok(())
     }
 
     fn opened(&self) -> Option<(Instant, Arc<Reader>)> {
@@ -127,8 +144,9 @@ impl ArchiveSource {
     async fn found(&self, hash: &HashPart) -> Result<Option<(Arc<Reader>, Found)>, DepotError> {
         let reader = self.reader().await?;
         let found = reader.find(hash).await?;
+        let policy = Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(found
-            .filter(|found| self.policy.accepts(&self.store_dir, &found.path.info))
+            .filter(|found| policy.accepts(&self.store_dir, &found.path.info))
             .map(|found| (reader, found)))
     }
 

@@ -27,6 +27,8 @@ pub mod files {
     pub const CERTIFICATES: &str = "nodes.pem";
     /// The secret key of an account with SUI and WAL.
     pub const ACCOUNT: &str = "account.key";
+    /// Sui's validators at the start, a trust anchor for machines that have no full node to ask.
+    pub const COMMITTEE: &str = "committee.bcs";
     /// Where commands go: `host:port`.
     pub const CONTROL: &str = "control";
 }
@@ -42,6 +44,8 @@ pub struct Plan {
     pub weights: Option<Vec<u16>>,
     /// The number of nodes, if there are no weights.
     pub nodes: usize,
+    /// The address that storage nodes listen at, each on a free port.
+    pub listen: IpAddr,
     /// Where the full node listens; port 0 is any.
     pub rpc: SocketAddr,
     /// Where commands are taken; port 0 is any.
@@ -65,6 +69,7 @@ impl Plan {
             shards: 10,
             weights,
             nodes: 5,
+            listen: any.ip(),
             rpc: any,
             control: any,
             seed: [0; 32],
@@ -131,7 +136,8 @@ impl LocalNet {
             Some(weights) => weights.clone(),
             None => even_weights(n, plan.nodes)?,
         };
-        let seats = Seats::take(&plan.dir, weights.len())?;
+        let any_port = SocketAddr::new(plan.listen, 0);
+        let seats = Seats::take_at(&plan.dir, &vec![any_port; weights.len()])?;
         let committee = seats.committee(1, n, &weights)?;
         let account = Ed25519PrivateKey::new(derived(&plan.seed));
         let accounts = vec![account.public_key().derive_address()];
@@ -157,11 +163,14 @@ impl LocalNet {
         let control = Control::serve(plan.control, commands).await.map_err(failed)?;
         let secret =
             account.to_suiprivkey().map_err(|error| LocalNetError::Key(error.to_string()))?;
+        // Validators have a BCS form.
+        let validators = chain.validators(0).and_then(|committee| bcs::to_bytes(&committee).ok());
         for (name, secret, text) in [
-            (files::NETWORK, false, network.to_toml()),
-            (files::CERTIFICATES, false, pem(nodes.certificates())),
-            (files::ACCOUNT, true, format!("{secret}\n")),
-            (files::CONTROL, false, format!("{}\n", control.address())),
+            (files::NETWORK, false, network.to_toml().into_bytes()),
+            (files::CERTIFICATES, false, pem(nodes.certificates()).into_bytes()),
+            (files::ACCOUNT, true, format!("{secret}\n").into_bytes()),
+            (files::COMMITTEE, false, validators.unwrap_or_default()),
+            (files::CONTROL, false, format!("{}\n", control.address()).into_bytes()),
         ] {
             write(&plan.dir.join(name), secret, &text)?;
         }
@@ -270,11 +279,11 @@ fn pem(certificates: impl Iterator<Item = Vec<u8>>) -> String {
     text
 }
 
-fn write(path: &Path, secret: bool, text: &str) -> Result<(), LocalNetError> {
+fn write(path: &Path, secret: bool, text: &[u8]) -> Result<(), LocalNetError> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let failed = |source| LocalNetError::File { path: path.to_owned(), source };
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(if secret { 0o600 } else { 0o644 });
-    options.open(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)
+    options.open(path).and_then(|mut file| file.write_all(text)).map_err(failed)
 }

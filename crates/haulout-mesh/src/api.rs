@@ -12,6 +12,7 @@ use haulout_swarm::holdings::{Ledger, Update, Version};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 
+use crate::archive::ProofQuestion;
 use crate::siteframe::{SiteEnd, SiteRequest};
 use crate::tree::NarTree;
 
@@ -167,6 +168,19 @@ pub trait Serve: Send + Sync + 'static {
     fn site(&self, asker: &Asker, request: SiteRequest) -> Box<dyn SiteSource> {
         let _ = (asker, request);
         Box::new(SiteEnd::Refused)
+    }
+
+    /// The newest proof of an archive, for whoever asks: proofs are public. `None`: no such archive is followed here, or
+    /// nothing newer is known than the asker has. Must not block: it is polled on the mesh's own thread.
+    ///
+    /// The default knows none.
+    fn archive_proof(
+        &self,
+        asker: &Asker,
+        question: ProofQuestion,
+    ) -> Pin<Box<dyn Future<Output = Option<Bytes>> + Send + '_>> {
+        let _ = (asker, question);
+        Box::pin(async { None })
     }
 
     /// What is announced to an audience, or `None` for nothing. Asked once for each connection: return the same feed each time.

@@ -5,15 +5,18 @@
 use haulout_nix::{HashPart, NarHash, PathInfo};
 
 use crate::api::NarKey;
+use crate::archive::ProofQuestion;
 use crate::info;
 use crate::membership::PROOF_LEN;
 use crate::siteframe::SiteRequest;
 use crate::tree::{GROUPS_MAX, NarTree, group_count};
 
 /// Minor version of the protocol this code speaks; the major version is the ALPN's.
-pub const MINOR_VERSION: u16 = 1;
+pub const MINOR_VERSION: u16 = 2;
 /// First minor version with site requests and standings.
 pub const MINOR_SITE: u16 = 1;
+/// First minor version with questions for proofs of archives.
+pub const MINOR_ARCHIVE: u16 = 2;
 /// Longest hello body accepted (later versions may append fields).
 pub const HELLO_BODY_MAX: usize = 256;
 /// Longest request body accepted (later versions may append fields).
@@ -37,6 +40,7 @@ const TYPE_PATH_INFOS: u8 = 1;
 const TYPE_NAR_TREE: u8 = 2;
 const TYPE_NAR_RANGE: u8 = 3;
 const TYPE_SITE: u8 = 4;
+const TYPE_ARCHIVE_PROOF: u8 = 5;
 
 /// Why bytes from a peer are no frame of this protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +98,8 @@ pub enum Request {
     },
     /// A segment of a site object: relay it, or fetch it for the site.
     Site(SiteRequest),
+    /// The newest proof of an archive's state.
+    ArchiveProof(ProofQuestion),
     /// A type this version does not know; answered with [`Status::Unsupported`].
     Unknown(u8),
 }
@@ -270,6 +276,10 @@ impl Request {
                 request.encode_to(&mut body);
                 TYPE_SITE
             }
+            Self::ArchiveProof(question) => {
+                question.encode_to(&mut body);
+                TYPE_ARCHIVE_PROOF
+            }
             Self::Unknown(kind) => *kind,
         };
         let mut out = Vec::with_capacity(REQUEST_HEADER_LEN + body.len());
@@ -317,6 +327,7 @@ impl Request {
                 // A kind of object of a later version: we cannot fetch it.
                 None => Self::Unknown(TYPE_SITE),
             },
+            TYPE_ARCHIVE_PROOF => Self::ArchiveProof(ProofQuestion::decode(&mut reader)?),
             other => Self::Unknown(other),
         })
     }

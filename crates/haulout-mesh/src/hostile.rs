@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, TokioRuntime};
 use tokio::io::AsyncReadExt;
 
-use crate::frames::{HELLO_BODY_MAX, Hello, MINOR_VERSION, Request, Status, encode_path_infos};
+use crate::frames::{
+    HELLO_BODY_MAX, Hello, MINOR_ARCHIVE, MINOR_VERSION, Request, Status, encode_path_infos,
+};
 use crate::membership::{EXPORTER_LABEL, EXPORTER_LEN, MeshSecret, Role};
 use crate::registry::code;
 use crate::support::*;
 use crate::tls::SERVER_NAME;
 use crate::{
-    Identity, Membership, Mesh, PeerState, RequestError, StaticPeer, Strangers, StreamError,
-    transport,
+    Identity, Membership, Mesh, PROOF_BYTES_MAX, PeerState, ProofQuestion, RequestError,
+    StaticPeer, Strangers, StreamError, transport,
 };
 
 fn secret(text: &str) -> MeshSecret {
@@ -268,8 +270,16 @@ async fn a_flood_of_requests_is_slowed_and_then_cut() {
     assert_eq!(crate::registry::closed_with(&conn.closed().await), Some(code::BANNED));
 }
 
-/// A server that answers every request with what `script` writes.
+/// A server of the first minor version that answers every request with what `script` writes.
 async fn hostile_server(
+    identity: &Identity,
+    script: impl Fn(u8, SendStream) -> tokio::task::JoinHandle<()> + Send + 'static,
+) -> SocketAddr {
+    hostile_server_of(0, identity, script).await
+}
+
+async fn hostile_server_of(
+    minor: u16,
     identity: &Identity,
     script: impl Fn(u8, SendStream) -> tokio::task::JoinHandle<()> + Send + 'static,
 ) -> SocketAddr {
@@ -280,7 +290,7 @@ async fn hostile_server(
             let conn = incoming.await.unwrap();
             let (mut send, mut recv) = conn.accept_bi().await.unwrap();
             read_raw_hello(&mut recv).await;
-            send.write_all(&Hello { minor: 0, proof: None }.encode()).await.unwrap();
+            send.write_all(&Hello { minor, proof: None }.encode()).await.unwrap();
             send.finish().unwrap();
             while let Ok((send, mut recv)) = conn.accept_bi().await {
                 let mut header = [0; 3];
@@ -557,4 +567,49 @@ async fn malformed_requests_for_site_objects_get_bad_request() {
     let mut later_kind = beyond.clone();
     later_kind[3] = 200;
     assert_eq!(ask_raw(&conn, &later_kind).await, [Status::Unsupported.to_byte()]);
+}
+
+#[tokio::test]
+async fn lies_about_the_length_of_a_proof_are_recognised() {
+    let question = ProofQuestion { archive: [7; 32], known: 0, epoch: None };
+    let too_long = u32::try_from(PROOF_BYTES_MAX + 1).unwrap().to_be_bytes();
+    for (what, answer) in [
+        ("longer than allowed", [&[0][..], &too_long, &[0; 9]].concat()),
+        ("cut short", [&[0, 0, 0, 0, 9][..], &[1; 8]].concat()),
+        ("no status", vec![77]),
+    ] {
+        let liar = identity(9);
+        let addr = hostile_server_of(MINOR_VERSION, &liar, move |_, mut send| {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let _ = send.write_all(&answer).await;
+                let _ = send.finish();
+            })
+        })
+        .await;
+        let mesh = client_of(addr, &liar).await;
+        let error = mesh.archive_proof(&liar.id(), question, SOON).await.unwrap_err();
+        match what {
+            "cut short" => assert!(matches!(error, RequestError::Lost(_)), "{error}"),
+            _ => assert!(matches!(error, RequestError::Protocol(_)), "{what}: {error}"),
+        }
+    }
+    // A peer of an earlier version is not asked at all.
+    let elder = identity(9);
+    let never =
+        |_: u8, _: SendStream| -> tokio::task::JoinHandle<()> { panic!("it must not be asked") };
+    let addr = hostile_server_of(MINOR_ARCHIVE - 1, &elder, never).await;
+    let mesh = client_of(addr, &elder).await;
+    let refused = mesh.archive_proof(&elder.id(), question, SOON).await;
+    assert_eq!(refused, Err(RequestError::Unsupported));
+}
+
+#[tokio::test]
+async fn malformed_questions_for_proofs_get_bad_request() {
+    let mesh = start(config(1), &World::new([])).await;
+    let (_endpoint, conn) = raw_stranger(&identity(34), &mesh).await;
+    assert_eq!(ask_raw(&conn, &[5, 0, 2, 1, 1]).await, [Status::BadRequest.to_byte()]);
+    let question = ProofQuestion { archive: [7; 32], known: 0, epoch: None };
+    let well = Request::ArchiveProof(question).encode();
+    assert_eq!(ask_raw(&conn, &well).await, [Status::No.to_byte()]);
 }

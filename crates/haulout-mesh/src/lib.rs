@@ -14,6 +14,7 @@
 //! multi-thread one); everything that may block runs on a few blocking threads beside it.
 
 mod api;
+mod archive;
 mod ask;
 mod config;
 mod discovery;
@@ -41,6 +42,7 @@ mod view;
 pub use api::{
     Asker, Audience, HoldingsFeed, Membership, NarKey, NarReader, Serve, SitePiece, SiteSource,
 };
+pub use archive::{PROOF_BYTES_MAX, ProofQuestion};
 pub use ask::{NarStream, Patience};
 pub use config::{InterfaceRules, Limits, MeshConfig, PORT_DEFAULT, StaticPeer, Strangers};
 pub use error::{RequestError, StartError, StreamError};

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::choose::Ranking;
 use haulout_swarm::directory::Directory;
@@ -19,6 +20,7 @@ use haulout_swarm::{Fault, PeerId};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot, watch};
 
 use crate::api::{NarKey, Serve};
+use crate::archive::{PROOFS_AT_ONCE, ProofQuestion};
 use crate::ask::{self, NarStream, Patience};
 use crate::config::MeshConfig;
 use crate::error::{RequestError, StartError};
@@ -86,6 +88,7 @@ impl Mesh {
             wake: Notify::new(),
             network: Notify::new(),
             frames: Arc::new(Semaphore::new(limits.frames)),
+            proofs: Semaphore::new(PROOFS_AT_ONCE),
             cache: FrameCache::new(limits.compressed_cache_bytes, limits.compressed_cache_ttl),
             gauge: CpuGauge::default(),
             upload: Mutex::new(Limiter::new(config.upload)),
@@ -244,6 +247,19 @@ impl Mesh {
         deadline: Duration,
     ) -> Result<SiteStream, RequestError> {
         crate::site::ask(&self.inner.shared, peer, request, deadline).await
+    }
+
+    /// Asks one peer for the newest proof of an archive. Unverified.
+    ///
+    /// # Errors
+    /// [`RequestError`]; [`RequestError::No`] when it has nothing newer.
+    pub async fn archive_proof(
+        &self,
+        peer: &PeerId,
+        question: ProofQuestion,
+        deadline: Duration,
+    ) -> Result<Bytes, RequestError> {
+        crate::archive::ask(&self.inner.shared, peer, question, deadline).await
     }
 
     /// Says from now on, to everybody, whether this machine fetches site objects for others, and from which places

@@ -131,6 +131,8 @@ pub(crate) struct Shared {
     /// Wakes whoever waits between tries when the machine's addresses change.
     pub(crate) network: Notify,
     pub(crate) frames: Arc<Semaphore>,
+    /// Proofs of archives on their way out.
+    pub(crate) proofs: Semaphore,
     pub(crate) cache: FrameCache,
     /// The limit on what is given to all peers together.
     pub(crate) upload: Mutex<Limiter>,

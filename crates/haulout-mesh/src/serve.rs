@@ -53,6 +53,9 @@ pub(crate) async fn answer(
             nar_range(&shared, &link, &mut send, key, start, start.saturating_add(len)).await
         }
         Ok(Request::Site(request)) => crate::site::answer(&shared, &link, &mut send, request).await,
+        Ok(Request::ArchiveProof(question)) => {
+            crate::archive::answer(&shared, &link, &mut send, question).await
+        }
         Ok(Request::Unknown(_)) => status(&mut send, Status::Unsupported).await,
         Err(_) => status(&mut send, Status::BadRequest).await,
     };
@@ -107,7 +110,7 @@ pub(crate) async fn pace(shared: &Shared, link: &Link, bytes: usize) {
     }
 }
 
-async fn status(send: &mut SendStream, status: Status) -> io::Result<()> {
+pub(crate) async fn status(send: &mut SendStream, status: Status) -> io::Result<()> {
     write(send, &mut [Bytes::copy_from_slice(&[status.to_byte()])]).await.map(drop)
 }
 

@@ -2,16 +2,20 @@
 //!
 //! * [`ArchiveFile`] names an archive: network, object, package, and the cap of whoever publishes to it;
 //! * [`OnChain`] reads it: blobs by slivers from storage nodes, its state proven from a trust anchor;
+//! * [`Following`] is the same for an agent, which never waits for the chain;
 //! * with a wallet it publishes too, the index blob certified and the archive updated in one transaction;
 //! * [`create`] makes a new archive.
 #![forbid(unsafe_code)]
 
 mod create;
 mod file;
+mod following;
 mod memory;
 mod onchain;
+mod read;
 
 pub use create::{Created, create};
 pub use file::{ArchiveFile, FileError};
+pub use following::{Following, OtherWay};
 pub use memory::RecentBytes;
 pub use onchain::{OnChain, Publisher};

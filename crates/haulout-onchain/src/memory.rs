@@ -1,17 +1,21 @@
 //! Slivers and metadata that were just fetched, kept for a moment.
 //!
-//! A NAR is read in pieces, and neighbouring pieces share slivers; every piece needs the metadata. What
-//! is kept was not verified yet: the client does that each time. An answer is kept under the node that
-//! gave it, so a lie is only ever met again by asking the liar again.
+//! A NAR is read in pieces, and neighbouring pieces share slivers; every piece needs the metadata. A sliver is verified
+//! once, when it comes, and kept under its blob; so whoever reads through this may take slivers as they are
+//! ([`haulout_walrus::ReadOptions::content`]). Metadata is kept as it came, and verified by the client each time; an
+//! answer is kept under the node that gave it, so a lie is only ever met again by asking the liar again.
 
 use bytes::Bytes;
-use haulout_walrus::{BoxFuture, Node, NodeError, Source};
+use haulout_walrus::{BoxFuture, Node, NodeError, Source, is_sliver};
 use lru::LruCache;
 use redstuff::{AxisKind, BlobId, Metadata, PairIndex, ShardCount};
 use std::{
+    collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
 };
+use tokio::sync::Mutex as AsyncMutex;
 
 /// Most bytes that are kept.
 const BYTES_MAX: usize = 48 << 20;
@@ -19,18 +23,22 @@ const BYTES_MAX: usize = 48 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
     Metadata([u8; 32], BlobId),
-    Sliver([u8; 32], BlobId, bool, PairIndex),
+    Sliver(BlobId, bool, PairIndex),
 }
 
 /// A [`Source`] in front of another one.
 pub struct RecentBytes {
     inner: Arc<dyn Source>,
     kept: Mutex<Kept>,
+    /// Slivers under way: who else wants one waits for it.
+    coming: Mutex<HashMap<Key, Weak<AsyncMutex<()>>>>,
 }
 
 struct Kept {
     entries: LruCache<Key, Bytes>,
     bytes: usize,
+    /// When something was last wanted.
+    used: Instant,
 }
 
 impl fmt::Debug for RecentBytes {
@@ -43,15 +51,32 @@ impl RecentBytes {
     /// In front of `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Source>) -> Self {
-        Self { inner, kept: Mutex::new(Kept { entries: LruCache::unbounded(), bytes: 0 }) }
+        let kept =
+            Mutex::new(Kept { entries: LruCache::unbounded(), bytes: 0, used: Instant::now() });
+        Self { inner, kept, coming: Mutex::default() }
+    }
+
+    /// Forgets everything if nothing was wanted for so long: for programs that run on.
+    pub fn forget_after(&self, unused: Duration) {
+        let mut kept = self.kept();
+        if kept.used.elapsed() >= unused {
+            kept.entries.clear();
+            kept.bytes = 0;
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, key: &Key) -> Option<Bytes> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).entries.get(key).cloned()
+        let mut kept = self.kept();
+        kept.used = Instant::now();
+        kept.entries.get(key).cloned()
     }
 
     fn keep(&self, key: Key, bytes: &Bytes) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         kept.bytes += bytes.len();
         if let Some(old) = kept.entries.put(key, bytes.clone()) {
             kept.bytes -= old.len();
@@ -60,6 +85,18 @@ impl RecentBytes {
             let Some((_, oldest)) = kept.entries.pop_lru() else { break };
             kept.bytes -= oldest.len();
         }
+    }
+
+    /// Held by whoever fetches this.
+    fn turn(&self, key: &Key) -> Arc<AsyncMutex<()>> {
+        let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = coming.get(key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        coming.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::default();
+        coming.insert(key.clone(), Arc::downgrade(&turn));
+        turn
     }
 }
 
@@ -89,14 +126,41 @@ impl Source for RecentBytes {
         pair: PairIndex,
     ) -> BoxFuture<'a, Result<Bytes, NodeError>> {
         Box::pin(async move {
-            let primary = axis == AxisKind::Primary;
-            let key = Key::Sliver(node.info.node_id.0, *metadata.id(), primary, pair);
+            let key = Key::Sliver(*metadata.id(), axis == AxisKind::Primary, pair);
+            if let Some(bytes) = self.get(&key) {
+                return Ok(bytes);
+            }
+            let turn = self.turn(&key);
+            let _turn = turn.lock().await;
             if let Some(bytes) = self.get(&key) {
                 return Ok(bytes);
             }
             let bytes = self.inner.sliver(node, metadata, axis, pair).await?;
-            self.keep(key, &bytes);
-            Ok(bytes)
+            let (of, copy) = (metadata.clone(), bytes.clone());
+            let check = move || is_sliver(&of, axis, pair, &copy);
+            if tokio::task::spawn_blocking(check).await.unwrap_or(false) {
+                self.keep(key, &bytes);
+                return Ok(bytes);
+            }
+            tracing::warn!(node = %node.info.node_id, blob = %metadata.id(), "a false sliver");
+            match self.inner.is_nodes_fault(metadata, axis, pair) {
+                true => Err(NodeError::Malformed("a false sliver".to_owned())),
+                // Whoever brought it is found out; the node may well have the right one.
+                false => Err(NodeError::Refused {
+                    status: 404,
+                    reason: None,
+                    message: "a false sliver came".to_owned(),
+                    retry_after: None,
+                }),
+            }
         })
+    }
+
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
+    fn is_nodes_fault(&self, metadata: &Metadata, axis: AxisKind, pair: PairIndex) -> bool {
+        self.inner.is_nodes_fault(metadata, axis, pair)
     }
 }

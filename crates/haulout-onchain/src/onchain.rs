@@ -1,6 +1,9 @@
 //! An archive whose blobs are on Walrus and whose state is on Sui.
 
-use crate::create::failed;
+use crate::{
+    create::failed,
+    read::{self, Check},
+};
 use bytes::Bytes;
 use haulout_depot::{
     Blobs, BoxFuture, Certify, DepotError, Kind, LevelRecord, Registry, Standing, State, Stored,
@@ -13,8 +16,8 @@ use haulout_sui::{
     tx::{self, Certification, Request, SuiRegistrar},
 };
 use haulout_walrus::{
-    BlobName, Certified, ChainError, ChainErrorKind, ChainReader, Client, ReadError, ReadOptions,
-    Registered, Registrar, Registration, StoreOptions, WriteError,
+    BlobName, Certified, ChainError, ChainErrorKind, ChainReader, Client, Registered, Registrar,
+    Registration, StoreOptions, WriteError,
 };
 use redstuff::{BlobId, ShardCount, messages::ConfirmationCertificate};
 use std::{
@@ -83,22 +86,6 @@ impl OnChain {
     async fn shards(&self) -> Result<ShardCount, DepotError> {
         let view = self.client.committees(false).await.map_err(chain_failed)?;
         Ok(view.current.n_shards)
-    }
-
-    async fn read_range(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, DepotError> {
-        let read = self.client.read_range(&blob, range, &ReadOptions::default()).await;
-        let (bytes, report) = read.map_err(|error| {
-            let kind = match &error {
-                ReadError::NoMetadata { .. } => Kind::Missing,
-                ReadError::Decode(..) => Kind::Corrupt,
-                _ => Kind::Unavailable,
-            };
-            DepotError::new(kind, format!("cannot read blob {blob}")).because(error)
-        })?;
-        if !report.liars.is_empty() {
-            tracing::warn!(%blob, liars = report.liars.len(), "storage nodes gave wrong slivers");
-        }
-        Ok(bytes.into())
     }
 
     async fn store_file(
@@ -350,7 +337,7 @@ impl Registrar for Later<'_> {
     }
 }
 
-fn state(of: &ArchiveState) -> State {
+pub(crate) fn state(of: &ArchiveState) -> State {
     let level = |level: &haulout_sui::archive::Level| LevelRecord {
         root: level.root(),
         leaves: level.leaves,
@@ -390,7 +377,8 @@ impl Blobs for OnChain {
         _size: u64,
         range: Range<u64>,
     ) -> BoxFuture<'_, Result<Bytes, DepotError>> {
-        Box::pin(self.read_range(blob, range))
+        // Checked against the index root by whoever asked.
+        Box::pin(read::range(&self.client, blob, range, Check::No))
     }
 
     fn read_verified(
@@ -399,8 +387,7 @@ impl Blobs for OnChain {
         _size: u64,
         range: Range<u64>,
     ) -> BoxFuture<'_, Result<Bytes, DepotError>> {
-        // Every sliver is checked against the blob's metadata anyway.
-        Box::pin(self.read_range(blob, range))
+        Box::pin(read::range(&self.client, blob, range, Check::Slivers))
     }
 
     fn store<'a>(

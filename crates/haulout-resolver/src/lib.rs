@@ -6,16 +6,19 @@
 //! | [`trust`] | what does this machine believe |
 //! | `lookup` | hash part → verified path info |
 //! | [`transfer`] | path info → verified NAR bytes, from several peers |
+//! | `archives` | what no peer has, proven by an archive |
 //! | [`site`] | what nobody here has: fetched from outside once for everybody |
 //! | [`peers`] | what is needed of the mesh |
 //! | `resolver` | all of it together; the [`haulout_gateway::Substituter`] |
 
+mod archives;
 mod bounded;
 mod disk;
 mod keep;
 mod local;
 mod logs;
 mod lookup;
+mod outsides;
 pub mod peers;
 mod reasons;
 mod report;
@@ -30,6 +33,8 @@ pub mod transfer;
 mod trees;
 pub mod trust;
 
+pub use archives::{Archive, Proofs};
 pub use keep::{KeepNars, Provenance};
 pub use local::{LocalStore, SharePolicy};
 pub use resolver::{Resolver, ResolverConfig, Serving, StartError};
+pub use transfer::NarBytes;

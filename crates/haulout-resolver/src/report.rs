@@ -47,13 +47,14 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         store: stats.nar_store.get(),
         cache: stats.nar_cache.get(),
         peers: stats.nar_peers.get().saturating_sub(stats.nar_outside.get()),
-        upstream: stats.nar_outside.get(),
-        ..SourceCounts::default()
+        archive: stats.nar_archive.get(),
+        upstream: stats.nar_outside.get().saturating_sub(stats.nar_archive.get()),
     };
     about.counters.nar_bytes_by_source = SourceCounts {
         store: stats.bytes_store.get(),
         cache: stats.bytes_cache.get(),
-        peers: stats.bytes_delivered.get(),
+        peers: stats.bytes_delivered.get().saturating_sub(stats.bytes_archive.get()),
+        archive: stats.bytes_archive.get(),
         ..SourceCounts::default()
     };
     about.counters.site = SiteCounters {
@@ -64,6 +65,9 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         nars: stats.nar_outside.get(),
         narinfos: stats.info_outside.get(),
     };
+    if let Some(archives) = inner.outsides.archives.get() {
+        about.archives = archives.reports();
+    }
     about.counters.bytes_from_peers = stats.bytes_in.get();
     // Frames from the mesh's memory were not read here; peers long gone are
     // not counted there.
@@ -246,6 +250,7 @@ fn summary(trust: &Trust, origin: &Origin) -> String {
     match origin {
         Origin::Store(_) => format!("in the own store, {proof}"),
         Origin::Cache(_) => format!("in the cache, {proof}"),
+        Origin::Archive(_) => format!("proven by an archive, {proof}"),
         Origin::Outside(_) => format!("from a cache outside, {proof}"),
         Origin::Peers(found) => match found.from {
             Some(peer) => format!("peer {} described it, {proof}", peer.short()),

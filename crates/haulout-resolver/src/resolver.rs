@@ -16,11 +16,13 @@ use haulout_nix::db::{DbError, StoreLocation};
 use haulout_nix::{HashPart, KeySet, NarHash, PathInfo};
 use haulout_upstream::Upstreams;
 
+use crate::archives::{Archive, Archives, Proofs};
 use crate::bounded::Bounded;
 use crate::disk::Disk;
 use crate::keep::{KeepNars, Keeper};
 use crate::local::{LocalStore, Place, Poke, SharePolicy, follow};
 use crate::lookup::Lookup;
+use crate::outsides::Outsides;
 use crate::peers::Peers;
 use crate::reasons::Reasons;
 use crate::serving::Giver;
@@ -101,6 +103,7 @@ pub struct Serving {
     site: Site,
     disk: Disk,
     poke: Poke,
+    proofs: Arc<OnceLock<Arc<dyn Proofs>>>,
 }
 
 impl Serving {
@@ -123,12 +126,21 @@ impl Serving {
         let to_write = disk.clone();
         let poke = follow(&local, Box::new(move || to_write.tick()))?;
         let site = Site::new(Arc::clone(&stats), config.fetch_for_others);
-        Ok(Self { local, trees, stats, site, disk, poke })
+        Ok(Self { local, trees, stats, site, disk, poke, proofs: Arc::default() })
     }
 
     /// What to give [`haulout_mesh::Mesh::start`].
     pub fn serve(&self) -> Arc<dyn haulout_mesh::Serve> {
-        Arc::new(Giver { local: Arc::clone(&self.local), site: self.site.clone() })
+        Arc::new(Giver {
+            local: Arc::clone(&self.local),
+            site: self.site.clone(),
+            proofs: Arc::clone(&self.proofs),
+        })
+    }
+
+    /// Peers may have these proofs of archives, from now on. Only the first call counts.
+    pub fn set_proofs(&self, proofs: Arc<dyn Proofs>) {
+        let _ = self.proofs.set(proofs);
     }
 
     /// The machine's own store.
@@ -158,6 +170,7 @@ pub(crate) struct Inner {
     believed: Bounded<HashPart, Weak<PathInfo>>,
     site: Site,
     outside: OnceLock<Outside>,
+    pub(crate) outsides: Arc<Outsides>,
     ahead_bytes: u64,
     pub(crate) about: Mutex<AgentStatus>,
     pub(crate) started: Instant,
@@ -181,13 +194,16 @@ pub(crate) enum Origin {
     Store(Arc<PathInfo>),
     Cache(Arc<PathInfo>),
     Peers(crate::lookup::Found),
+    Archive(Arc<PathInfo>),
     Outside(Arc<PathInfo>),
 }
 
 impl Origin {
     pub(crate) fn info(&self) -> &Arc<PathInfo> {
         match self {
-            Self::Store(info) | Self::Cache(info) | Self::Outside(info) => info,
+            Self::Store(info) | Self::Cache(info) | Self::Archive(info) | Self::Outside(info) => {
+                info
+            }
             Self::Peers(found) => &found.info,
         }
     }
@@ -197,7 +213,7 @@ impl Resolver {
     /// Starts to resolve, with `peers` (normally the mesh that `serving` was
     /// given to).
     pub fn start(config: &ResolverConfig, serving: Serving, peers: Arc<dyn Peers>) -> Self {
-        let Serving { local, trees, stats, site, disk, poke } = serving;
+        let Serving { local, trees, stats, site, disk, poke, proofs: _ } = serving;
         site.set_peers(Arc::clone(&peers));
         let trust =
             Trust { store_dir: config.store.store_dir.clone(), keys: config.trusted_keys.clone() };
@@ -228,6 +244,8 @@ impl Resolver {
             // Nix is about to register the path: peers should learn of it.
             Box::new(move |_| soon.soon()),
         );
+        let outsides = Arc::new(Outsides::default());
+        transfers.set_outside(outsides.clone());
         let inner = Inner {
             store: config.store.clone(),
             local,
@@ -241,6 +259,7 @@ impl Resolver {
             believed: Bounded::new(BELIEVED_BYTES),
             site,
             outside: OnceLock::new(),
+            outsides,
             ahead_bytes: config.ahead_bytes,
             about: Mutex::default(),
             started: Instant::now(),
@@ -264,9 +283,18 @@ impl Resolver {
         );
         let ahead = Ahead::start(upstream.clone(), Arc::clone(&inner.local), inner.ahead_bytes);
         if inner.outside.set(Outside { upstream: upstream.clone(), ahead }).is_ok() {
-            inner.transfers.set_outside(Arc::new(upstream.clone()));
+            let _ = inner.outsides.upstream.set(upstream.clone());
             inner.site.add(Arc::new(upstream));
         }
+    }
+
+    /// These archives are asked, in this order, for what no peer has, before the caches outside. Only the first call
+    /// counts. What they say is signed with a key that must be among the trusted ones.
+    pub fn set_archives(&self, archives: Vec<Arc<dyn Archive>>) {
+        let inner = &self.inner;
+        let archives =
+            Archives::new(archives, Arc::clone(&inner.stats), Arc::clone(&inner.reasons));
+        let _ = inner.outsides.archives.set(archives);
     }
 
     /// The engine for what must come from outside, to add other places to.
@@ -288,6 +316,9 @@ impl Resolver {
         self.inner.trust.store(Arc::new(Trust { store_dir, keys }));
         self.inner.lookup.forget_all();
         self.inner.believed.clear();
+        if let Some(archives) = self.inner.outsides.archives.get() {
+            archives.forget_all();
+        }
         if let Some(outside) = self.inner.outside.get() {
             outside.upstream.forget_all();
         }
@@ -325,6 +356,11 @@ impl Resolver {
         let origin = self.origin(hash, None).await?;
         match (&origin, self.inner.outside.get()) {
             (Origin::Peers(found), _) => self.inner.transfers.prepare(&found.info),
+            (Origin::Archive(info), _) => {
+                if let Some(archives) = self.inner.outsides.archives.get() {
+                    archives.look_ahead(info);
+                }
+            }
             (Origin::Outside(_), Some(outside)) => outside.ahead.info_asked(hash),
             _ => {}
         }
@@ -348,14 +384,11 @@ impl Resolver {
             return Some(Origin::Cache(info));
         }
         let Some(found) = inner.lookup.path_info(hash, want).await else {
-            let info = self
-                .outside(hash)
-                .await
-                .filter(|info| want.is_none_or(|want| want == info.nar_hash));
-            if info.is_none() {
+            let origin = self.outside(hash, want).await;
+            if origin.is_none() {
                 inner.stats.info_miss.one();
             }
-            return info.map(Origin::Outside);
+            return origin;
         };
         if inner.disk.has_nar(&found.info.nar_hash) {
             // Its info was lost in a kill, or it is another path's NAR as well.
@@ -365,9 +398,16 @@ impl Resolver {
         Some(Origin::Peers(found))
     }
 
-    /// What a cache outside says about a path.
-    async fn outside(&self, hash: HashPart) -> Option<Arc<PathInfo>> {
-        self.inner.outside.get()?.upstream.path_info(hash).await
+    /// What an archive says about a path, or else a cache outside.
+    async fn outside(&self, hash: HashPart, want: Option<NarHash>) -> Option<Origin> {
+        let wanted = |info: &Arc<PathInfo>| want.is_none_or(|want| want == info.nar_hash);
+        if let Some(archives) = self.inner.outsides.archives.get()
+            && let Some(info) = archives.path_info(hash).await.filter(wanted)
+        {
+            return Some(Origin::Archive(info));
+        }
+        let info = self.inner.outside.get()?.upstream.path_info(hash).await;
+        info.filter(wanted).map(Origin::Outside)
     }
 
     /// A path of the own store that this machine's Nix would believe.
@@ -428,7 +468,7 @@ impl Resolver {
         }
         let hint = match &origin {
             Origin::Peers(found) => found.from,
-            Origin::Store(_) | Origin::Cache(_) | Origin::Outside(_) => None,
+            Origin::Store(_) | Origin::Cache(_) | Origin::Archive(_) | Origin::Outside(_) => None,
         };
         let reader = self.inner.transfers.open(&info, hint, from).await?;
         Some(NarBody { size, stream: self.body(info, hint, reader) })

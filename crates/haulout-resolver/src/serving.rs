@@ -1,13 +1,17 @@
 //! What this machine gives to peers: what it holds, and what it fetches for
 //! the site.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use haulout_mesh::{
-    Asker, Audience, HoldingsFeed, NarKey, NarReader, NarTree, Serve, SiteRequest, SiteSource,
+    Asker, Audience, HoldingsFeed, NarKey, NarReader, NarTree, ProofQuestion, Serve, SiteRequest,
+    SiteSource,
 };
 use haulout_nix::{HashPart, PathInfo};
 
+use crate::archives::Proofs;
 use crate::local::LocalStore;
 use crate::site::Site;
 
@@ -15,6 +19,7 @@ use crate::site::Site;
 pub(crate) struct Giver {
     pub(crate) local: Arc<LocalStore>,
     pub(crate) site: Site,
+    pub(crate) proofs: Arc<OnceLock<Arc<dyn Proofs>>>,
 }
 
 impl Serve for Giver {
@@ -32,6 +37,17 @@ impl Serve for Giver {
 
     fn site(&self, asker: &Asker, request: SiteRequest) -> Box<dyn SiteSource> {
         self.site.serve(asker, request)
+    }
+
+    fn archive_proof(
+        &self,
+        _: &Asker,
+        question: ProofQuestion,
+    ) -> Pin<Box<dyn Future<Output = Option<Bytes>> + Send + '_>> {
+        match self.proofs.get() {
+            Some(proofs) => proofs.proof(question),
+            None => Box::pin(async { None }),
+        }
     }
 
     fn holdings(&self, audience: Audience) -> Option<Arc<HoldingsFeed>> {

@@ -84,6 +84,12 @@ pub struct Stats {
     pub info_outside: Counter,
     /// NARs from outside the site, complete and verified.
     pub nar_outside: Counter,
+    /// narinfos from archives.
+    pub info_archive: Counter,
+    /// NARs from archives, complete and verified; also among those from outside.
+    pub nar_archive: Counter,
+    /// NAR bytes from archives, unpacked.
+    pub bytes_archive: Counter,
     /// Times this agent went outside for a segment or a document.
     pub outside_fetches: Counter,
     /// Bytes that came from outside, compressed as they were there.

@@ -142,6 +142,8 @@ pub(crate) struct UninstallArgs {
 pub(crate) enum Act {
     /// Three agents hand a closure to each other
     Mesh,
+    /// Three agents restore a closure from an archive, with proofs
+    Archive,
 }
 
 /// `haulout demo`.

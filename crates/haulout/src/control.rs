@@ -133,9 +133,10 @@ fn status_text(status: &AgentStatus) -> String {
     ));
     let from = &counters.nar_bytes_by_source;
     text.push_str(&format!(
-        "  to Nix      {} ({} from peers, {} from the cache, {} from the own store)\n",
+        "  to Nix      {} ({} from peers, {} from archives, {} from the cache, {} from the own store)\n",
         report::bytes(http.bytes_to_nix),
         report::bytes(from.peers),
+        report::bytes(from.archive),
         report::bytes(from.cache),
         report::bytes(from.store),
     ));
@@ -152,6 +153,15 @@ fn status_text(status: &AgentStatus) -> String {
             report::bytes(site.bytes_fetched),
             report::bytes(site.bytes_relayed_in),
             report::bytes(site.bytes_relayed_out),
+        ));
+    }
+    for archive in &status.archives {
+        text.push_str(&format!(
+            "  archive     {}: {}{}, {} read\n",
+            archive.name,
+            archive.state,
+            archive.detail.as_ref().map_or_else(String::new, |detail| format!(", {detail}")),
+            report::bytes(archive.bytes),
         ));
     }
     let failures: Vec<String> =

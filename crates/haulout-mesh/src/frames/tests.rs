@@ -18,7 +18,12 @@ fn requests_round_trip_in_the_documented_layout() {
     assert_eq!(infos.encode(), [&[1, 0, 22][..], &[1; 20], &[0, 16]].concat());
     let range = Request::NarRange { key: key(1000), start: 5, len: 995 };
     assert_eq!(range.encode().len(), 3 + 76);
-    for request in [infos, range, Request::NarTree(key(7)), Request::Unknown(99)] {
+    let question = ProofQuestion { archive: [3; 32], known: 258, epoch: Some(7) };
+    let proof = Request::ArchiveProof(question);
+    let expected =
+        [&[5, 0, 49][..], &[3; 32], &258_u64.to_be_bytes(), &[1], &7_u64.to_be_bytes()].concat();
+    assert_eq!(proof.encode(), expected);
+    for request in [infos, range, proof, Request::NarTree(key(7)), Request::Unknown(99)] {
         assert_eq!(decode(&request.encode()), Ok(request));
     }
 }

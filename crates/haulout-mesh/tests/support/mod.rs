@@ -13,10 +13,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use haulout_mesh::{
     Asker, Audience, HoldingsFeed, Identity, Membership, Mesh, MeshConfig, NarKey, NarReader,
-    NarTree, NarTreeBuilder, PeerId, Serve, SiteEnd, SitePiece, SiteRequest, SiteSource,
-    StaticPeer,
+    NarTree, NarTreeBuilder, PeerId, ProofQuestion, Serve, SiteEnd, SitePiece, SiteRequest,
+    SiteSource, StaticPeer,
 };
 use haulout_nix::{HashPart, NarHash, PathInfo, Signature, StorePath};
 
@@ -86,6 +87,8 @@ pub struct World {
     pub deaf_to: Mutex<Option<HashPart>>,
     /// How requests for site objects are answered; nobody is served without.
     pub site: Mutex<Option<SiteAnswer>>,
+    /// The proof of an archive that there is: of which, its version, the document.
+    pub proof: Mutex<Option<([u8; 32], u64, Bytes)>>,
 }
 
 pub type SiteAnswer = Box<dyn Fn(SiteRequest) -> Box<dyn SiteSource> + Send>;
@@ -120,6 +123,7 @@ impl World {
             calls: Mutex::default(),
             deaf_to: Mutex::default(),
             site: Mutex::default(),
+            proof: Mutex::default(),
         };
         for item in items {
             world.add(item);
@@ -196,6 +200,17 @@ impl Serve for World {
             Some(answer) => answer(request),
             None => Box::new(SiteEnd::Refused),
         }
+    }
+
+    fn archive_proof(
+        &self,
+        _: &Asker,
+        question: ProofQuestion,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Option<Bytes>> + Send + '_>> {
+        let proof = self.proof.lock().unwrap().clone();
+        let newer =
+            proof.filter(|(of, version, _)| *of == question.archive && *version > question.known);
+        Box::pin(async { newer.map(|(.., bytes)| bytes) })
     }
 
     fn holdings(&self, audience: Audience) -> Option<Arc<HoldingsFeed>> {

@@ -23,6 +23,8 @@ pub struct SharePolicy {
     /// Whether unsigned content-addressed paths are shared: with members,
     /// never with strangers.
     pub content_addressed: bool,
+    /// Name of the key whose signatures are for this machine's Nix alone: its own.
+    pub withheld: Option<String>,
 }
 
 impl std::fmt::Debug for SharePolicy {
@@ -73,8 +75,12 @@ impl SharePolicy {
         if info.verified_by(dir, &self.keys).is_some() { Checked::Holds } else { Checked::Fails }
     }
 
-    /// Adds the mesh's signature to an info that goes out for no other reason.
+    /// Takes this machine's own signature off an info that goes out, and adds the mesh's if it goes out for no other
+    /// reason.
     pub(crate) fn sign(&self, dir: &StoreDir, standing: Standing, info: &mut PathInfo) {
+        if let Some(own) = &self.withheld {
+            info.signatures.retain(|signature| signature.name() != own);
+        }
         let needed = !standing.is_public() && standing.class != Class::Addressed;
         if let Some(key) = self.mesh_key.as_ref().filter(|_| needed) {
             // Ed25519 signatures are a function of key and message: one by

@@ -34,7 +34,8 @@ use haulout_swarm::{Fault, PeerId};
 use tokio::time::{Instant, timeout};
 
 pub use budget::{BUDGET_BYTES, Budget, WINDOW_MAX, WINDOW_MIN};
-pub(crate) use outside::{NarBytes, NarOutside};
+pub use outside::NarBytes;
+pub(crate) use outside::NarOutside;
 pub use ring::CutReason;
 pub(crate) use ring::Reader;
 

@@ -24,7 +24,7 @@ const STALL: Duration = Duration::from_secs(30);
 const TRIES: usize = 2;
 
 /// The bytes of a NAR, from its start.
-pub(crate) type NarBytes = BoxStream<'static, Result<Bytes, String>>;
+pub type NarBytes = BoxStream<'static, Result<Bytes, String>>;
 
 /// Where NARs come from that no peer has.
 pub(crate) trait NarOutside: Send + Sync {

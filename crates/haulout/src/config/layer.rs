@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::archive::{ARCHIVES_MAX, Archive};
 use super::{
     ByteSize, Cache, CachedNars, Gateway, Http, Log, Mesh, NetworkText, PeerAddress, Push,
     PushWhat, Settings, Share, Site, State, Store, StrangerPolicy, Trust, Upstream, UpstreamUrl,
@@ -48,7 +49,11 @@ macro_rules! layer {
     ($($section:ident: $type:ident { $($key:ident: $value:ty,)* })*) => {
         #[derive(Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields, default)]
-        struct Layer { $($section: $type,)* }
+        struct Layer {
+            /// Only a file has these: they are no single values.
+            archive: Option<Vec<Archive>>,
+            $($section: $type,)*
+        }
 
         $(#[derive(Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields, default)]
@@ -57,7 +62,7 @@ macro_rules! layer {
         impl Layer {
             /// `upper` wins wherever it says anything.
             fn under(self, upper: Self) -> Self {
-                Self { $($section: $type { $($key: upper.$section.$key.or(self.$section.$key),)* },)* }
+                Self { archive: upper.archive.or(self.archive), $($section: $type { $($key: upper.$section.$key.or(self.$section.$key),)* },)* }
             }
         }
 
@@ -114,6 +119,11 @@ pub(crate) fn load(
     reject_unknown_variables(environment)?;
     for (flag, assignment) in flags {
         layer = layer.under(parse_flag(flag, assignment)?);
+    }
+    let archives = layer.archive.as_ref().map_or(0, Vec::len);
+    if archives > ARCHIVES_MAX {
+        return Err(Failure::new(format!("{archives} archives; at most {ARCHIVES_MAX} are asked"))
+            .hint("every path that nobody here has is looked up in each of them"));
     }
     Ok(fill_in(layer, environment))
 }
@@ -251,10 +261,26 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
-    let Layer { store, state, cache, http, mesh, trust, share, upstream, push, gateway, site, log } =
-        layer;
+    let Layer {
+        archive,
+        store,
+        state,
+        cache,
+        http,
+        mesh,
+        trust,
+        share,
+        upstream,
+        push,
+        gateway,
+        site,
+        log,
+    } = layer;
+    let mut archive = archive.unwrap_or_default();
+    archive.sort_by_key(|one| one.priority);
     let loopback = SocketAddr::from(([127, 0, 0, 1], PORT));
     Settings {
+        archive,
         store: Store { root: store.root },
         state: State { dir: state.dir.unwrap_or_else(|| standard_dir(environment, &STATE_DIR)) },
         cache: Cache {

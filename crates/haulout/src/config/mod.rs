@@ -1,6 +1,7 @@
 //! Settings: one TOML file, `HAULOUT_<SECTION>_<KEY>` variables and flags on
 //! top of it, checked strictly and in one place.
 
+mod archive;
 mod layer;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub(crate) use archive::{Anchor, Archive, Name as ArchiveName};
 pub(crate) use layer::load;
 pub(crate) use values::{
     ByteSize, CachedNars, NetworkText, PeerAddress, PushWhat, StrangerPolicy, UpstreamUrl,
@@ -36,6 +38,9 @@ pub(crate) struct Settings {
     pub(crate) share: Share,
     /// The caches outside that are asked for what nobody on the network has.
     pub(crate) upstream: Upstream,
+    /// The archives that are asked before those.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) archive: Vec<Archive>,
     /// Writing what appears in the store to a cache.
     pub(crate) push: Push,
     /// The HTTP side for machines without an agent.
@@ -80,8 +85,13 @@ impl Settings {
         let sections = toml::Table::try_from(self).unwrap_or_default();
         let mut all = BTreeMap::new();
         for (section, values) in sections {
-            let toml::Value::Table(values) = values else { continue };
-            all.extend(values.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
+            match values {
+                toml::Value::Table(values) => all.extend(
+                    values.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)),
+                ),
+                // A list of tables, such as `[[archive]]`.
+                list => drop(all.insert(section, list)),
+            }
         }
         all
     }

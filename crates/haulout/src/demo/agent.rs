@@ -32,18 +32,27 @@ pub(super) struct Machine {
     pub(super) address: SocketAddr,
     /// Its agent's peer id.
     pub(super) peer: String,
+    /// The key with which its agent signs for its own Nix.
+    pub(super) host_key: String,
     process: Child,
 }
 
 impl Machine {
     /// Starts an agent for the store below `root` that believes `key`.
     pub(super) async fn start(name: &'static str, root: &Path, key: &str) -> Outcome<Self> {
+        let quoted = toml::Value::String(key.to_owned());
+        let more = format!("[trust]\nkeys = [{quoted}]\nnix_conf = false\n");
+        Self::start_with(name, root, &more).await
+    }
+
+    /// Starts an agent for the store below `root`; `more` is what its settings say besides its places.
+    pub(super) async fn start_with(name: &'static str, root: &Path, more: &str) -> Outcome<Self> {
         let program = std::env::current_exe().context(|| "cannot find this program".to_owned())?;
         let log = root.join("agent.log");
         let log_file =
             std::fs::File::create(&log).context(|| format!("cannot write {}", log.display()))?;
         let settings = root.join("haulout.toml");
-        std::fs::write(&settings, settings_text(root, key))
+        std::fs::write(&settings, settings_text(root, more))
             .context(|| format!("cannot write {}", settings.display()))?;
         let mut process = Command::new(program)
             .arg("up")
@@ -56,15 +65,15 @@ impl Machine {
             .kill_on_drop(true)
             .spawn()
             .context(|| format!("cannot start the agent of machine {name}"))?;
-        let address = timeout(START_TIMEOUT, read_address(&mut process)).await.ok().flatten();
-        let Some(address) = address else {
+        let said = timeout(START_TIMEOUT, read_announcement(&mut process)).await.ok().flatten();
+        let Some((address, host_key)) = said else {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             return Err(Failure::new(format!(
                 "the agent of machine {name} did not start:\n{said}"
             )));
         };
         let mut machine =
-            Self { name, root: root.to_owned(), address, peer: String::new(), process };
+            Self { name, root: root.to_owned(), address, peer: String::new(), host_key, process };
         machine.peer =
             machine.wait_for("its identity", |status: &AgentStatus| status.peer_id.clone()).await?;
         Ok(machine)
@@ -115,7 +124,7 @@ impl Machine {
         }
     }
 
-    async fn wait_for<T>(
+    pub(super) async fn wait_for<T>(
         &self,
         what: &str,
         look: impl Fn(&AgentStatus) -> Option<T>,
@@ -141,26 +150,30 @@ impl Machine {
     }
 }
 
-/// Everything the agent of a demo machine needs to differ from the defaults in.
-fn settings_text(root: &Path, key: &str) -> String {
+/// Everything the agent of a demo machine needs to differ from the defaults in, and what `more` says.
+fn settings_text(root: &Path, more: &str) -> String {
     let quoted =
         |path: PathBuf| toml::Value::String(path.to_string_lossy().into_owned()).to_string();
     format!(
         "[store]\nroot = {}\n[state]\ndir = {}\n[cache]\ndir = {}\n[http]\nlisten = \"127.0.0.1:0\"\n\
-         [mesh]\nport = 0\ninterfaces = [\"lo\"]\n[trust]\nkeys = [{}]\nnix_conf = false\n[upstream]\nenable = false\n",
+         [mesh]\nport = 0\ninterfaces = [\"lo\"]\n[upstream]\nenable = false\n{more}",
         quoted(root.to_owned()),
         quoted(root.join("state")),
         quoted(root.join("cache")),
-        toml::Value::String(key.to_owned()),
     )
 }
 
-/// Reads the agent's standard output up to the line that names its address.
-async fn read_address(process: &mut Child) -> Option<SocketAddr> {
+/// Reads the agent's standard output up to the line that names its address; gives that and the host's key.
+async fn read_announcement(process: &mut Child) -> Option<(SocketAddr, String)> {
     let mut lines = BufReader::new(process.stdout.take()?).lines();
+    let mut host_key = String::new();
     while let Ok(Some(line)) = lines.next_line().await {
+        if let Some(keys) = line.trim().strip_prefix("extra-trusted-public-keys = ") {
+            // The last one; others are the mesh's.
+            host_key = keys.split(' ').next_back().unwrap_or_default().to_owned();
+        }
         if let Some(url) = line.strip_prefix(READY_LINE) {
-            return url.trim().strip_prefix("http://")?.parse().ok();
+            return Some((url.trim().strip_prefix("http://")?.parse().ok()?, host_key));
         }
     }
     None

@@ -225,7 +225,7 @@ impl Office {
 
 /// Four stores of many small files: in memory where there is room, to spare the
 /// disk a quarter of a gigabyte that is deleted a few seconds later.
-fn place_for_stores() -> std::path::PathBuf {
+pub(super) fn place_for_stores() -> std::path::PathBuf {
     let memory = Path::new("/dev/shm");
     let free = rustix::fs::statvfs(memory).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
     match free {
@@ -283,7 +283,7 @@ fn largest_file(place: &Path) -> Option<std::path::PathBuf> {
 }
 
 /// Hashes every path of the machine's store again, from its disk.
-async fn check_store(machine: &Machine, paths: &[PathInfo]) -> Outcome<()> {
+pub(super) async fn check_store(machine: &Machine, paths: &[PathInfo]) -> Outcome<()> {
     let (root, paths, name) = (machine.root.clone(), paths.to_vec(), machine.name);
     tokio::task::spawn_blocking(move || {
         for info in &paths {

@@ -2,6 +2,7 @@
 //! processes and real files, and checked by the demo itself.
 
 mod agent;
+mod archive_act;
 mod install;
 mod mesh_act;
 
@@ -9,12 +10,19 @@ use std::process::ExitCode;
 
 use crate::cli::{Act, DemoArgs};
 use crate::control::block_on;
-use crate::error::Outcome;
+use crate::error::{Context, Outcome};
 
 /// Runs the acts; the exit code is 0 only if everything claimed was true.
 pub(crate) fn run(args: &DemoArgs) -> Outcome<ExitCode> {
     match args.act {
         None | Some(Act::Mesh) => block_on(mesh_act::play(args))?,
+        Some(Act::Archive) => block_on_all(archive_act::play(args))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs an act that has a network of its own in this process.
+fn block_on_all<T>(act: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context(|| "cannot start the runtime".to_owned())?.block_on(act)
 }

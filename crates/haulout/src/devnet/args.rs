@@ -56,6 +56,9 @@ pub(crate) struct UpArgs {
     /// older networks do
     #[arg(long)]
     pub(crate) no_artifacts: bool,
+    /// The address that the storage nodes listen at
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub(crate) listen: std::net::IpAddr,
     /// Where the full node listens
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     pub(crate) rpc: SocketAddr,

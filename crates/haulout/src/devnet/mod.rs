@@ -81,6 +81,7 @@ fn plan(args: &UpArgs) -> Outcome<Plan> {
         shards: args.shards,
         weights: args.weights.clone(),
         nodes: args.nodes,
+        listen: args.listen,
         rpc: args.rpc,
         control: args.control,
         seed,

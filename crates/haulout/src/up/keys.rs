@@ -76,7 +76,7 @@ fn share_policy(
             .hint("make a key with `nix-store --generate-binary-cache-key mesh-1 secret public`"));
     }
     let mesh_key = signing.filter(|_| settings.share.local_builds).map(Arc::new);
-    Ok(SharePolicy { keys, mesh_key, content_addressed: false })
+    Ok(SharePolicy { keys, mesh_key, ..SharePolicy::default() })
 }
 
 fn parse(texts: &[String], setting: &str) -> Outcome<KeySet> {

@@ -3,6 +3,7 @@
 //! The port opens first and answers 404 at once, because Nix takes a refused
 //! connection far worse than "not here"; everything else follows.
 
+mod archives;
 mod door;
 pub(crate) mod host_key;
 mod keys;

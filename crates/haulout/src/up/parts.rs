@@ -18,6 +18,7 @@ use haulout_upstream::Upstreams;
 use tokio::task::JoinHandle;
 
 use super::READY_LINE;
+use super::archives::{self, Archives};
 use super::host_key::{self, host_key};
 use super::keys::{Keys, read_small_file};
 use super::pushing::Pusher;
@@ -47,10 +48,11 @@ pub(crate) struct Agent {
     mesh: Option<Mesh>,
     trust: SharedTrust,
     upstreams: Upstreams,
+    archives: Archives,
     pushing: Option<JoinHandle<()>>,
     http: SocketAddr,
     signing_key: Option<String>,
-    host_key: String,
+    host_key: PublicKey,
     /// What holds now: what needs a restart as at the start, the rest as last read.
     settings: Mutex<Settings>,
 }
@@ -62,13 +64,15 @@ impl Agent {
         http: SocketAddr,
         trust: SharedTrust,
     ) -> Outcome<Self> {
-        let keys = Keys::gather(&settings)?;
+        let mut keys = Keys::gather(&settings)?;
         let store = store_location(&settings);
         let store_dir = store.store_dir.clone();
         trust.set(Trust { store_dir: store_dir.clone(), keys: keys.trusted.clone() });
         let pusher = Pusher::open(&settings, store, keys.trusted.clone())?;
         let identity = identity(&settings)?;
-        let host_key = host_key(&identity)?.public_key().clone();
+        let host_secret = Arc::new(host_key(&identity)?);
+        let host_key = host_secret.public_key().clone();
+        keys.share.withheld = Some(host_key.name().to_owned());
         let signing_key = keys.share.mesh_key.as_ref().map(|key| key.public_key().to_string());
         let mut warnings = keys.warnings;
         if keys.trusted.is_empty() {
@@ -81,6 +85,13 @@ impl Agent {
         if let Some(dir) = host_key::runtime_dir() {
             tell_nix(&dir, &host_key, &mut warnings);
         }
+        let opening = archives::Parts {
+            settings: &settings,
+            store_dir: store_dir.clone(),
+            trusted: &keys.trusted,
+            host_key: host_secret,
+        };
+        let mut archives = Archives::open(opening, &mut warnings).await;
         let config = ResolverConfig {
             share: keys.share,
             cache: open_cache(&settings, &mut warnings).await,
@@ -91,10 +102,11 @@ impl Agent {
             },
             fetch_for_others: settings.site.fetch_for_others,
             ahead_bytes: settings.site.ahead.0,
-            ..ResolverConfig::new(store_location(&settings), keys.trusted)
+            ..ResolverConfig::new(store_location(&settings), with(&keys.trusted, &host_key))
         };
         let cache_dir = config.cache.as_ref().map(|_| settings.cache.dir.display().to_string());
         let serving = open_store(config.clone()).await?;
+        serving.set_proofs(archives.proofs());
         let upstreams = outside::gather(&settings, store_dir, trust.clone(), &mut warnings);
         let mesh = match settings.mesh.enable {
             true => {
@@ -109,6 +121,9 @@ impl Agent {
             None => Arc::new(NoPeers),
         };
         let resolver = Arc::new(Resolver::start(&config, serving, peers));
+        if !archives.is_empty() {
+            resolver.set_archives(archives.start(mesh.as_ref()));
+        }
         upstreams.warm();
         resolver.set_upstreams(upstreams.clone());
         resolver.site().limit_download(settings.site.download.map(|rate| rate.0));
@@ -127,13 +142,13 @@ impl Agent {
             settings: settings.in_words(),
             ..AgentStatus::default()
         });
-        let host_key = host_key.to_string();
         let pushing = pusher.map(|pusher| tokio::spawn(pusher.run()));
         Ok(Self {
             resolver,
             mesh,
             trust,
             upstreams,
+            archives,
             pushing,
             http,
             signing_key,
@@ -156,8 +171,9 @@ impl Agent {
         println!("To let Nix ask this agent, add to nix.conf:");
         println!("  extra-substituters = {url}");
         println!("  extra-trusted-substituters = {url}");
+        let host_key = self.host_key.to_string();
         let keys: Vec<&str> =
-            self.signing_key.iter().chain([&self.host_key]).map(String::as_str).collect();
+            self.signing_key.iter().chain([&host_key]).map(String::as_str).collect();
         println!("  extra-trusted-public-keys = {}", keys.join(" "));
         // Last, because scripts wait for it.
         println!("{READY_LINE}{url}");
@@ -166,14 +182,16 @@ impl Agent {
 
     /// Takes over what can change while running: keys, and what is shared.
     pub(crate) async fn reload(&self, settings: Settings) -> Outcome<()> {
-        let keys = Keys::gather(&settings)?;
+        let mut keys = Keys::gather(&settings)?;
+        keys.share.withheld = Some(self.host_key.name().to_owned());
         for warning in &keys.warnings {
             tracing::warn!("{}", warning.text);
         }
         let (believed, shared) = (keys.trusted.iter().count(), keys.share.keys.iter().count());
         let store_dir = store_location(&settings).store_dir;
         self.trust.set(Trust { store_dir, keys: keys.trusted.clone() });
-        self.resolver.set_trusted_keys(keys.trusted);
+        self.archives.set_trusted(&keys.trusted);
+        self.resolver.set_trusted_keys(with(&keys.trusted, &self.host_key));
         self.upstreams.forget_all();
         let resolver = Arc::clone(&self.resolver);
         tokio::task::spawn_blocking(move || resolver.set_share_policy(keys.share))
@@ -210,10 +228,17 @@ impl Agent {
         if let Some(pushing) = self.pushing {
             pushing.abort();
         }
+        self.archives.stop();
         if let Some(mesh) = self.mesh {
             mesh.shutdown().await;
         }
     }
+}
+
+/// The trusted keys and the host's own: what it signed was verified here. It is not among those that peers judge by,
+/// nor a reason to share anything.
+fn with(trusted: &haulout_nix::KeySet, host_key: &PublicKey) -> haulout_nix::KeySet {
+    trusted.iter().chain([host_key]).cloned().collect()
 }
 
 /// The store of the settings, or the one nix.conf names, or the machine's.

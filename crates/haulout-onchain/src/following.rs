@@ -1,0 +1,146 @@
+//! An archive as an agent has it: read only, and never waited for.
+//!
+//! Its state is the newest that was proven, by whomever: full nodes and peers are asked beside this. Its bytes come
+//! through a client that may take slivers from neighbours.
+
+use crate::{
+    onchain::state,
+    read::{self, Check},
+};
+use bytes::Bytes;
+use haulout_depot::{
+    Blobs, BoxFuture, Certify, DepotError, Kind, Registry, Standing, State, Stored, Update,
+};
+use haulout_sui::archive::ArchiveTracker;
+use haulout_walrus::Client;
+use redstuff::BlobId;
+use std::{
+    fmt,
+    ops::Range,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Some bytes of a blob by another way, for when the client has none.
+pub trait OtherWay: Send + Sync + fmt::Debug {
+    /// The bytes, each sliver verified.
+    fn read(&self, blob: BlobId, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, String>>;
+}
+
+/// An archive that is followed.
+#[derive(Debug)]
+pub struct Following {
+    client: Client,
+    tracker: Arc<ArchiveTracker>,
+    other_way: Option<Arc<dyn OtherWay>>,
+    bytes: AtomicU64,
+}
+
+impl Following {
+    /// The archive that `tracker` knows, with blobs through `client`, or else by `other_way`.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        tracker: Arc<ArchiveTracker>,
+        other_way: Option<Arc<dyn OtherWay>>,
+    ) -> Self {
+        Self { client, tracker, other_way, bytes: AtomicU64::new(0) }
+    }
+
+    /// Bytes that were read, of packs and of the index.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    async fn read_range(
+        &self,
+        blob: BlobId,
+        range: Range<u64>,
+        check: Check,
+    ) -> Result<Bytes, DepotError> {
+        let bytes = match read::range(&self.client, blob, range.clone(), check).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let Some(other) = self.other_way.as_ref().filter(|_| error.kind != Kind::Corrupt)
+                else {
+                    return Err(error);
+                };
+                other.read(blob, range).await.map_err(|why| {
+                    tracing::debug!(%blob, why, "and not by the other way");
+                    error
+                })?
+            }
+        };
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+}
+
+fn read_only() -> DepotError {
+    DepotError::new(Kind::Refused, "an agent does not change archives")
+}
+
+impl Blobs for Following {
+    fn read(
+        &self,
+        blob: BlobId,
+        _size: u64,
+        range: Range<u64>,
+    ) -> BoxFuture<'_, Result<Bytes, DepotError>> {
+        Box::pin(self.read_range(blob, range, Check::No))
+    }
+
+    fn read_verified(
+        &self,
+        blob: BlobId,
+        _size: u64,
+        range: Range<u64>,
+    ) -> BoxFuture<'_, Result<Bytes, DepotError>> {
+        Box::pin(self.read_range(blob, range, Check::Slivers))
+    }
+
+    fn store<'a>(
+        &'a self,
+        _: &'a Path,
+        _: u32,
+        _: Certify,
+    ) -> BoxFuture<'a, Result<Stored, DepotError>> {
+        Box::pin(async { Err(read_only()) })
+    }
+
+    fn standing(&self, _: BlobId, _: [u8; 32]) -> BoxFuture<'_, Result<Standing, DepotError>> {
+        Box::pin(async { Ok(Standing::Unknown) })
+    }
+
+    fn extend(&self, _: BlobId, _: [u8; 32], _: u32) -> BoxFuture<'_, Result<u32, DepotError>> {
+        Box::pin(async { Err(read_only()) })
+    }
+
+    fn blob_bytes_max(&self) -> BoxFuture<'_, Result<u64, DepotError>> {
+        Box::pin(async { Err(read_only()) })
+    }
+}
+
+impl Registry for Following {
+    fn state(&self) -> BoxFuture<'_, Result<State, DepotError>> {
+        Box::pin(async {
+            let proven = self.tracker.newest().ok_or_else(|| {
+                let message = format!("archive {} has not been proven yet", self.tracker.id());
+                DepotError::new(Kind::Unavailable, message)
+            })?;
+            Ok(state(&proven.state))
+        })
+    }
+
+    fn epoch(&self) -> BoxFuture<'_, Result<u32, DepotError>> {
+        Box::pin(async { Err(DepotError::new(Kind::Unavailable, "the epoch is not asked for")) })
+    }
+
+    fn update<'a>(&'a self, _: u64, _: &'a Update) -> BoxFuture<'a, Result<u64, DepotError>> {
+        Box::pin(async { Err(read_only()) })
+    }
+}

@@ -1,0 +1,38 @@
+//! NARs that nobody here has: from an archive, or else from the caches.
+
+use std::sync::{Arc, OnceLock};
+
+use haulout_mesh::NarKey;
+
+use crate::archives::Archives;
+use crate::peers::Answer;
+use crate::site::upstream::Upstream;
+use crate::transfer::{NarBytes, NarOutside};
+
+/// Everything outside that NARs come from, once it is known.
+#[derive(Default)]
+pub(crate) struct Outsides {
+    pub(crate) archives: OnceLock<Arc<Archives>>,
+    pub(crate) upstream: OnceLock<Upstream>,
+}
+
+impl NarOutside for Outsides {
+    fn open(&self, key: NarKey) -> Answer<Option<NarBytes>> {
+        let (archives, upstream) = (self.archives.get().cloned(), self.upstream.get().cloned());
+        Box::pin(async move {
+            if let Some(archives) = archives
+                && let Some(bytes) = archives.open(key).await
+            {
+                return Some(bytes);
+            }
+            upstream?.open(key).await
+        })
+    }
+
+    fn wrong(&self, key: NarKey) {
+        // An archive's NAR never ends well without being right.
+        if let Some(upstream) = self.upstream.get() {
+            upstream.wrong(key);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `haulout archive --network` as its users have it: on a network of storage nodes and a full node, all processes.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use haulout_nix::nar::hash_reader;
+use haulout_nix::{HashPart, PathInfo, SecretKey};
+use haulout_sample::{Sample, SampleSpec, SampleStore};
+use serde_json::Value;
+
+/// A running network; it goes when this does.
+struct Devnet {
+    process: Child,
+    dir: PathBuf,
+    facts: Value,
+}
+
+impl Drop for Devnet {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    devnet: Devnet,
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_haulout"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("devnet");
+    let mut command = program();
+    command.args(["devnet", "up", "--json", "--shards", "10", "--nodes", "10", "--dir"]);
+    let mut process = command.arg(&place).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let facts = serde_json::from_str(&line).unwrap();
+    World { dir, devnet: Devnet { process, dir: place, facts } }
+}
+
+impl World {
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn sample(&self, name: &str, seed: u64, paths: usize) -> (SampleStore, String) {
+        let key = SecretKey::from_seed("cli-1", [3; 32]).unwrap();
+        let spec = SampleSpec::new(seed, paths, 600_000, &key);
+        let store = Sample::generate(&self.dir.path().join(name), spec).unwrap();
+        let top = format!("/nix/store/{}", store.top);
+        (store, top)
+    }
+
+    /// As somebody with a home, and the network's account as wallet, would run it.
+    fn run_as(&self, home: &str, arguments: &[&str]) -> Output {
+        let mut command = program();
+        command.env("HOME", self.dir.path().join(home)).args(arguments);
+        command.env("HAULOUT_SUI_WALLET", self.fact("account")).output().unwrap()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        self.ok_as("publisher", arguments)
+    }
+
+    fn ok_as(&self, home: &str, arguments: &[&str]) -> String {
+        let output = self.run_as(home, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn fact(&self, name: &str) -> &str {
+        self.devnet.facts[name].as_str().unwrap_or_else(|| panic!("{name}"))
+    }
+
+    fn fault(&self, node: usize, faults: &[&str]) {
+        let dir = self.devnet.dir.display().to_string();
+        let node = node.to_string();
+        self.ok(&[&["devnet", "fault", "--dir", &dir, &node], faults].concat());
+    }
+
+    fn archive(&self, name: &str) -> String {
+        let file = self.path(name);
+        let network = self.fact("network").to_owned();
+        let id =
+            self.ok(&["archive", "init", &file, "--network", &network, "--name", name, "--yes"]);
+        assert!(id.trim().starts_with("0x") && id.trim().len() == 66, "{id}");
+        file
+    }
+
+    fn listed(&self, home: &str, archive: &str) -> Vec<String> {
+        let list = self.ok_as(home, &["archive", "ls", "--archive", archive]);
+        list.lines().map(str::to_owned).collect()
+    }
+
+    fn status(&self, archive: &str) -> Value {
+        let said = self.ok(&["archive", "status", "--json", "--archive", archive]);
+        serde_json::from_str(&said).unwrap()
+    }
+}
+
+fn full(paths: &[PathInfo]) -> Vec<String> {
+    let mut all: Vec<&PathInfo> = paths.iter().collect();
+    all.sort_by_key(|info| info.path.hash_part());
+    all.into_iter().map(|info| format!("/nix/store/{}", info.path)).collect()
+}
+
+#[test]
+fn an_archive_on_a_network_from_init_to_fund() {
+    let world = world();
+    let (store, top) = world.sample("store", 5, 12);
+    let root = world.path("store");
+    let ours = world.archive("ours");
+    assert_eq!(world.status(&ours)["sequence"], 0);
+
+    // Nobody agreed: nothing is sent, and it is said how to agree.
+    let publish = ["archive", "publish", &top, "--store-root", &root, "--archive", &ours];
+    let refused = world.run_as("publisher", &publish);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("--yes"), "{said}");
+    let publish = [&publish[..], &["--yes"]].concat();
+    let said = world.ok(&publish);
+    assert!(said.contains(&format!("{} paths added", store.paths.len())), "{said}");
+    assert!(world.ok(&publish).contains("0 paths added"));
+
+    // Somebody else, with nothing but the file and without three of ten nodes.
+    for node in 0..3 {
+        world.fault(node, &["--down"]);
+    }
+    assert_eq!(world.listed("reader", &ours), full(&store.paths));
+    for info in store.paths.iter().take(3) {
+        let name = info.path.to_string();
+        let output = world.run_as("reader", &["archive", "cat", &name, "--archive", &ours]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(hash_reader(&output.stdout[..]).unwrap().hash, info.nar_hash);
+    }
+    let narinfo = world.ok_as("reader", &["archive", "cat", "--narinfo", &top, "--archive", &ours]);
+    assert!(narinfo.contains(&format!("StorePath: {top}\n")), "{narinfo}");
+    let nothing = HashPart::from_bytes([7; 20]).to_string();
+    let absent = world.run_as("reader", &["archive", "cat", &nothing, "--archive", &ours]);
+    assert!(String::from_utf8_lossy(&absent.stderr).contains("which is proven"));
+    world.ok_as("reader", &["archive", "verify", "--deep", "--archive", &ours]);
+    for node in 0..3 {
+        world.fault(node, &[]);
+    }
+
+    // A binary cache imported into another archive on the contract that is there, and compared.
+    let cache = format!("file://{}", world.path("cache"));
+    std::fs::create_dir(world.path("cache")).unwrap();
+    world.ok(&["push", "--store-root", &root, "--to", &cache, &top]);
+    let theirs = world.archive("theirs");
+    world.ok(&["archive", "import", "--from", &cache, "--archive", &theirs, "--yes"]);
+    assert_eq!(world.ok_as("reader", &["archive", "diff", &ours, &theirs]), "");
+
+    // A second publication, the two levels made one, a path left out.
+    let (more, second) = world.sample("more", 6, 12);
+    let root = world.path("more");
+    let publish =
+        ["archive", "publish", &second, "--store-root", &root, "--archive", &ours, "--yes"];
+    world.ok(&publish);
+    let both = [&store.paths[..], &more.paths[..]].concat();
+    assert_eq!(world.listed("reader", &ours), full(&both));
+    world.ok(&["archive", "merge", "--drop", &second, "--archive", &ours, "--yes"]);
+    let levels = world.status(&ours)["levels"].as_array().map(Vec::len);
+    assert_eq!(levels, Some(1));
+    assert!(!world.listed("reader", &ours).contains(&second));
+
+    // Paid for longer, and everything is still there.
+    let before = world.status(&ours)["ends_with_epoch"].as_u64().unwrap();
+    world.ok(&["archive", "fund", "--epochs", "40", "--archive", &ours, "--yes"]);
+    assert!(world.status(&ours)["ends_with_epoch"].as_u64().unwrap() > before);
+    world.ok_as("reader", &["archive", "verify", "--deep", "--archive", &ours]);
+}
+
+#[test]
+fn a_full_node_that_lies_is_not_believed_by_any_command() {
+    let world = world();
+    let (_, top) = world.sample("store", 5, 12);
+    let (root, ours) = (world.path("store"), world.archive("ours"));
+    world.ok(&["archive", "publish", &top, "--store-root", &root, "--archive", &ours, "--yes"]);
+    let dir = world.devnet.dir.display().to_string();
+    let lie = |lie: &[&str]| {
+        world.ok(&[&["devnet", "full-node", "--dir", &dir], lie].concat());
+    };
+    for (home, fault) in [
+        ("a", "--fork"),
+        ("b", "--forged-object"),
+        ("c", "--bad-signature"),
+        ("d", "--other-object"),
+    ] {
+        lie(&[fault]);
+        for command in ["ls", "status", "verify"] {
+            let output = world.run_as(home, &["archive", command, "--archive", &ours]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && output.stdout.is_empty(), "{fault}: {said}");
+            assert!(said.contains("error:") && !said.contains("panicked"), "{fault}: {said}");
+        }
+    }
+    lie(&[]);
+    assert!(world.listed("a", &ours).contains(&top));
+    assert!(Path::new(&world.path("a/.local/state/haulout/archives")).is_dir());
+}
