@@ -15,6 +15,8 @@ pub struct Corpus {
     pub top: String,
     /// All paths.
     pub paths: Vec<String>,
+    /// The one with the largest NAR.
+    pub largest: String,
     /// Bytes of NAR, all paths together.
     pub bytes: u64,
     /// The public key of their signatures.
@@ -39,6 +41,12 @@ impl Corpus {
             root,
             top: dir.display(&sample.top),
             paths: sample.paths.iter().map(|info| dir.display(&info.path)).collect(),
+            largest: sample
+                .paths
+                .iter()
+                .max_by_key(|info| info.nar_size)
+                .map(|info| dir.display(&info.path))
+                .unwrap_or_default(),
             bytes: sample.paths.iter().map(|info| info.nar_size).sum(),
             key: key.public_key().to_string(),
         }

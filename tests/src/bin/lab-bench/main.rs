@@ -13,6 +13,7 @@ mod idle;
 mod machine;
 mod measure;
 mod site;
+mod sources;
 mod table;
 
 use std::path::PathBuf;
@@ -100,6 +101,8 @@ enum Name {
     Four,
     /// A closure to eight machines at once from a cache behind an uplink of 100 Mbit/s
     Site,
+    /// One NAR of 1 to 64 MiB from one peer and from three, whose links have 200 Mbit/s
+    Sources,
     /// An agent with a 50,000-path store and 20 peers, doing nothing
     Idle,
 }
@@ -164,6 +167,7 @@ fn main() -> ExitCode {
     };
     let mut rows: Vec<Row> = Vec::new();
     let mut idle = None;
+    let mut sources = None;
     for name in names {
         let done = match name {
             Name::Gigabit => closure::run(&options, Some(1_000_000_000), "1 Gbit/s"),
@@ -172,7 +176,11 @@ fn main() -> ExitCode {
             Name::Site => site::run(&options),
             Name::Idle => {
                 idle = idle::run(&options);
-                Some(Vec::new())
+                idle.as_ref().map(|_| Vec::new())
+            }
+            Name::Sources => {
+                sources = sources::run(&options);
+                sources.as_ref().map(|_| Vec::new())
             }
         };
         let Some(done) = done else {
@@ -182,9 +190,9 @@ fn main() -> ExitCode {
         rows.extend(done);
     }
     if options.json {
-        println!("{}", table::json(&rows, idle.as_ref()));
+        println!("{}", table::json(&rows, idle.as_ref(), sources.as_deref()));
     } else {
-        table::print(&rows, idle.as_ref());
+        table::print(&rows, idle.as_ref(), sources.as_deref());
     }
     ExitCode::SUCCESS
 }

@@ -4,12 +4,13 @@ use serde_json::json;
 
 use crate::idle::Idle;
 use crate::measure::{Row, Run, peer_of};
+use crate::sources::Figure;
 use crate::{Source, machine};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// Prints everything as Markdown.
-pub fn print(rows: &[Row], idle: Option<&Idle>) {
+pub fn print(rows: &[Row], idle: Option<&Idle>, sources: Option<&[Figure]>) {
     let mut section = "";
     for row in rows {
         if row.bench != section {
@@ -25,6 +26,19 @@ pub fn print(rows: &[Row], idle: Option<&Idle>) {
     }
     if let Some(idle) = idle {
         print_idle(idle);
+    }
+    if let Some(sources) = sources {
+        print_sources(sources);
+    }
+}
+
+fn print_sources(figures: &[Figure]) {
+    println!("\n### One NAR, links of its holders 200 Mbit/s\n");
+    println!("| NAR, MiB | from one peer, ms | from three, ms | times |");
+    println!("|--:|--:|--:|--:|");
+    for Figure { bytes, one, three } in figures {
+        let size = *bytes as f64 / MIB;
+        println!("| {size:.1} | {one:.0} | {three:.0} | {:.2} |", three / one);
     }
 }
 
@@ -77,7 +91,8 @@ fn print_idle(idle: &Idle) {
 }
 
 /// Everything, every run.
-pub fn json(rows: &[Row], idle: Option<&Idle>) -> String {
-    let all = json!({ "machine": machine::describe(), "rows": rows, "idle": idle });
+pub fn json(rows: &[Row], idle: Option<&Idle>, sources: Option<&[Figure]>) -> String {
+    let all =
+        json!({ "machine": machine::describe(), "rows": rows, "idle": idle, "sources": sources });
     serde_json::to_string_pretty(&all).expect("plain data")
 }
