@@ -35,6 +35,9 @@ use crate::{
 const VIEW_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 /// `refresh` reads anew, but not more often than this.
 const REFRESH_MIN: Duration = Duration::from_secs(2);
+/// While no full node answers, the last view is used, and they are asked again this often. Committees hold for
+/// two weeks, and a wrong one can only stall.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// Walrus on a Sui network.
 pub struct SuiChain {
@@ -44,7 +47,15 @@ pub struct SuiChain {
     prover: Option<Arc<Prover>>,
     /// Whose blobs can be found by blob id.
     owner: Option<Address>,
-    cache: Mutex<Option<(Instant, SystemView)>>,
+    cache: Mutex<Option<Cached>>,
+}
+
+/// The last view.
+struct Cached {
+    read: Instant,
+    /// When reading it anew failed last.
+    failed: Option<Instant>,
+    view: SystemView,
 }
 
 impl fmt::Debug for SuiChain {
@@ -99,9 +110,10 @@ impl SuiChain {
     /// No full node gave a usable answer.
     pub async fn system(&self, refresh: bool) -> Result<SystemView, RpcError> {
         let mut cache = self.cache.lock().await;
-        if let Some((read, view)) = cache.as_ref() {
+        if let Some(Cached { read, failed, view }) = cache.as_ref() {
             let age_max = if refresh { REFRESH_MIN } else { VIEW_AGE_MAX };
-            if read.elapsed() < age_max && (refresh || !view.may_have_changed()) {
+            let is_new = read.elapsed() < age_max && (refresh || !view.may_have_changed());
+            if is_new || failed.is_some_and(|failed| failed.elapsed() < RETRY) {
                 return Ok(view.clone());
             }
         }
@@ -110,9 +122,18 @@ impl SuiChain {
         let read = |node: Node| async move {
             read_view(&Source { node: &node, prover }, system, staking).await
         };
-        let view = self.nodes.first("read Walrus' committee", read).await?;
-        *cache = Some((Instant::now(), view.clone()));
-        Ok(view)
+        match (self.nodes.first("read Walrus' committee", read).await, cache.as_mut()) {
+            (Ok(view), _) => {
+                *cache = Some(Cached { read: Instant::now(), failed: None, view: view.clone() });
+                Ok(view)
+            }
+            (Err(error), Some(cached)) if error.fault == Fault::Unavailable => {
+                tracing::debug!(%error, "an older committee is used");
+                cached.failed = Some(Instant::now());
+                Ok(cached.view.clone())
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     async fn blob_object(&self, id: ObjectId) -> Result<Option<BlobState>, RpcError> {

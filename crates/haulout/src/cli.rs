@@ -241,6 +241,10 @@ pub(crate) enum Bench {
     Lookup,
     /// narinfos over loopback HTTP, against nginx
     Narinfo,
+    /// Paths in an archive's index
+    Archive,
+    /// Proofs of archives, as checked by an agent
+    Proofs,
 }
 
 /// `haulout bench`.

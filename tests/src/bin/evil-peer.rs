@@ -20,17 +20,20 @@
 //! | `silent` | never answers anything |
 //! | `no-nar` | answers every question about a path, has none of the NARs |
 //! | `no-info` | announces everything, has nothing |
+//! | `forged-proof` | answers every question for a proof of an archive, with none |
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use haulout_mesh::{
     Asker, Audience, HoldingsFeed, Identity, Mesh, MeshConfig, NarKey, NarReader, NarTree,
-    NarTreeBuilder, Serve,
+    NarTreeBuilder, ProofQuestion, Serve,
 };
 use haulout_nix::db::StoreLocation;
 use haulout_nix::{HashPart, KeySet, NarHash, PathInfo, PublicKey, SecretKey, StoreDir};
@@ -52,6 +55,7 @@ enum Lie {
     Silent,
     NoNar,
     NoInfo,
+    ForgedProof,
 }
 
 impl FromStr for Lie {
@@ -73,6 +77,7 @@ impl FromStr for Lie {
             "silent" => Self::Silent,
             "no-nar" => Self::NoNar,
             "no-info" => Self::NoInfo,
+            "forged-proof" => Self::ForgedProof,
             other => return Err(format!("{other} is not a lie known here")),
         })
     }
@@ -134,6 +139,20 @@ impl Serve for Liar {
         }
         let honest = self.honest.open_nar(asker, key)?;
         Some(Box::new(LyingNar { honest, lie: self.lie, half: key.nar_size / 2 }))
+    }
+
+    fn archive_proof(
+        &self,
+        _: &Asker,
+        _: ProofQuestion,
+    ) -> Pin<Box<dyn Future<Output = Option<Bytes>> + Send + '_>> {
+        let forged = self.lie == Lie::ForgedProof;
+        if forged {
+            lied();
+        }
+        // The head of a proof, and an object of no bytes.
+        let document = Bytes::from_static(b"HOPR\x01\x01\0\0\0\0\0\0\0\0");
+        Box::pin(async move { forged.then_some(document) })
     }
 
     fn holdings(&self, audience: Audience) -> Option<Arc<HoldingsFeed>> {

@@ -108,3 +108,22 @@ fn ids_of_inner_objects_are_derived_as_the_chain_does() {
     }
     assert!(exchanges::load().len() > 90);
 }
+
+#[test]
+fn an_older_committee_serves_while_no_full_node_answers() {
+    let build = || {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    };
+    let (ours, theirs) = (build(), build());
+    let (_, url) = theirs.block_on(Server::start(Ledger::recorded()));
+    let chain = SuiChain::new(&recorded_network(&[&url]));
+    let view = ours.block_on(chain.committees(false)).unwrap();
+    theirs.shutdown_background();
+    ours.block_on(async {
+        tokio::time::sleep(REFRESH_MIN).await;
+        assert_eq!(chain.committees(true).await.unwrap(), view);
+        assert!(chain.cache.lock().await.as_ref().unwrap().failed.is_some(), "it was tried");
+        // And not again for a while.
+        assert_eq!(chain.committees(true).await.unwrap(), view);
+    });
+}

@@ -4,6 +4,7 @@
 //!
 //! Closures by real Nix over real links are measured by `lab-bench` of the system tests.
 
+mod archive;
 mod directory;
 mod figure;
 mod load;
@@ -40,6 +41,8 @@ pub(crate) fn run(args: &BenchArgs) -> Outcome<ExitCode> {
             Bench::NarDump => nar::dump()?,
             Bench::NarRead => nar::read()?,
             Bench::Lookup => directory::look_ups(crowd.get_or_insert_with(Crowd::make)),
+            Bench::Archive => archive::look_ups()?,
+            Bench::Proofs => archive::proofs()?,
             Bench::Narinfo => narinfo::run(crowd.get_or_insert_with(Crowd::make))?,
         });
     }

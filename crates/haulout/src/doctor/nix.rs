@@ -41,12 +41,14 @@ pub(super) fn configured(
             "set require-sigs = true in nix.conf",
         ));
     }
+    let archives = status.is_some_and(|status| !status.archives.is_empty());
     if let Some(id) = status.and_then(|status| status.peer_id.as_deref()) {
         let name = format!("haulout-host-{}", id.chars().take(16).collect::<String>());
         findings.push(if conf.trusted_public_keys.has_name(&name) {
             Finding::good("host-key", "Nix trusts the key of this machine's agent")
         } else {
-            Finding::warning(
+            let make = if archives { Finding::bad } else { Finding::warning };
+            make(
                 "host-key",
                 "Nix does not trust the key of this machine's agent: paths proven by an archive alone are not accepted",
                 "add the extra-trusted-public-keys line that `haulout up` prints, or `!include /run/haulout/nix.conf`",
@@ -92,6 +94,10 @@ mod tests {
         let found = configured(&conf("require-sigs = false"), "127.0.0.1:5299", Some(&status));
         assert_eq!(level(&found, "host-key"), Some(Level::Warning));
         assert_eq!(level(&found, "require-sigs"), Some(Level::Warning));
+        let archives = vec![haulout_gateway::api::SourceReport::default()];
+        let asking = AgentStatus { archives, ..status.clone() };
+        let found = configured(&conf(""), "127.0.0.1:5299", Some(&asking));
+        assert_eq!(level(&found, "host-key"), Some(Level::Bad), "it is needed for archives");
         let key = format!(
             "extra-trusted-public-keys = haulout-host-{}:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=",
             "ab".repeat(8)
