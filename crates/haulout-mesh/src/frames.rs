@@ -17,6 +17,8 @@ pub const MINOR_VERSION: u16 = 2;
 pub const MINOR_SITE: u16 = 1;
 /// First minor version with questions for proofs of archives.
 pub const MINOR_ARCHIVE: u16 = 2;
+/// First minor version with NARs of others as site objects.
+pub const MINOR_NARS: u16 = 2;
 /// Longest hello body accepted (later versions may append fields).
 pub const HELLO_BODY_MAX: usize = 256;
 /// Longest request body accepted (later versions may append fields).

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use haulout_swarm::PeerId;
 use haulout_swarm::peers::State;
-use haulout_swarm::site::{FollowConfig, SegmentKey, Standing};
+use haulout_swarm::site::{FollowConfig, SegmentKey, SiteKind, Standing};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::api::SitePiece;
 use crate::ask::{Booking, Patience, begin, fill, in_time, link_to, on_mesh};
 use crate::error::{RequestError, StreamError};
-use crate::frames::{MINOR_SITE, Request, Status, UNI_STANDING, checked_len};
+use crate::frames::{MINOR_NARS, MINOR_SITE, Request, Status, UNI_STANDING, checked_len};
 use crate::registry::{Entry, Link, Shared, lock};
 use crate::serve::{pace, write};
 use crate::session::read_body;
@@ -119,7 +119,8 @@ pub(crate) async fn ask(
     deadline: Duration,
 ) -> Result<SiteStream, RequestError> {
     let link = link_to(shared, peer)?;
-    if link.minor < MINOR_SITE {
+    let needed = if request.segment.object.kind == SiteKind::Nar { MINOR_NARS } else { MINOR_SITE };
+    if link.minor < needed {
         return Err(RequestError::Unsupported);
     }
     let (task_shared, task_link) = (Arc::clone(shared), Arc::clone(&link));

@@ -71,7 +71,7 @@ impl SiteRequest {
         let Some(kind) = kind else { return Ok(None) };
         let size = match size {
             0 => None,
-            size => Some(Cut::new(size).ok_or(FrameError::Bad("object size"))?),
+            size => Some(Cut::of(kind, size).ok_or(FrameError::Bad("object size"))?),
         };
         let segment = SiteKey { kind, id }.segment(index);
         let request = Self { segment, size, from, outside, descriptor };
@@ -251,6 +251,17 @@ mod tests {
             let request = Request::Site(request(size, index, from, &longest));
             assert_eq!(decode(&request.encode()), Ok(request));
         }
+    }
+
+    #[test]
+    fn a_nar_has_smaller_segments() {
+        let mut request = request(0, 3, 7, b"");
+        request.segment.object.kind = SiteKind::Nar;
+        request.size = Cut::of(SiteKind::Nar, 4 << 20);
+        assert_eq!(request.segment_len(), Some(1 << 20));
+        let request = Request::Site(request);
+        assert_eq!(request.encode()[3], 6);
+        assert_eq!(decode(&request.encode()), Ok(request));
     }
 
     #[test]

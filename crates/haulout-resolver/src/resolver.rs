@@ -27,6 +27,7 @@ use crate::peers::Peers;
 use crate::reasons::Reasons;
 use crate::serving::Giver;
 use crate::site::ahead::Ahead;
+use crate::site::nars::LanNars;
 use crate::site::upstream::Upstream;
 use crate::site::{AHEAD_BYTES, Site};
 use crate::stats::Stats;
@@ -169,6 +170,7 @@ pub(crate) struct Inner {
     /// here, no other info can have its address.
     believed: Bounded<HashPart, Weak<PathInfo>>,
     site: Site,
+    lan: LanNars,
     outside: OnceLock<Outside>,
     pub(crate) outsides: Arc<Outsides>,
     ahead_bytes: u64,
@@ -246,6 +248,14 @@ impl Resolver {
         );
         let outsides = Arc::new(Outsides::default());
         transfers.set_outside(outsides.clone());
+        let lan = LanNars::new(
+            site.clone(),
+            Arc::downgrade(&transfers.shared),
+            Arc::clone(&local),
+            Arc::clone(&trust),
+        );
+        transfers.set_fellows(Arc::new(lan.clone()));
+        site.add(Arc::new(lan.clone()));
         let inner = Inner {
             store: config.store.clone(),
             local,
@@ -258,6 +268,7 @@ impl Resolver {
             reasons,
             believed: Bounded::new(BELIEVED_BYTES),
             site,
+            lan,
             outside: OnceLock::new(),
             outsides,
             ahead_bytes: config.ahead_bytes,
@@ -355,11 +366,14 @@ impl Resolver {
     pub async fn path_info(&self, hash: HashPart) -> Option<Arc<PathInfo>> {
         let origin = self.origin(hash, None).await?;
         match (&origin, self.inner.outside.get()) {
-            (Origin::Peers(found), _) => self.inner.transfers.prepare(&found.info),
             (Origin::Archive(info), _) => {
                 if let Some(archives) = self.inner.outsides.archives.get() {
                     archives.look_ahead(info);
                 }
+            }
+            (Origin::Peers(found), _) => {
+                self.inner.lan.wanted(&found.info);
+                self.inner.transfers.prepare(&found.info);
             }
             (Origin::Outside(_), Some(outside)) => outside.ahead.info_asked(hash),
             _ => {}
@@ -467,7 +481,10 @@ impl Resolver {
             outside.ahead.nar_asked(&path);
         }
         let hint = match &origin {
-            Origin::Peers(found) => found.from,
+            Origin::Peers(found) => {
+                self.inner.lan.wanted(&found.info);
+                found.from
+            }
             Origin::Store(_) | Origin::Cache(_) | Origin::Archive(_) | Origin::Outside(_) => None,
         };
         let reader = self.inner.transfers.open(&info, hint, from).await?;

@@ -98,4 +98,9 @@ pub struct Stats {
     pub bytes_relayed_in: Counter,
     /// Bytes of site objects that this agent relayed to peers.
     pub bytes_relayed_out: Counter,
+    /// NAR bytes that came from a machine which was fetching them itself.
+    pub bytes_fellows_in: Counter,
+    /// NAR bytes given to machines that fetch the same, while it was fetched
+    /// here.
+    pub bytes_fellows_out: Counter,
 }

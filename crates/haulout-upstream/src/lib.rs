@@ -38,7 +38,7 @@ mod upstreams;
 pub use address::{Address, AddressError, CacheUrl};
 pub use decompress::{ByteStream, decompress};
 pub use error::Trouble;
-pub use http::{system_tls, tls_with};
+pub use http::{Proxies, system_tls, tls_with};
 pub use location::FileLocation;
 pub use stream::FileStream;
 pub use upstream::QUESTIONS_MAX;

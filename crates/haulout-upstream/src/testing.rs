@@ -18,14 +18,14 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::http::{Client, is_public, tls_with};
+use crate::http::{Client, Proxies, is_public, tls_with};
 use crate::{Answer, FileLocation, Found, Options, UpstreamId, Upstreams};
 
 /// Longer than anything takes that ends by itself.
 pub(crate) const AMPLE: Duration = Duration::from_secs(30);
 
 pub(crate) fn client() -> Client {
-    Client::new(tls_with(rustls::RootCertStore::empty()).unwrap(), is_public)
+    Client::new(tls_with(rustls::RootCertStore::empty()).unwrap(), is_public, Proxies::default())
 }
 
 /// A path with contents, signed.
@@ -93,6 +93,7 @@ pub(crate) fn options() -> Options {
     options.netrc = None;
     options.tls = Some(tls_with(rustls::RootCertStore::empty()).unwrap());
     options.redirects_to = Some(|ip: IpAddr| ip.is_loopback());
+    options.proxies = Some(Proxies::default());
     options.aws = Some(crate::store::s3::Environment::default());
     options
 }
@@ -159,8 +160,10 @@ impl Server {
     pub(crate) async fn tls(
         handler: impl Fn(Request<Incoming>) -> Response<Body> + Send + Sync + 'static,
     ) -> Self {
-        let made =
-            rcgen::generate_simple_self_signed(["localhost".into(), "127.0.0.1".into()]).unwrap();
+        let made = rcgen::generate_simple_self_signed(
+            ["localhost", "127.0.0.1", "cache.test"].map(String::from),
+        )
+        .unwrap();
         let certificate = made.cert.der().clone();
         let secret =
             rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::address::{Address, CacheUrl};
 use crate::error::Trouble;
-use crate::http::{Client, netrc};
+use crate::http::{Client, Proxies, netrc};
 use crate::location::FileLocation;
 use crate::store::s3::{Environment, S3};
 use crate::store::{Auth, DirStore, HttpStore, Store};
@@ -97,6 +97,9 @@ pub struct Options {
     pub tls: Option<rustls::ClientConfig>,
     /// Which addresses a redirect to another host may lead to; `None`: public ones.
     pub redirects_to: Option<fn(IpAddr) -> bool>,
+    /// Proxies for the caches of the settings; `None`: what the environment says. Caches on the
+    /// local network are always asked directly.
+    pub proxies: Option<Proxies>,
     /// Where credentials for S3 come from; `None`: from this process's environment.
     pub(crate) aws: Option<Environment>,
 }
@@ -108,7 +111,15 @@ impl Options {
         judge: impl Fn(&PathInfo) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
         let netrc = Some(PathBuf::from("/etc/nix/netrc"));
-        Self { store_dir, judge: Arc::new(judge), netrc, tls: None, redirects_to: None, aws: None }
+        Self {
+            store_dir,
+            judge: Arc::new(judge),
+            netrc,
+            tls: None,
+            redirects_to: None,
+            proxies: None,
+            aws: None,
+        }
     }
 }
 
@@ -158,7 +169,8 @@ pub struct Upstreams {
 
 struct Inner {
     options: Options,
-    client: Option<Client>,
+    /// To the caches of the settings, and (second) to those on the local network.
+    clients: Option<[Client; 2]>,
     /// Why there is no client.
     no_client: String,
     list: RwLock<Vec<Arc<Upstream>>>,
@@ -177,13 +189,18 @@ impl Upstreams {
     pub fn new(options: Options) -> Self {
         let tls = options.tls.clone().map_or_else(crate::system_tls, Ok);
         let may_visit = options.redirects_to.unwrap_or(crate::http::is_public);
-        let (client, no_client) = match tls {
-            Ok(tls) => (Some(Client::new(tls, may_visit)), String::new()),
+        let proxies = options.proxies.clone().unwrap_or_else(Proxies::from_env);
+        let clients = |tls: rustls::ClientConfig| {
+            [proxies, Proxies::default()]
+                .map(|proxies| Client::new(tls.clone(), may_visit, proxies))
+        };
+        let (clients, no_client) = match tls {
+            Ok(tls) => (Some(clients(tls)), String::new()),
             Err(why) => (None, why),
         };
         let list = RwLock::default();
         let flights = Mutex::default();
-        Self { inner: Arc::new(Inner { options, client, no_client, list, flights }) }
+        Self { inner: Arc::new(Inner { options, clients, no_client, list, flights }) }
     }
 
     /// Adds a cache; its name. Adding one that is there changes nothing.
@@ -451,7 +468,11 @@ impl Upstreams {
 
 impl Inner {
     fn make(&self, url: &CacheUrl, id: UpstreamId, neighbour: bool) -> Result<Upstream, String> {
-        let client = || self.client.clone().ok_or_else(|| self.no_client.clone());
+        let client = || match &self.clients {
+            Some([_, direct]) if neighbour => Ok(direct.clone()),
+            Some([client, _]) => Ok(client.clone()),
+            None => Err(self.no_client.clone()),
+        };
         let (kind, base, store) = match &url.address {
             Address::Http { base, login } => {
                 let field = login.as_ref().map_or_else(|| self.netrc(base), netrc::basic);

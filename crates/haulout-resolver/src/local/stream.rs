@@ -1,5 +1,7 @@
 //! A NAR of this machine, streamed to the local Nix.
 
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -39,6 +41,53 @@ impl LocalStore {
             source.release();
         });
         Some((place, pieces))
+    }
+
+    /// A range of the NAR for a peer, read by one blocking thread. What is given to peers is theirs to check.
+    pub(crate) fn read_range(
+        self: &Arc<Self>,
+        key: NarKey,
+        range: Range<u64>,
+    ) -> Receiver<io::Result<Bytes>> {
+        let (out, pieces) = channel(AHEAD);
+        let store = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let result = store.source(&key).and_then(|source| {
+                let result = store.read_some(&source, range, &out);
+                source.release();
+                result
+            });
+            if let Err(error) = result {
+                store.layouts.forget(&key.path);
+                // Without a reader there is nobody to tell.
+                let _ = out.blocking_send(Err(error));
+            }
+        });
+        pieces
+    }
+
+    fn read_some(
+        &self,
+        source: &Source,
+        range: Range<u64>,
+        out: &Sender<io::Result<Bytes>>,
+    ) -> io::Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let left = usize::try_from(range.end - at).unwrap_or(READ);
+            let mut buffer = vec![0; left.min(READ)];
+            let read = source.read_at(at, &mut buffer)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            buffer.truncate(read);
+            at += read as u64;
+            self.stats.bytes_out.add(read as u64);
+            if out.blocking_send(Ok(buffer.into())).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     fn read_all(

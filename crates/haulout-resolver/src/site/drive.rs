@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use haulout_mesh::{SiteEnd, SiteFrame};
 use haulout_swarm::Fault;
-use haulout_swarm::site::{Attempt, DOCUMENT_MAX, End, Follow, Origin, Step};
+use haulout_swarm::site::{Attempt, DOCUMENT_MAX, End, Follow, Origin, SiteKind, Step};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::segment::Segment;
@@ -119,11 +119,11 @@ impl Inner {
                                 current = None;
                                 continue;
                             }
-                            self.count(*origin, length);
+                            self.count(segment.object.key.kind, *origin, length);
                             let have = segment.put(*at, bytes, *origin);
                             *at += length;
                             plan.progress(*attempt, have, self.now());
-                            if *origin == Origin::Outside {
+                            if *origin == Origin::Outside && segment.object.key.kind != SiteKind::Nar {
                                 let now = self.now();
                                 let wait = super::lock(&self.download).book(length, now);
                                 if !wait.is_zero() {
@@ -134,7 +134,7 @@ impl Inner {
                         Event::End(end) => {
                             tracing::debug!(object = ?segment.object.key, index = segment.index, ?origin, ?end, "ended");
                             refused |= *origin == Origin::Outside && end == End::Refused;
-                            self.judge(*origin, end);
+                            self.judge(&segment.object, *origin, end);
                             plan.ended(*attempt, end);
                             current = None;
                         }
@@ -151,16 +151,32 @@ impl Inner {
         }
     }
 
-    fn count(&self, origin: Origin, bytes: u64) {
-        match origin {
-            Origin::Peer(_) => self.stats.bytes_relayed_in.add(bytes),
-            Origin::Outside => self.stats.bytes_outside.add(bytes),
+    fn count(&self, kind: SiteKind, origin: Origin, bytes: u64) {
+        match (kind, origin) {
+            (SiteKind::Nar, Origin::Peer(_)) => {
+                self.stats.bytes_in.add(bytes);
+                self.stats.bytes_fellows_in.add(bytes);
+            }
+            // What holders give is counted where it is asked for.
+            (SiteKind::Nar, Origin::Outside) => {}
+            (_, Origin::Peer(_)) => self.stats.bytes_relayed_in.add(bytes),
+            (_, Origin::Outside) => self.stats.bytes_outside.add(bytes),
         }
     }
 
-    fn judge(&self, origin: Origin, end: End) {
-        if let (Origin::Peer(peer), End::Wrong) = (origin, end) {
+    fn judge(&self, object: &SiteObject, origin: Origin, end: End) {
+        let Origin::Peer(peer) = origin else { return };
+        if end == End::Wrong {
             self.peers().blame(peer, Fault::ProtocolViolation);
+        }
+        if object.key.kind == SiteKind::Nar {
+            let now = self.now();
+            let mut fellows = super::lock(&self.fellows);
+            match end {
+                End::Complete => fellows.served(&peer),
+                End::Refused => fellows.refused(&object.key, &peer, now),
+                _ => {}
+            }
         }
     }
 
@@ -199,7 +215,9 @@ impl Inner {
         let Some(outside) = self.outside(object.outside) else {
             return stream::once(async { Event::End(End::Refused) }).boxed();
         };
-        self.stats.outside_fetches.one();
+        if object.key.kind != SiteKind::Nar {
+            self.stats.outside_fetches.one();
+        }
         let range = object.size.map(|cut| {
             let range = cut.range(index);
             range.start + from..range.end

@@ -11,6 +11,8 @@
 
 pub(crate) mod ahead;
 mod drive;
+mod expiry;
+pub(crate) mod nars;
 mod segment;
 mod serve;
 mod stream;
@@ -28,9 +30,11 @@ use futures_util::stream::BoxStream;
 use haulout_mesh::{Membership, SiteRequest};
 use haulout_swarm::rate::Limiter;
 use haulout_swarm::site::{
-    Cut, DESCRIPTOR_MAX, Duty, DutyLimits, FollowConfig, OutsideId, SegmentKey, SiteKey,
+    Cut, DESCRIPTOR_MAX, Duty, DutyLimits, Fellows, FollowConfig, OutsideId, SegmentKey, SiteKey,
+    SiteKind,
 };
 use haulout_swarm::{Fault, PeerId};
+use ring::digest::{Context, SHA256};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -48,6 +52,8 @@ pub const MEMORY_BYTES: u64 = 96 << 20;
 const SEGMENTS_MAX: usize = 4_096;
 /// Peers ranked for one segment: the home and those that may have to take over.
 const RANKED_MAX: usize = 6;
+/// Peers looked at to find so many that are of use, among those that fetch at the same time.
+const FELLOWS_MAX: usize = 32;
 
 /// Something that must come from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +122,11 @@ pub trait Outside: Send + Sync + 'static {
     /// The places it reaches, by the names that all agents use for them.
     fn ids(&self) -> Vec<OutsideId>;
 
+    /// Those of them that the other agents are told of: from where this one fetches for them.
+    fn announced(&self) -> Vec<OutsideId> {
+        self.ids()
+    }
+
     /// Opens `range` of the object; all of it, whatever its length, for a document (`None`). The stream ends after the
     /// last byte of the range. Has its own time-outs.
     fn fetch(
@@ -140,6 +151,10 @@ pub(crate) struct Inner {
     outsides: RwLock<Vec<Arc<dyn Outside>>>,
     segments: Mutex<HashMap<SegmentKey, Arc<Segment>>>,
     duty: Mutex<Duty>,
+    /// How those fared that fetch at the same time.
+    fellows: Mutex<Fellows>,
+    /// Held while the standing is told, so that it is told in the order of its changes.
+    announcing: Mutex<()>,
     config: FollowConfig,
     stats: Arc<Stats>,
     begun: Instant,
@@ -154,6 +169,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// SHA-256 over these parts: how objects and places are named.
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    let mut id = [0; 32];
+    id.copy_from_slice(context.finish().as_ref());
+    id
+}
+
 impl Site {
     /// An engine without peers or outsides; willing to fetch for others or not.
     pub fn new(stats: Arc<Stats>, willing: bool) -> Self {
@@ -162,6 +188,8 @@ impl Site {
             outsides: RwLock::default(),
             segments: Mutex::default(),
             duty: Mutex::new(Duty::new(DutyLimits::default(), willing)),
+            fellows: Mutex::default(),
+            announcing: Mutex::default(),
             config: FollowConfig::default(),
             stats,
             begun: Instant::now(),
@@ -174,6 +202,7 @@ impl Site {
     /// The mesh, once it runs. To be called on the runtime that fetches shall run on.
     pub fn set_peers(&self, peers: Arc<dyn Peers>) {
         if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(expiry::sweep(Arc::downgrade(&self.inner)));
             let _ = self.inner.runtime.set(runtime);
         }
         *self.inner.peers.write().unwrap_or_else(PoisonError::into_inner) = peers;
@@ -265,11 +294,14 @@ impl Inner {
     }
 
     fn announce(&self) {
+        let _in_order = lock(&self.announcing);
         let all = self.outsides.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut tags: Vec<u32> =
-            all.iter().flat_map(|outside| outside.ids()).map(|id| id.tag()).collect();
-        tags.sort_unstable();
-        tags.dedup();
+        let mut tags: Vec<u32> = Vec::new();
+        for id in all.iter().flat_map(|outside| outside.announced()) {
+            if !tags.contains(&id.tag()) {
+                tags.push(id.tag());
+            }
+        }
         tags.truncate(haulout_swarm::site::OUTSIDES_MAX);
         self.peers().set_standing(lock(&self.duty).is_willing(), &tags);
     }
@@ -349,7 +381,17 @@ impl Inner {
 
     /// The peers whose turn it is, the home first.
     fn ranking(&self, object: &SiteObject, index: u32) -> Vec<PeerId> {
-        self.peers().homes(&object.key.segment(index), object.outside.tag(), RANKED_MAX)
+        let peers = self.peers();
+        let (segment, place) = (object.key.segment(index), object.outside.tag());
+        if object.key.kind != SiteKind::Nar {
+            return peers.homes(&segment, place, RANKED_MAX);
+        }
+        let (me, now) = (peers.me(), self.now());
+        let mut ranking = peers.homes(&segment, place, FELLOWS_MAX);
+        let fellows = lock(&self.fellows);
+        ranking.retain(|peer| *peer == me || fellows.usable(&object.key, peer, now));
+        ranking.truncate(RANKED_MAX);
+        ranking
     }
 }
 

@@ -61,9 +61,11 @@ impl Segment {
         self.object.key.segment(self.index)
     }
 
-    /// Bytes held.
+    /// Bytes held, or, while it is filled, that will be.
     pub(super) fn bytes(&self) -> u64 {
-        lock(&self.state).have
+        let state = lock(&self.state);
+        let coming = if state.driven { self.object.segment_len(self.index) } else { None };
+        coming.unwrap_or(0).max(state.have)
     }
 
     /// Since when nobody has used it; `None` while somebody does.
@@ -150,6 +152,15 @@ impl Segment {
             [Origin::Peer(peer)] => Some(*peer),
             _ => None,
         }
+    }
+
+    /// The peers that gave bytes of it.
+    pub(super) fn peers(&self) -> Vec<PeerId> {
+        let peer = |origin: &Origin| match origin {
+            Origin::Peer(peer) => Some(*peer),
+            Origin::Outside => None,
+        };
+        lock(&self.state).suppliers.iter().filter_map(peer).collect()
     }
 
     /// Whether it has exactly these bytes.

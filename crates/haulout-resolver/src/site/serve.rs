@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use haulout_mesh::{Asker, SiteEnd, SitePiece, SiteRequest, SiteSource};
 use haulout_swarm::PeerId;
-use haulout_swarm::site::Verdict;
+use haulout_swarm::site::{SiteKind, Verdict};
 
 use super::drive::For;
 use super::segment::SegmentReader;
@@ -64,7 +64,12 @@ impl SiteSource for Giving {
                 Stage::Reading { reader, .. } => {
                     let piece = reader.next().await;
                     if let SitePiece::Bytes(bytes) = &piece {
-                        self.inner.stats.bytes_relayed_out.add(bytes.len() as u64);
+                        let stats = &self.inner.stats;
+                        match self.request.segment.object.kind {
+                            SiteKind::Nar => &stats.bytes_fellows_out,
+                            _ => &stats.bytes_relayed_out,
+                        }
+                        .add(bytes.len() as u64);
                     }
                     piece
                 }

@@ -11,8 +11,8 @@ use super::drive::For;
 use super::segment::SegmentReader;
 use super::{Inner, Site, SiteObject};
 
-/// Segments under way at the same time, of one object: each has another home.
-const AHEAD: usize = 3;
+/// Bytes of one object that are under way at the same time: several segments, of which each has another home.
+const AHEAD_BYTES: u64 = 12 << 20;
 /// How often a segment whose driver went away is taken up again.
 const REVIVALS_MAX: u32 = 3;
 
@@ -87,12 +87,12 @@ impl Site {
 impl Reading {
     fn look_ahead(&mut self) {
         let Some(cut) = self.object.size else { return };
-        if self.ahead.len() >= AHEAD || self.next_index >= cut.count() {
-            return;
-        }
-        // With memory short, one segment at a time.
-        let most = if self.inner.fits() { AHEAD } else { 1 };
+        let most = usize::try_from(AHEAD_BYTES / cut.segment_bytes()).unwrap_or(1).max(1);
         while self.ahead.len() < most && self.next_index < cut.count() {
+            // With memory short, one segment at a time.
+            if !self.ahead.is_empty() && !self.inner.fits() {
+                return;
+            }
             let range = cut.range(self.next_index);
             let segment = self.inner.segment(&self.object, self.next_index);
             let reader = segment.read(self.at.saturating_sub(range.start));

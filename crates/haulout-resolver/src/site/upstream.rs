@@ -18,7 +18,6 @@ use haulout_mesh::{Membership, NarKey};
 use haulout_nix::{HashPart, NarInfo, PathInfo};
 use haulout_swarm::site::{Cut, OutsideId, SiteKey, SiteKind};
 use haulout_upstream::{Answer as Said, Found, Kind, Trouble, Upstreams, decompress};
-use ring::digest::{Context, SHA256};
 use tokio::time::timeout;
 
 use super::{Body, Outside, OutsideError, Site, SiteError, SiteObject};
@@ -67,18 +66,8 @@ struct Inner {
     wrong: Mutex<lru::LruCache<HashPart, ()>>,
 }
 
-fn hash(parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = Context::new(&SHA256);
-    for part in parts {
-        context.update(part);
-    }
-    let mut id = [0; 32];
-    id.copy_from_slice(context.finish().as_ref());
-    id
-}
-
 fn outside_of(url: &str) -> OutsideId {
-    OutsideId::from_bytes(hash(&[b"haulout upstream 1\0", url.as_bytes()]))
+    OutsideId::from_bytes(super::hash(&[b"haulout upstream 1\0", url.as_bytes()]))
 }
 
 impl Upstream {
@@ -101,7 +90,7 @@ impl Upstream {
         let all: Vec<&[u8]> = std::iter::once(&b"haulout upstreams 1\0"[..])
             .chain(urls.iter().flat_map(|url| [url.as_bytes(), &b"\0"[..]]))
             .collect();
-        let all = OutsideId::from_bytes(hash(&all));
+        let all = OutsideId::from_bytes(super::hash(&all));
         let inner = Inner {
             upstreams,
             site,
@@ -157,7 +146,7 @@ impl Upstream {
         SiteObject {
             key: SiteKey {
                 kind: SiteKind::UpstreamNarinfo,
-                id: hash(&[b"haulout narinfo 1\0", inner.all.as_bytes(), path.as_bytes()]),
+                id: super::hash(&[b"haulout narinfo 1\0", inner.all.as_bytes(), path.as_bytes()]),
             },
             size: None,
             outside: inner.all,
@@ -245,7 +234,7 @@ impl Upstream {
             found.file.key.as_bytes(),
         ];
         Some(SiteObject {
-            key: SiteKey { kind: SiteKind::UpstreamFile, id: hash(&parts) },
+            key: SiteKey { kind: SiteKind::UpstreamFile, id: super::hash(&parts) },
             size: Some(Cut::new(size)?),
             outside,
             descriptor: Bytes::copy_from_slice(path.as_bytes()),

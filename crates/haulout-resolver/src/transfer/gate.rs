@@ -83,6 +83,11 @@ impl Gate {
         Ok(out)
     }
 
+    /// Where the first group begins that did not pass yet.
+    pub(crate) fn at(&self) -> u64 {
+        self.next
+    }
+
     /// The source says it is done: is it?
     pub(crate) fn finish(&self) -> Result<(), GateError> {
         if self.next == self.end { Ok(()) } else { Err(GateError::TooFew) }

@@ -1,6 +1,6 @@
 //! Which way a large NAR is fetched.
 //!
-//! One source: without a tree, the hash of the whole at the end says as much.
+//! Others fetch it, too: together with them. One source: without a tree, the hash of the whole at the end says as much.
 //! Several: with the tree they agree on, all at once. They disagree: aside,
 //! until it is clear who lies. When further sources appear under way, one
 //! source becomes several.
@@ -16,7 +16,7 @@ use super::ring::{CutReason, Ring};
 use super::roster::Roster;
 use super::single::{self, Single};
 use super::sink::{Out, Sink};
-use super::{Shared, dispute, outside};
+use super::{Shared, dispute, fellows, holders, outside};
 
 /// Several sources are used for what is larger than this, in bytes. Below,
 /// one is done before a second one has said where it stands.
@@ -40,6 +40,13 @@ pub(crate) async fn run(
         let done = Multi::new(shared, key, sources, roster, &mut sink, window).run().await;
         or_outside(shared, key, Some(&tree), &mut sink, done).await?;
         return sink.finish().await;
+    }
+    if let Some(claim) = together(shared, key, roster, &mut sink).await {
+        let done = agreed(shared, key, claim, roster, sink, window, &mut Single::default()).await;
+        if let (Ok(_), Some(fellows)) = (&done, shared.fellows.get()) {
+            fellows.confirmed(key);
+        }
+        return done;
     }
     let holders = roster.usable();
     let mut single = Single::default();
@@ -82,6 +89,23 @@ pub(crate) async fn run(
             }
         }
     }
+}
+
+/// With machines that fetch it at the same time, as far as that goes. Gives what the holders promised; `None`: nobody else
+/// fetches it, or the holders do not agree.
+async fn together(
+    shared: &Arc<Shared>,
+    key: NarKey,
+    roster: &Roster,
+    sink: &mut Sink,
+) -> Option<Claim> {
+    drop(shared.fellows.get()?.open(key, sink.at())?);
+    let claim = holders::promise(shared, key).await?;
+    for peer in &claim.by {
+        roster.using(*peer);
+    }
+    fellows::fill(shared, key, &claim.tree, sink).await;
+    Some(claim)
 }
 
 /// When no peer can go on, the outside may.

@@ -10,8 +10,10 @@ mod claims;
 mod dispute;
 mod distrust;
 mod feed;
+mod fellows;
 mod gate;
 mod hash;
+pub(crate) mod holders;
 mod large;
 mod multi;
 mod outside;
@@ -29,16 +31,18 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use haulout_mesh::{NarKey, NarTree};
-use haulout_nix::{PathInfo, StorePath};
+use haulout_nix::{NarHash, PathInfo, StorePath};
 use haulout_swarm::{Fault, PeerId};
 use tokio::time::{Instant, timeout};
 
 pub use budget::{BUDGET_BYTES, Budget, WINDOW_MAX, WINDOW_MIN};
+pub(crate) use fellows::NarFellows;
 pub use outside::NarBytes;
 pub(crate) use outside::NarOutside;
 pub use ring::CutReason;
 pub(crate) use ring::Reader;
 
+use crate::bounded::Bounded;
 use crate::keep::{Keeper, Provenance};
 use crate::peers::Peers;
 use crate::reasons::Reasons;
@@ -89,6 +93,10 @@ pub(crate) struct Shared {
     keeper: Option<Arc<Keeper>>,
     /// Where NARs come from that no peer has, once that is known.
     pub(crate) outside: OnceLock<Arc<dyn NarOutside>>,
+    /// Those that fetch from the same holders, once that is known.
+    pub(crate) fellows: OnceLock<Arc<dyn NarFellows>>,
+    /// What holders promised, for those that fetch together.
+    pub(crate) promises: Bounded<NarHash, holders::Promise>,
     received: Received,
 }
 
@@ -145,6 +153,8 @@ impl Transfers {
             flights: Mutex::new(HashMap::new()),
             keeper: aside.keeper,
             outside: OnceLock::new(),
+            fellows: OnceLock::new(),
+            promises: Bounded::new(holders::PROMISES_BYTES),
             received,
         };
         Self { shared: Arc::new(shared) }
@@ -158,6 +168,11 @@ impl Transfers {
     /// Where NARs come from that no peer has, from now on.
     pub(crate) fn set_outside(&self, outside: Arc<dyn NarOutside>) {
         let _ = self.shared.outside.set(outside);
+    }
+
+    /// Who else fetches, from now on.
+    pub(crate) fn set_fellows(&self, fellows: Arc<dyn NarFellows>) {
+        let _ = self.shared.fellows.set(fellows);
     }
 
     /// The verified NAR from byte `from` on. `None`: it cannot be had. The
@@ -315,7 +330,17 @@ impl Job {
         // A large NAR may hold as much again out of order.
         ring.hold(lease, if small { memory } else { memory / 2 });
         if small {
-            return match small::run(shared, self.key, &mut roster, &ring).await {
+            if let Some(pieces) = fellows::small(shared, self.key).await {
+                for piece in pieces {
+                    ring.push(piece).await;
+                }
+                return Ok(());
+            }
+            let done = small::run(shared, self.key, &mut roster, &ring).await;
+            if let (Ok(()), Some(fellows)) = (&done, shared.fellows.get()) {
+                fellows.confirmed(self.key);
+            }
+            return match done {
                 Err(CutReason::NoSource) => outside::small(shared, self.key, &ring).await,
                 done => done,
             };

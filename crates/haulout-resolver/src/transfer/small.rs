@@ -29,6 +29,18 @@ pub(crate) async fn run(
     roster: &mut Roster,
     ring: &Ring,
 ) -> Result<(), CutReason> {
+    for piece in fetch_whole(shared, key, roster).await? {
+        ring.push(piece).await;
+    }
+    Ok(())
+}
+
+/// Fetches a small NAR from those that hold it and checks it.
+pub(crate) async fn fetch_whole(
+    shared: &Shared,
+    key: NarKey,
+    roster: &mut Roster,
+) -> Result<Vec<Bytes>, CutReason> {
     let mut tries = 0;
     let mut running = FuturesUnordered::new();
     let mut asked: Vec<PeerId> = Vec::new();
@@ -51,10 +63,7 @@ pub(crate) async fn run(
             Some((peer, result)) = running.next() => match result {
                 Ok(chunks) => {
                     shared.stats.bytes_in.add(key.nar_size);
-                    for chunk in chunks {
-                        ring.push(chunk).await;
-                    }
-                    return Ok(());
+                    return Ok(chunks);
                 }
                 Err(Failure::Hash) => {
                     shared.convict(peer, key, Fault::WrongContent);

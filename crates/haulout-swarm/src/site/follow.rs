@@ -22,7 +22,8 @@ pub struct FollowConfig {
     pub patience: Duration,
     /// The slowest pace, in bytes per second, that a source may keep over a time of patience.
     pub pace_min: u64,
-    /// Peers asked, one after the other, before this agent goes outside itself.
+    /// Peers asked, one after the other, before this agent goes outside itself. Those that refuse at once do not count, up to
+    /// as many again.
     pub peers_max: usize,
     /// Whether a peer's word that the outside does not have it is believed. If not, this agent asks the outside itself.
     pub believe_absent: bool,
@@ -122,6 +123,8 @@ pub struct Follow {
     /// How many of `queue` were tried.
     tried: usize,
     running: Option<Running>,
+    /// Whether the outside stands in the queue at this agent's own turn, and not only because enough others were before.
+    own_turn: bool,
     /// Length of the segment; `None` for a document.
     len: Option<u64>,
     have: u64,
@@ -151,10 +154,11 @@ impl Follow {
             }
         }
         // Oneself at one's turn, and at the latest when enough others have failed.
+        let own_turn = own.is_some_and(|own| own <= config.peers_max);
         let own = own.unwrap_or(usize::MAX).min(config.peers_max).min(queue.len());
         queue.insert(own, Origin::Outside);
         queue.truncate(2 * config.peers_max + 1);
-        Self::with_queue(queue, len, have, config)
+        Self { own_turn, ..Self::with_queue(queue, len, have, config) }
     }
 
     /// A plan for an agent that was asked for the segment: it goes outside and asks nobody.
@@ -176,6 +180,7 @@ impl Follow {
             queue,
             tried: 0,
             running: None,
+            own_turn: true,
             len,
             have,
             verdict,
@@ -280,6 +285,7 @@ impl Follow {
                 self.verdict = Verdict::Absent;
             }
             End::Absent => self.go_outside_next(),
+            End::Refused => self.one_more_peer(),
             End::Wrong => self.have = 0,
             _ => {}
         }
@@ -310,6 +316,20 @@ impl Follow {
             let place = self.tried + place;
             self.queue.remove(place);
             self.queue.insert(self.tried, Origin::Outside);
+        }
+    }
+
+    /// A peer that refuses costs a round trip and no patience: the next in the ranking comes before the outside, unless it is
+    /// this agent's own turn.
+    fn one_more_peer(&mut self) {
+        if self.own_turn {
+            return;
+        }
+        let left = self.queue.get_mut(self.tried..).unwrap_or_default();
+        if let Some(place) = left.iter().position(|origin| *origin == Origin::Outside)
+            && place + 1 < left.len()
+        {
+            left.swap(place, place + 1);
         }
     }
 

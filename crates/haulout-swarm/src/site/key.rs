@@ -7,6 +7,11 @@ use std::ops::Range;
 /// short against the time a lost home may cost. Part of the protocol: all agents of a site cut alike.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
 
+/// Bytes per segment of a NAR that several machines fetch from its holders at the same time. 9 ms at 1 Gbit/s, against a round
+/// trip of less than one: small, so that within the few megabytes that a stream may be ahead of its reader there are segments
+/// of all fetchers, and each of them has something to give to the others.
+pub const NAR_SEGMENT_BYTES: u64 = 1 << 20;
+
 /// Largest object, in bytes: as large as the largest NAR with a tree.
 pub const OBJECT_MAX: u64 = 32 << 30;
 
@@ -30,16 +35,19 @@ pub enum SiteKind {
     BlobMetadata,
     /// A small document of an archive: an object, a proof.
     ArchiveDocument,
+    /// A NAR that others on the network hold: it comes from them, and not from outside. Its homes are those that fetch now.
+    Nar,
 }
 
 impl SiteKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::UpstreamNarinfo,
         Self::UpstreamFile,
         Self::Sliver,
         Self::BlobMetadata,
         Self::ArchiveDocument,
+        Self::Nar,
     ];
 
     /// The number on the wire.
@@ -51,6 +59,16 @@ impl SiteKind {
             Self::Sliver => 3,
             Self::BlobMetadata => 4,
             Self::ArchiveDocument => 5,
+            Self::Nar => 6,
+        }
+    }
+
+    /// Bytes per segment.
+    #[must_use]
+    pub const fn segment_bytes(self) -> u64 {
+        match self {
+            Self::Nar => NAR_SEGMENT_BYTES,
+            _ => SEGMENT_BYTES,
         }
     }
 
@@ -143,13 +161,25 @@ impl SegmentKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     size: u64,
+    segment: u64,
 }
 
 impl Cut {
-    /// The cut of an object of `size` bytes; `None` if it is empty or larger than [`OBJECT_MAX`].
+    /// The cut of an object of `size` bytes into segments of [`SEGMENT_BYTES`]; `None` if it is empty or larger than
+    /// [`OBJECT_MAX`].
     #[must_use]
     pub const fn new(size: u64) -> Option<Self> {
-        if size == 0 || size > OBJECT_MAX { None } else { Some(Self { size }) }
+        Self::into_segments(size, SEGMENT_BYTES)
+    }
+
+    /// The cut of an object of such a kind.
+    #[must_use]
+    pub const fn of(kind: SiteKind, size: u64) -> Option<Self> {
+        Self::into_segments(size, kind.segment_bytes())
+    }
+
+    const fn into_segments(size: u64, segment: u64) -> Option<Self> {
+        if size == 0 || size > OBJECT_MAX { None } else { Some(Self { size, segment }) }
     }
 
     /// Size of the object in bytes.
@@ -158,23 +188,29 @@ impl Cut {
         self.size
     }
 
+    /// Bytes per segment; the last one may have fewer.
+    #[must_use]
+    pub const fn segment_bytes(self) -> u64 {
+        self.segment
+    }
+
     /// Number of segments, at least 1.
     #[must_use]
     pub const fn count(self) -> u32 {
-        // At most 8,192: the size is bounded.
-        self.size.div_ceil(SEGMENT_BYTES) as u32
+        // At most 32,768: the size is bounded.
+        self.size.div_ceil(self.segment) as u32
     }
 
     /// Where in the object a segment lies; empty beyond the last.
     #[must_use]
     pub fn range(self, index: u32) -> Range<u64> {
-        let start = (u64::from(index) * SEGMENT_BYTES).min(self.size);
-        start..(start + SEGMENT_BYTES).min(self.size)
+        let start = (u64::from(index) * self.segment).min(self.size);
+        start..(start + self.segment).min(self.size)
     }
 
     /// The segment that holds a byte of the object.
     #[must_use]
     pub const fn segment_of(self, offset: u64) -> u32 {
-        (offset / SEGMENT_BYTES) as u32
+        (offset / self.segment) as u32
     }
 }

@@ -11,6 +11,7 @@
 //! | [`Homes`], [`Standing`] | whose turn is it |
 //! | [`Follow`] | one segment on one agent: whom to ask, when to take over, when to go outside oneself |
 //! | [`Duty`] | one agent as a home: how much it does for others at once |
+//! | [`Fellows`] | of those that fetch at the same time: who is of use |
 //!
 //! Rules that keep outside fetches at about one per segment without any election:
 //!
@@ -20,10 +21,14 @@
 //!   two had different views of who is there: it goes outside at once ([`Follow::relied_on_by`]).
 //! * Everybody keeps what arrived for a while, complete or not, so that the next in the ranking goes on where a home
 //!   stopped, and a machine that joins in the middle gets what is there already.
+//! * What others on the network *hold* goes the same way while several fetch it: the holders are the outside, and the homes are
+//!   those that fetch from them now ([`SiteKind::Nar`]). So one holder gives each byte about once, and the fetchers give it to
+//!   each other.
 //! * A home that waits for a slow outside says so (a *waiting* frame). So followers tell a slow upstream, where taking
 //!   over would help nobody, from a dead home.
 
 mod duty;
+mod fellows;
 mod follow;
 mod homes;
 mod key;
@@ -31,9 +36,10 @@ mod key;
 mod tests;
 
 pub use duty::{Duty, DutyLimits, Verdict};
+pub use fellows::{Fellows, REFUSALS_MAX, REST, STRIKES_MAX};
 pub use follow::{Attempt, End, Follow, FollowConfig, Origin, Step};
 pub use homes::{Homes, OUTSIDES_MAX, Standing};
 pub use key::{
-    Cut, DESCRIPTOR_MAX, DOCUMENT_MAX, OBJECT_MAX, OutsideId, SEGMENT_BYTES, SegmentKey, SiteKey,
-    SiteKind,
+    Cut, DESCRIPTOR_MAX, DOCUMENT_MAX, NAR_SEGMENT_BYTES, OBJECT_MAX, OutsideId, SEGMENT_BYTES,
+    SegmentKey, SiteKey, SiteKind,
 };

@@ -237,3 +237,39 @@ proptest! {
         prop_assert!(false, "no end");
     }
 }
+
+#[test]
+fn refusals_do_not_send_everybody_outside() {
+    let mut plan = follow(&[1, 2, 3, 4, 5, 6, 7, 8], 0);
+    for n in 1..=6 {
+        let (attempt, origin, _) = fetch(plan.next(at(0)));
+        assert_eq!(origin, Origin::Peer(peer(n)));
+        plan.ended(attempt, End::Refused);
+    }
+    assert_eq!(fetch(plan.next(at(0))).1, Origin::Outside, "there is an end to it");
+
+    // At its own turn an agent goes itself.
+    let mut plan = follow(&[1, 0, 2], 0);
+    let (attempt, ..) = fetch(plan.next(at(0)));
+    plan.ended(attempt, End::Refused);
+    assert_eq!(fetch(plan.next(at(0))).1, Origin::Outside);
+
+    // Silence counts.
+    let mut plan = follow(&[1, 2, 3, 4, 5, 6], 0);
+    for n in 1..=3 {
+        let (attempt, origin, _) = fetch(plan.next(at(0)));
+        assert_eq!(origin, Origin::Peer(peer(n)));
+        plan.ended(attempt, End::Cut);
+    }
+    assert_eq!(fetch(plan.next(at(0))).1, Origin::Outside);
+}
+
+#[test]
+fn nars_are_cut_smaller() {
+    let size = 3 * NAR_SEGMENT_BYTES + 5;
+    let cut = Cut::of(SiteKind::Nar, size).unwrap();
+    assert_eq!((cut.count(), cut.range(3)), (4, 3 * NAR_SEGMENT_BYTES..size));
+    assert_eq!(cut.segment_of(NAR_SEGMENT_BYTES), 1);
+    assert_eq!(Cut::of(SiteKind::UpstreamFile, size), Cut::new(size));
+    assert_ne!(Some(cut), Cut::new(size));
+}

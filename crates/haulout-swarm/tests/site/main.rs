@@ -14,7 +14,11 @@ const AGENTS: usize = 40;
 const SEGMENTS: u32 = 60;
 
 fn run(seed: u64, faults: Faults) -> Outcome {
-    let mut world = World::new(seed, AGENTS, SEGMENTS, faults);
+    run_with(seed, SEGMENTS, faults)
+}
+
+fn run_with(seed: u64, segments: u32, faults: Faults) -> Outcome {
+    let mut world = World::new(seed, AGENTS, segments, faults);
     world.run(Now::from_start(Duration::from_secs(300)));
     world.outcome()
 }
@@ -48,8 +52,15 @@ fn two_homes_killed_in_the_middle_cost_little() {
 fn with_every_fault_everybody_gets_everything() {
     let mut all = 0.0;
     for seed in 0..seeds() {
-        let faults =
-            Faults { dying: 4, stalling: 3, lying: 2, late: 8, unwilling: 6, blind_percent: 5 };
+        let faults = Faults {
+            dying: 4,
+            stalling: 3,
+            lying: 2,
+            late: 8,
+            unwilling: 6,
+            elsewhere: 4,
+            blind_percent: 5,
+        };
         let outcome = run(seed, faults);
         assert_eq!(outcome.missing, 0, "seed {seed}");
         assert_eq!(outcome.wrong, 0, "seed {seed}");
@@ -58,6 +69,22 @@ fn with_every_fault_everybody_gets_everything() {
     let mean = all / seeds() as f64;
     println!("mean: {mean:.3} × the content");
     assert!(mean < 2.0, "{mean}");
+}
+
+#[test]
+fn those_that_fetch_something_else_are_found_out_and_left_alone() {
+    let segments = 10 * SEGMENTS;
+    let mut worst: f64 = 0.0;
+    for seed in 0..seeds().div_ceil(6) {
+        let outcome = run_with(seed, segments, Faults { elsewhere: 20, ..Faults::default() });
+        assert_eq!(outcome.missing, 0, "seed {seed}");
+        worst = worst.max(outcome.outside_segments / f64::from(segments));
+        // Without a memory about one for each segment and fetcher.
+        let most = u64::from(segments) * 20;
+        assert!(outcome.refusals < most / 3, "seed {seed}: {} of {most}", outcome.refusals);
+    }
+    println!("worst: {worst:.3} × the content");
+    assert!(worst <= 1.5, "{worst}");
 }
 
 #[test]

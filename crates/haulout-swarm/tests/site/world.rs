@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use haulout_swarm::site::{
-    Attempt, Duty, DutyLimits, End, Follow, FollowConfig, Homes, Origin, SegmentKey, SiteKey,
-    SiteKind, Standing, Step, Verdict,
+    Attempt, Duty, DutyLimits, End, Fellows, Follow, FollowConfig, Homes, Origin, SegmentKey,
+    SiteKey, SiteKind, Standing, Step, Verdict,
 };
 use haulout_swarm::{Now, PeerId};
 
@@ -30,6 +30,8 @@ pub(crate) struct Faults {
     pub(crate) lying: usize,
     pub(crate) late: usize,
     pub(crate) unwilling: usize,
+    /// Agents that fetch something else at the same time: they refuse this, and want nothing of it.
+    pub(crate) elsewhere: usize,
     /// How often an agent does not see another one.
     pub(crate) blind_percent: u64,
 }
@@ -41,6 +43,8 @@ pub(crate) struct Outcome {
     pub(crate) wrong: usize,
     /// What the outside gave, in segments.
     pub(crate) outside_segments: f64,
+    /// Requests that were refused because the asked one does not want the object.
+    pub(crate) refusals: u64,
     pub(crate) trace: u64,
 }
 
@@ -114,13 +118,14 @@ struct Agent {
     alive: bool,
     stalled: bool,
     lies: bool,
+    elsewhere: bool,
     homes: Homes,
     duty: Duty,
     locals: BTreeMap<u32, Local>,
     done: BTreeSet<u32>,
     wrong: usize,
     next_wanted: u32,
-    convicted: BTreeSet<usize>,
+    fellows: Fellows,
 }
 
 pub(crate) struct World {
@@ -131,11 +136,16 @@ pub(crate) struct World {
     events: Vec<Event>,
     wan_free: Now,
     outside_blocks: u64,
+    refusals: u64,
     trace: u64,
 }
 
+/// Segments of one object: what a large NAR has at once within its window.
+const SEGMENTS_OF_OBJECT: u32 = 6;
+
 fn segment(index: u32) -> SegmentKey {
-    SiteKey { kind: SiteKind::UpstreamFile, id: [9; 32] }.segment(index)
+    let id = [(index / SEGMENTS_OF_OBJECT) as u8; 32];
+    SiteKey { kind: SiteKind::Nar, id }.segment(index % SEGMENTS_OF_OBJECT)
 }
 
 impl World {
@@ -153,6 +163,7 @@ impl World {
             events: Vec::new(),
             wan_free: Now::START,
             outside_blocks: 0,
+            refusals: 0,
             trace: 0,
         };
         let ids: Vec<PeerId> = (0..count)
@@ -163,6 +174,8 @@ impl World {
             })
             .collect();
         let unwilling = |n: usize| n >= count - faults.unwilling;
+        let elsewhere =
+            |n: usize| n + faults.elsewhere >= count - faults.unwilling && !unwilling(n);
         for n in 0..count {
             let mut homes = Homes::new();
             for (m, id) in ids.iter().enumerate() {
@@ -182,17 +195,20 @@ impl World {
                 stalled: false,
                 lies: n >= faults.dying + faults.stalling
                     && n < faults.dying + faults.stalling + faults.lying,
+                elsewhere: elsewhere(n),
                 homes,
                 duty: Duty::new(DutyLimits::default(), !unwilling(n)),
                 locals: BTreeMap::new(),
                 done: BTreeSet::new(),
                 wrong: 0,
                 next_wanted: 0,
-                convicted: BTreeSet::new(),
+                fellows: Fellows::new(),
             });
             let late = n >= count - faults.unwilling - faults.late && !unwilling(n);
             let start = if late { 200 + dice(2_000) } else { dice(5) };
-            world.at(Duration::from_millis(start), Event::Start(n));
+            if !elsewhere(n) {
+                world.at(Duration::from_millis(start), Event::Start(n));
+            }
             world.at(Duration::from_millis(400), Event::Beat(n));
             let moment = Duration::from_millis(50 + dice(400));
             if n < faults.dying {
@@ -212,8 +228,7 @@ impl World {
 
     pub(crate) fn run(&mut self, end: Now) {
         while let Some(Reverse((now, _, index))) = self.queue.pop() {
-            let finished =
-                self.agents.iter().all(|a| !a.alive || a.done.len() == self.segments as usize);
+            let finished = self.wanting().all(|agent| agent.done.len() == self.segments as usize);
             if now > end || finished {
                 return;
             }
@@ -225,13 +240,18 @@ impl World {
     }
 
     pub(crate) fn outcome(&self) -> Outcome {
-        let living = self.agents.iter().filter(|agent| agent.alive);
         Outcome {
-            missing: living.map(|agent| self.segments as usize - agent.done.len()).sum(),
+            missing: self.wanting().map(|agent| self.segments as usize - agent.done.len()).sum(),
             wrong: self.agents.iter().map(|agent| agent.wrong).sum(),
             outside_segments: self.outside_blocks as f64 / BLOCKS as f64,
+            refusals: self.refusals,
             trace: self.trace,
         }
+    }
+
+    /// Who lives and wants the object.
+    fn wanting(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.iter().filter(|agent| agent.alive && !agent.elsewhere)
     }
 
     fn handle(&mut self, event: Event) {
@@ -249,7 +269,13 @@ impl World {
                 self.told(to, segment, attempt, upto, lie);
             }
             Event::Over { to, segment, attempt, end } => {
-                if let Some(local) = self.agents[to].locals.get_mut(&segment) {
+                let now = self.now;
+                let agent = &mut self.agents[to];
+                if let Some(local) = agent.locals.get_mut(&segment) {
+                    if let (Some(Origin::Peer(peer)), End::Refused) = (local.plan.origin(), end) {
+                        self.refusals += 1;
+                        agent.fellows.refused(&self::segment(segment).object, &peer, now);
+                    }
                     local.plan.ended(attempt, end);
                     self.step(to, segment);
                 }
@@ -309,9 +335,9 @@ impl World {
 
     fn plan(&self, n: usize, index: u32, have: u64) -> Follow {
         let agent = &self.agents[n];
-        let convicted =
-            |peer: &PeerId| agent.convicted.iter().any(|other| self.agents[*other].id == *peer);
-        let ranking = agent.homes.ranking(&segment(index), OUTSIDE, 6, |peer| !convicted(peer));
+        let segment = segment(index);
+        let usable = |peer: &PeerId| agent.fellows.usable(&segment.object, peer, self.now);
+        let ranking = agent.homes.ranking(&segment, OUTSIDE, 6, usable);
         Follow::new(agent.id, &ranking, Some(LEN), have, FollowConfig::default())
     }
 
@@ -375,6 +401,10 @@ impl World {
         }
         let fresh = !agent.locals.contains_key(&index);
         let refused = match agent.duty.ask(asker, fresh) {
+            Verdict::Welcome if agent.elsewhere => {
+                agent.duty.done(&asker);
+                Some(End::Refused)
+            }
             Verdict::Welcome => None,
             Verdict::Busy => Some(End::Busy),
             Verdict::Unwilling => Some(End::Refused),
@@ -469,10 +499,13 @@ impl World {
         let Some(local) = self.agents[n].locals.get_mut(&index) else { return };
         // The check at the end: what is wrong is fetched again, and not from that peer.
         if local.lie && !lies {
-            let supplier = local.supplier.take();
+            let supplier = local.supplier.take().map(|supplier| self.agents[supplier].id);
+            let Some(local) = self.agents[n].locals.get_mut(&index) else { return };
             local.lie = false;
             let relays = std::mem::take(&mut local.relays);
-            self.agents[n].convicted.extend(supplier);
+            if let Some(liar) = supplier {
+                self.agents[n].fellows.wrong(&segment(index).object, &liar);
+            }
             let plan = self.plan(n, index, 0);
             if let Some(local) = self.agents[n].locals.get_mut(&index) {
                 local.plan = plan;

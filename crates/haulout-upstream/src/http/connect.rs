@@ -11,18 +11,23 @@ use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use tower_service::Service;
 
 use super::CONNECT_MAX;
+use super::proxy::{Proxies, Through};
 
 /// To the hosts that the configuration names.
-pub(super) type Connector = HttpConnector<GaiResolver>;
+pub(super) type Connector = Through<GaiResolver>;
 /// To public addresses only.
-pub(super) type PublicOnly = HttpConnector<Filtered>;
+pub(super) type PublicOnly = Through<Filtered>;
 
-pub(super) fn named() -> Connector {
-    settings(HttpConnector::new())
+pub(super) fn named(proxies: Proxies) -> Connector {
+    let direct = settings(HttpConnector::new());
+    Through { direct, to_proxy: settings(HttpConnector::new()), proxies }
 }
 
-pub(super) fn public_only(may_visit: fn(IpAddr) -> bool) -> PublicOnly {
-    settings(HttpConnector::new_with_resolver(Filtered { inner: GaiResolver::new(), may_visit }))
+/// With a proxy, it is the proxy that looks up names and decides what may be visited.
+pub(super) fn public_only(may_visit: fn(IpAddr) -> bool, proxies: Proxies) -> PublicOnly {
+    let filtered = Filtered { inner: GaiResolver::new(), may_visit };
+    let direct = settings(HttpConnector::new_with_resolver(filtered));
+    Through { direct, to_proxy: settings(HttpConnector::new()), proxies }
 }
 
 fn settings<R>(mut connector: HttpConnector<R>) -> HttpConnector<R> {

@@ -4,6 +4,7 @@
 mod connect;
 mod fields;
 pub(crate) mod netrc;
+mod proxy;
 mod redirect;
 
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use crate::error::Trouble;
 use connect::{Connector, PublicOnly};
 pub(crate) use fields::{lifetime, retry_after};
+pub use proxy::Proxies;
 
 /// What requests carry as their body.
 pub(crate) type Payload = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -55,26 +57,31 @@ pub(crate) struct Client {
     /// To hosts that others name: public addresses only.
     public: Pool<hyper_rustls::HttpsConnector<PublicOnly>, Payload>,
     may_visit: fn(IpAddr) -> bool,
+    proxies: Proxies,
 }
 
 impl Client {
     /// A client with these TLS settings (no ALPN set). `may_visit` says which addresses redirects
     /// may lead to: [`redirect::is_public`], except in tests.
-    pub(crate) fn new(tls: rustls::ClientConfig, may_visit: fn(IpAddr) -> bool) -> Self {
+    pub(crate) fn new(
+        tls: rustls::ClientConfig,
+        may_visit: fn(IpAddr) -> bool,
+        proxies: Proxies,
+    ) -> Self {
         let tls_for_public = tls.clone();
         let named = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .enable_http2()
-            .wrap_connector(connect::named());
+            .wrap_connector(connect::named(proxies.clone()));
         let public = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls_for_public)
             .https_only()
             .enable_http1()
             .enable_http2()
-            .wrap_connector(connect::public_only(may_visit));
-        Self { named: builder().build(named), public: builder().build(public), may_visit }
+            .wrap_connector(connect::public_only(may_visit, proxies.clone()));
+        Self { named: builder().build(named), public: builder().build(public), may_visit, proxies }
     }
 
     /// GETs `url` with these header fields, following redirects. `authorization` goes to the
@@ -111,8 +118,12 @@ impl Client {
         mut request: Request<Payload>,
         public: bool,
     ) -> Result<Response<Incoming>, Trouble> {
+        let login = self.proxies.login(request.uri());
         let fields = request.headers_mut();
         fields.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        if let Some(login) = login {
+            fields.insert(header::PROXY_AUTHORIZATION, login);
+        }
         let sent = if public { self.public.request(request) } else { self.named.request(request) };
         sent.await.map_err(|error| trouble(&error))
     }

@@ -15,7 +15,7 @@ use haulout_nix::{Compression, HashPart, NarInfo, PathInfo, StoreDir, narinfo};
 
 use crate::address::{Address, CacheUrl};
 use crate::cache_info::{CACHE_INFO, CacheInfo};
-use crate::http::{Client, is_public, system_tls};
+use crate::http::{Client, Proxies, is_public, system_tls};
 use crate::store::s3::{Environment, S3};
 pub use pack::{Packing, ParsePackingError};
 use place::Place;
@@ -109,7 +109,8 @@ impl Target {
                     let plain = bucket.endpoint.as_ref().is_some_and(|e| e.starts_with("http:"));
                     if plain { crate::tls_with(rustls::RootCertStore::empty()) } else { Err(why) }
                 });
-                let client = Client::new(tls.map_err(TargetError::Setup)?, is_public);
+                let client =
+                    Client::new(tls.map_err(TargetError::Setup)?, is_public, Proxies::from_env());
                 let environment = aws.unwrap_or_else(Environment::of_process);
                 let s3 = S3::open_for_writing(bucket, &environment, client);
                 Place::S3(Box::new(s3.map_err(TargetError::Setup)?))

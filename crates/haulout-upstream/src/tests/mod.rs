@@ -3,6 +3,7 @@
 mod decompression;
 mod faults;
 mod kinds;
+mod proxies;
 mod targets;
 mod transfers;
 mod uploads;
