@@ -20,7 +20,7 @@ use hyper::{
 };
 
 use crate::{
-    GatewayConfig, Substituter,
+    Client, GatewayConfig, Substituter,
     body::{NarStream, ResponseBody},
     control,
     counters::Counters,
@@ -35,6 +35,12 @@ use crate::{
 /// Bytes of a refused upload that are read, so that the client sees the 405 instead of a reset
 /// connection.
 const REFUSED_BODY_BYTES_MAX: u64 = 1 << 20;
+
+/// A line of `nix-cache-info` that Nix passes over and other agents understand: what this cache has
+/// not, it may be asking of them.
+const AGENT_LINE: &str = "HauloutAgent: 1";
+/// How other agents name themselves.
+const AGENT_NAME: &str = "haulout/";
 
 pub(crate) type Answer = Response<ResponseBody>;
 
@@ -67,7 +73,7 @@ impl<S: Substituter> Handler<S> {
         local: Option<SocketAddr>,
     ) -> Self {
         let cache_info = format!(
-            "StoreDir: {}\nWantMassQuery: 1\nPriority: {}\n",
+            "StoreDir: {}\nWantMassQuery: 1\nPriority: {}\n{AGENT_LINE}\n",
             substituter.store_dir().as_str(),
             config.priority
         );
@@ -119,9 +125,10 @@ impl<S: Substituter> Shared<S> {
             _ => return refuse_method(request).await,
         };
         let route = Route::of(request.uri().path());
+        let client = self.client(request.headers());
         match route {
-            Route::NarInfo(hash) => self.narinfo(hash, head).await,
-            Route::Nar(path, hash) => self.nar(path, hash, head, request.headers()).await,
+            Route::NarInfo(hash) => self.narinfo(client, hash, head).await,
+            Route::Nar(path, hash) => self.nar(client, path, hash, head, request.headers()).await,
             Route::CacheInfo => whole("text/x-nix-cache-info", self.cache_info.clone(), head),
             Route::Listing(hash) => {
                 found("application/json", self.substituter.listing(hash).await, head)
@@ -142,12 +149,22 @@ impl<S: Substituter> Shared<S> {
         }
     }
 
-    async fn narinfo(&self, hash: HashPart, head: bool) -> Answer {
+    /// Who asks. What a client says of itself is believed: all it can win is to get less.
+    fn client(&self, headers: &HeaderMap) -> Client {
+        let agent = headers.get(header::USER_AGENT).and_then(|name| name.to_str().ok());
+        match (agent, &self.door) {
+            (Some(name), _) if name.starts_with(AGENT_NAME) => Client::Agent,
+            (_, Some(_)) => Client::Guest,
+            _ => Client::OwnNix,
+        }
+    }
+
+    async fn narinfo(&self, client: Client, hash: HashPart, head: bool) -> Answer {
         let counters = &self.counters;
         counters.narinfo_asked.one();
         // The last line against a mix-up: what is not the path asked for is not an answer.
-        let info =
-            self.substituter.path_info(hash).await.filter(|info| info.path.hash_part() == hash);
+        let info = self.substituter.path_info_for(client, hash).await;
+        let info = info.filter(|info| info.path.hash_part() == hash);
         let Some(info) = info else {
             counters.narinfo_miss.one();
             return not_found();
@@ -159,7 +176,14 @@ impl<S: Substituter> Shared<S> {
         whole("text/x-nix-narinfo", text, head)
     }
 
-    async fn nar(&self, path: HashPart, hash: NarHash, head: bool, headers: &HeaderMap) -> Answer {
+    async fn nar(
+        &self,
+        client: Client,
+        path: HashPart,
+        hash: NarHash,
+        head: bool,
+        headers: &HeaderMap,
+    ) -> Answer {
         if head {
             return match self.substituter.nar_size(path, hash).await {
                 Some(size) => nar_answer(StatusCode::OK, size, ResponseBody::empty()),
@@ -167,7 +191,7 @@ impl<S: Substituter> Shared<S> {
             };
         }
         self.counters.nar_asked.one();
-        let answer = self.nar_body(path, hash, asked_range(headers)).await;
+        let answer = self.nar_body(client, path, hash, asked_range(headers)).await;
         answer.unwrap_or_else(|| {
             self.counters.nar_miss.one();
             not_found()
@@ -176,6 +200,7 @@ impl<S: Substituter> Shared<S> {
 
     async fn nar_body(
         &self,
+        client: Client,
         path: HashPart,
         hash: NarHash,
         mut range: Option<Asked>,
@@ -199,7 +224,7 @@ impl<S: Substituter> Shared<S> {
             (Some(asked), None) => asked.start()?,
             (None, _) => 0,
         };
-        let body = self.substituter.nar(path, hash, from).await?;
+        let body = self.substituter.nar_for(client, path, hash, from).await?;
         let fitting = match range {
             Some(asked) => match asked.fit(body.size) {
                 Some(fitting) if fitting.from == from => fitting,

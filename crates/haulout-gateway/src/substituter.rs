@@ -51,6 +51,17 @@ impl fmt::Debug for NarBody {
     }
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// The Nix of this machine.
+    OwnNix,
+    /// A machine without an agent, through the door.
+    Guest,
+    /// Another agent, which has this one among its caches.
+    Agent,
+}
+
 /// The source of every answer the gateway gives.
 ///
 /// Everything returned is already verified. `None` is "no" and becomes a 404: there is no error,
@@ -76,6 +87,30 @@ pub trait Substituter: Send + Sync + 'static {
         nar_hash: NarHash,
         from: u64,
     ) -> impl Future<Output = Option<NarBody>> + Send;
+
+    /// [`Substituter::path_info`] for somebody else than this machine's Nix, where that makes a
+    /// difference.
+    fn path_info_for(
+        &self,
+        client: Client,
+        hash: HashPart,
+    ) -> impl Future<Output = Option<Arc<PathInfo>>> + Send {
+        let _ = client;
+        self.path_info(hash)
+    }
+
+    /// [`Substituter::nar`] for somebody else than this machine's Nix, where that makes a
+    /// difference.
+    fn nar_for(
+        &self,
+        client: Client,
+        path: HashPart,
+        nar_hash: NarHash,
+        from: u64,
+    ) -> impl Future<Output = Option<NarBody>> + Send {
+        let _ = client;
+        self.nar(path, nar_hash, from)
+    }
 
     /// Size of the NAR if it could be served, without starting a transfer (HEAD, range checks).
     fn nar_size(
@@ -150,6 +185,20 @@ impl<S: Substituter> Substituter for LateSubstituter<S> {
 
     async fn nar(&self, path: HashPart, nar_hash: NarHash, from: u64) -> Option<NarBody> {
         self.inner.get()?.nar(path, nar_hash, from).await
+    }
+
+    async fn path_info_for(&self, client: Client, hash: HashPart) -> Option<Arc<PathInfo>> {
+        self.inner.get()?.path_info_for(client, hash).await
+    }
+
+    async fn nar_for(
+        &self,
+        client: Client,
+        path: HashPart,
+        nar_hash: NarHash,
+        from: u64,
+    ) -> Option<NarBody> {
+        self.inner.get()?.nar_for(client, path, nar_hash, from).await
     }
 
     async fn nar_size(&self, path: HashPart, nar_hash: NarHash) -> Option<u64> {

@@ -35,7 +35,10 @@ fn cache_info_and_narinfo_are_what_nix_expects() {
     let (gateway, _, small, large) = two_paths();
     let info = gateway.get("/nix-cache-info");
     assert_eq!((info.status, info.header("content-type")), (200, "text/x-nix-cache-info"));
-    assert_eq!(info.text(), "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 30\n");
+    assert_eq!(
+        info.text(),
+        "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 30\nHauloutAgent: 1\n"
+    );
 
     for info in [&small, &large] {
         let reply = gateway.get(&narinfo_path(info));

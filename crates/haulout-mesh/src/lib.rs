@@ -27,6 +27,7 @@ pub mod membership;
 mod mesh;
 pub mod narframe;
 mod neighbours;
+mod pace;
 mod pressure;
 mod registry;
 mod serve;

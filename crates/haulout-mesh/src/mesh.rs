@@ -14,7 +14,6 @@ use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::choose::Ranking;
 use haulout_swarm::directory::Directory;
 use haulout_swarm::peers::State;
-use haulout_swarm::rate::Limiter;
 use haulout_swarm::site::{SegmentKey, Standing};
 use haulout_swarm::{Fault, PeerId};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot, watch};
@@ -91,7 +90,7 @@ impl Mesh {
             proofs: Semaphore::new(PROOFS_AT_ONCE),
             cache: FrameCache::new(limits.compressed_cache_bytes, limits.compressed_cache_ttl),
             gauge: CpuGauge::default(),
-            upload: Mutex::new(Limiter::new(config.upload)),
+            upload: crate::pace::Uplink::new(config.upload),
             standing: watch::channel(Standing::default()).0,
             homes: Mutex::default(),
             dice: AtomicU64::new(u64::from(std::process::id()) << 32),

@@ -135,7 +135,7 @@ pub(crate) struct Shared {
     pub(crate) proofs: Semaphore,
     pub(crate) cache: FrameCache,
     /// The limit on what is given to all peers together.
-    pub(crate) upload: Mutex<Limiter>,
+    pub(crate) upload: crate::pace::Uplink,
     /// What this agent says about itself as a home, told to every peer.
     pub(crate) standing: watch::Sender<Standing>,
     /// Standings of this agent and of the connected peers. Taken after `peers` by whoever needs both.

@@ -14,7 +14,8 @@ use tokio::time::{sleep, timeout};
 use crate::api::{NarKey, NarReader};
 use crate::frames::{self, REQUEST_HEADER_LEN, Request, Status};
 use crate::narframe::{self, Encoding, Frame, Pressure, Shrinkage};
-use crate::registry::{Link, Shared, lock};
+use crate::pace;
+use crate::registry::{Link, Shared};
 
 /// A request must be complete within this after its stream opened.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -99,15 +100,24 @@ pub(crate) async fn write(send: &mut SendStream, chunks: &mut [Bytes]) -> io::Re
     Ok(started.elapsed() > BLOCKED)
 }
 
-/// Waits until `bytes` may go to this peer. What is given waits for its own limit and for everybody's.
-pub(crate) async fn pace(shared: &Shared, link: &Link, bytes: usize) {
-    let (bytes, now) = (bytes as u64, shared.now());
-    let own = lock(&link.upload).book(bytes, now);
-    let all = lock(&shared.upload).book(bytes, now);
-    let wait = own.max(all);
-    if !wait.is_zero() {
-        sleep(wait).await;
+/// Writes a header and data, as fast as this peer's limit and everybody's allow. True if it had to wait for the peer.
+pub(crate) async fn write_paced(
+    shared: &Arc<Shared>,
+    link: &Link,
+    send: &mut SendStream,
+    head: Bytes,
+    mut data: Bytes,
+) -> io::Result<bool> {
+    let Some(piece) = pace::piece(shared, link) else {
+        return write(send, &mut [head, data]).await;
+    };
+    let mut blocked = write(send, &mut [head]).await?;
+    while !data.is_empty() {
+        let part = data.split_to(data.len().min(piece));
+        pace::wait(shared, link, part.len()).await;
+        blocked |= write(send, &mut [part]).await?;
     }
+    Ok(blocked)
 }
 
 pub(crate) async fn status(send: &mut SendStream, status: Status) -> io::Result<()> {
@@ -232,9 +242,8 @@ async fn nar_range(
             None
         };
         head.extend(frame.header());
-        pace(shared, link, frame.data.len()).await;
         let raw_len = frame.raw_len as u64;
-        if write(send, &mut [std::mem::take(&mut head).into(), frame.data]).await? {
+        if write_paced(shared, link, send, std::mem::take(&mut head).into(), frame.data).await? {
             link.note_blocked();
         }
         link.stats.given.fetch_add(raw_len, Ordering::Relaxed);

@@ -19,7 +19,7 @@ use crate::ask::{Booking, Patience, begin, fill, in_time, link_to, on_mesh};
 use crate::error::{RequestError, StreamError};
 use crate::frames::{MINOR_NARS, MINOR_SITE, Request, Status, UNI_STANDING, checked_len};
 use crate::registry::{Entry, Link, Shared, lock};
-use crate::serve::{pace, write};
+use crate::serve::{write, write_paced};
 use crate::session::read_body;
 use crate::siteframe::{
     self, SITE_FRAME_MAX, SITE_HEADER_LEN, STANDING_BODY_MAX, SiteEnd, SiteFrame, SiteHead,
@@ -68,9 +68,10 @@ pub(crate) async fn answer(
                 left -= bytes.len() as u64;
                 while !bytes.is_empty() {
                     let part = bytes.split_to(bytes.len().min(SITE_FRAME_MAX));
-                    pace(shared, link, part.len()).await;
                     link.stats.given.fetch_add(part.len() as u64, Ordering::Relaxed);
-                    frame(send, SiteFrame::Bytes(part)).await?;
+                    let head = siteframe::site_header(&SiteFrame::Bytes(part.clone()));
+                    let head = Bytes::copy_from_slice(&head);
+                    write_paced(shared, link, send, head, part).await?;
                 }
                 if known_size && left == 0 {
                     return frame(send, SiteFrame::End(SiteEnd::Complete)).await;
@@ -80,12 +81,10 @@ pub(crate) async fn answer(
     }
 }
 
+/// A frame without data.
 async fn frame(send: &mut SendStream, frame: SiteFrame) -> io::Result<()> {
     let head = Bytes::copy_from_slice(&siteframe::site_header(&frame));
-    match frame {
-        SiteFrame::Bytes(bytes) => write(send, &mut [head, bytes]).await.map(drop),
-        _ => write(send, &mut [head]).await.map(drop),
-    }
+    write(send, &mut [head]).await.map(drop)
 }
 
 /// The answer to a request for a segment. Dropping it tells the peer to stop.

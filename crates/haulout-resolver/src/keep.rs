@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use haulout_gateway::Client;
 use haulout_nix::PathInfo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -37,8 +38,9 @@ pub enum KeepNars {
     /// None.
     Never,
     /// Those nobody here would hold otherwise: what came from outside the
-    /// site, and everything on a machine without a Nix store. What Nix is
-    /// about to register in the store is not written twice.
+    /// site for a machine without an agent, and everything on a machine
+    /// without a Nix store. What this machine's Nix is about to register in
+    /// its store is not written twice.
     #[default]
     Auto,
     /// All of them, also what Nix registers: they survive a garbage
@@ -87,18 +89,27 @@ impl Keeper {
         })
     }
 
-    fn wants(&self, from: Provenance) -> bool {
+    fn wants(&self, from: Provenance, client: Client) -> bool {
         match self.policy {
             KeepNars::Never => false,
-            KeepNars::Auto => from == Provenance::Outside || !self.local.is_there(),
+            KeepNars::Auto => {
+                let by_guest = client != Client::OwnNix && from == Provenance::Outside;
+                by_guest || !self.local.is_there()
+            }
             KeepNars::All => true,
         }
     }
 
     /// A tap for a transfer that begins at the NAR's first byte; `None` when
     /// it is not to be kept, or is there. Within a runtime.
-    pub(crate) fn begin(self: &Arc<Self>, info: &PathInfo, from: Provenance) -> Option<Tap> {
-        if self.disk.cache().is_none() || !self.wants(from) || self.disk.has_nar(&info.nar_hash) {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        info: &PathInfo,
+        from: Provenance,
+        client: Client,
+    ) -> Option<Tap> {
+        let wanted = self.wants(from, client);
+        if self.disk.cache().is_none() || !wanted || self.disk.has_nar(&info.nar_hash) {
             return None;
         }
         let slot = Arc::clone(&self.taps).try_acquire_owned().ok()?;

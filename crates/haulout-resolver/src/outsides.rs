@@ -17,6 +17,11 @@ pub(crate) struct Outsides {
 }
 
 impl NarOutside for Outsides {
+    fn is_there(&self) -> bool {
+        self.archives.get().is_some()
+            || self.upstream.get().is_some_and(|upstream| !upstream.is_empty())
+    }
+
     fn open(&self, key: NarKey) -> Answer<Option<NarBytes>> {
         let (archives, upstream) = (self.archives.get().cloned(), self.upstream.get().cloned());
         Box::pin(async move {

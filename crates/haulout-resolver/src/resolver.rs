@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use haulout_cache::Cache;
 use haulout_gateway::api::AgentStatus;
-use haulout_gateway::{Cut, NarBody};
+use haulout_gateway::{Client, Cut, NarBody};
 use haulout_mesh::NarKey;
 use haulout_nix::db::{DbError, StoreLocation};
 use haulout_nix::{HashPart, KeySet, NarHash, PathInfo};
@@ -364,7 +364,28 @@ impl Resolver {
 
     /// The verified info of a path; `None`: nobody here has it.
     pub async fn path_info(&self, hash: HashPart) -> Option<Arc<PathInfo>> {
-        let origin = self.origin(hash, None).await?;
+        self.path_info_for(Client::OwnNix, hash).await
+    }
+
+    /// The same for somebody else. Another agent is told what is here
+    /// or in archives; caches outside are asked for it only if none of them is
+    /// an agent as well. So agents that name each other as caches never ask in a circle.
+    pub(crate) async fn path_info_for(
+        &self,
+        client: Client,
+        hash: HashPart,
+    ) -> Option<Arc<PathInfo>> {
+        let circle = || {
+            let outside = self.inner.outside.get();
+            outside.is_some_and(|outside| outside.upstream.asks_agents())
+        };
+        let origin = match client {
+            Client::Agent if circle() => match self.here(hash, None).await {
+                None => self.archive(hash, None).await,
+                here => here,
+            },
+            _ => self.origin(hash, None).await,
+        }?;
         match (&origin, self.inner.outside.get()) {
             (Origin::Archive(info), _) => {
                 if let Some(archives) = self.inner.outsides.archives.get() {
@@ -383,6 +404,18 @@ impl Resolver {
 
     /// Where a path can be had. With `want`, only that very NAR will do.
     pub(crate) async fn origin(&self, hash: HashPart, want: Option<NarHash>) -> Option<Origin> {
+        if let Some(here) = self.here(hash, want).await {
+            return Some(here);
+        }
+        let origin = self.outside(hash, want).await;
+        if origin.is_none() {
+            self.inner.stats.info_miss.one();
+        }
+        origin
+    }
+
+    /// The same without the outside.
+    async fn here(&self, hash: HashPart, want: Option<NarHash>) -> Option<Origin> {
         let inner = &self.inner;
         if let Some(info) = self.own(hash).await
             && want.is_none_or(|want| want == info.nar_hash)
@@ -397,13 +430,7 @@ impl Resolver {
             inner.stats.info_kept.one();
             return Some(Origin::Cache(info));
         }
-        let Some(found) = inner.lookup.path_info(hash, want).await else {
-            let origin = self.outside(hash, want).await;
-            if origin.is_none() {
-                inner.stats.info_miss.one();
-            }
-            return origin;
-        };
+        let found = inner.lookup.path_info(hash, want).await?;
         if inner.disk.has_nar(&found.info.nar_hash) {
             // Its info was lost in a kill, or it is another path's NAR as well.
             inner.local.keep(&found.info);
@@ -412,16 +439,19 @@ impl Resolver {
         Some(Origin::Peers(found))
     }
 
+    /// What an archive says about a path.
+    async fn archive(&self, hash: HashPart, want: Option<NarHash>) -> Option<Origin> {
+        let info = self.inner.outsides.archives.get()?.path_info(hash).await?;
+        want.is_none_or(|want| want == info.nar_hash).then_some(Origin::Archive(info))
+    }
+
     /// What an archive says about a path, or else a cache outside.
     async fn outside(&self, hash: HashPart, want: Option<NarHash>) -> Option<Origin> {
-        let wanted = |info: &Arc<PathInfo>| want.is_none_or(|want| want == info.nar_hash);
-        if let Some(archives) = self.inner.outsides.archives.get()
-            && let Some(info) = archives.path_info(hash).await.filter(wanted)
-        {
-            return Some(Origin::Archive(info));
+        if let Some(found) = self.archive(hash, want).await {
+            return Some(found);
         }
-        let info = self.inner.outside.get()?.upstream.path_info(hash).await;
-        info.filter(wanted).map(Origin::Outside)
+        let info = self.inner.outside.get()?.upstream.path_info(hash).await?;
+        want.is_none_or(|want| want == info.nar_hash).then_some(Origin::Outside(info))
     }
 
     /// A path of the own store that this machine's Nix would believe.
@@ -459,6 +489,17 @@ impl Resolver {
     /// The NAR of a path from byte `from` on, verified; `None`: it cannot be
     /// had. Answers when the first bytes are at hand.
     pub async fn nar(&self, path: HashPart, nar_hash: NarHash, from: u64) -> Option<NarBody> {
+        self.nar_for(Client::OwnNix, path, nar_hash, from).await
+    }
+
+    /// The same for somebody else.
+    pub(crate) async fn nar_for(
+        &self,
+        client: Client,
+        path: HashPart,
+        nar_hash: NarHash,
+        from: u64,
+    ) -> Option<NarBody> {
         let origin = self.origin(path, Some(nar_hash)).await?;
         let info = Arc::clone(origin.info());
         let size = info.nar_size;
@@ -487,21 +528,22 @@ impl Resolver {
             }
             Origin::Store(_) | Origin::Cache(_) | Origin::Archive(_) | Origin::Outside(_) => None,
         };
-        let reader = self.inner.transfers.open(&info, hint, from).await?;
-        Some(NarBody { size, stream: self.body(info, hint, reader) })
+        let reader = self.inner.transfers.open_for(client, &info, hint, from).await?;
+        Some(NarBody { size, stream: self.body(client, info, hint, reader) })
     }
 
     /// The stream a response reads. One that is left behind by faster readers
     /// goes on with a transfer of its own, unseen by the client.
     fn body(
         &self,
+        client: Client,
         info: Arc<PathInfo>,
         hint: Option<haulout_swarm::PeerId>,
         reader: Reader,
     ) -> BoxStream<'static, Result<Bytes, Cut>> {
         let resolver = self.clone();
         let state = Some((resolver, info, hint, reader));
-        stream::unfold(state, |state| async move {
+        stream::unfold(state, move |state| async move {
             let (resolver, info, hint, mut reader) = state?;
             loop {
                 let stats = &resolver.inner.stats;
@@ -512,7 +554,8 @@ impl Resolver {
                         return Some((Ok(bytes), Some((resolver, info, hint, reader))));
                     }
                     Err(CutReason::Detached) => {
-                        match resolver.inner.transfers.open(&info, hint, reader.position()).await {
+                        let (transfers, at) = (&resolver.inner.transfers, reader.position());
+                        match transfers.open_for(client, &info, hint, at).await {
                             Some(own) => reader = own,
                             None => return Some((Err(cut(CutReason::NoSource)), None)),
                         }

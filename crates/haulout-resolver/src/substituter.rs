@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use haulout_gateway::api::{AgentStatus, PeersReport, WhyReport};
-use haulout_gateway::{NarBody, Substituter};
+use haulout_gateway::{Client, NarBody, Substituter};
 use haulout_mesh::NarKey;
 use haulout_nix::{HashPart, NarHash, PathInfo, StoreDir, StorePath};
 
@@ -27,6 +27,20 @@ impl Substituter for Resolver {
 
     async fn nar(&self, path: HashPart, nar_hash: NarHash, from: u64) -> Option<NarBody> {
         Self::nar(self, path, nar_hash, from).await
+    }
+
+    async fn path_info_for(&self, client: Client, hash: HashPart) -> Option<Arc<PathInfo>> {
+        Self::path_info_for(self, client, hash).await
+    }
+
+    async fn nar_for(
+        &self,
+        client: Client,
+        path: HashPart,
+        nar_hash: NarHash,
+        from: u64,
+    ) -> Option<NarBody> {
+        Self::nar_for(self, client, path, nar_hash, from).await
     }
 
     async fn nar_size(&self, path: HashPart, nar_hash: NarHash) -> Option<u64> {

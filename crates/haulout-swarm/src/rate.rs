@@ -1,13 +1,16 @@
 //! A limit on bytes per second: how long must this wait?
 //!
 //! A virtual line: every byte occupies it for its time. Whoever sends books first and waits then, so those that share a
-//! limiter are served in the order in which they came, a frame each, whatever their number: that is the fair share. A line
-//! that was idle lets [`BURST`] of its time through at once.
+//! limiter are served in the order in which they came. A line that was idle lets [`BURST`] of its time through at once.
+//!
+//! Who asks with many streams at once would get many shares of such a line. Where several peers share one, [`FairLine`] lets
+//! them wait and gives each peer its turn, whatever the number of its streams.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use crate::Now;
+use crate::{Now, PeerId};
 
 /// What may pass at once after idleness, as time at the full rate: short, or a limited uplink's queue fills.
 pub const BURST: Duration = Duration::from_millis(100);
@@ -26,6 +29,12 @@ impl Limiter {
         Self { rate: bytes_per_second.and_then(NonZeroU64::new), free_at: Now::START }
     }
 
+    /// Bytes per second.
+    #[must_use]
+    pub fn rate(&self) -> Option<u64> {
+        self.rate.map(NonZeroU64::get)
+    }
+
     /// Changes the limit; what was booked stays booked.
     pub fn set(&mut self, bytes_per_second: Option<u64>) {
         self.rate = bytes_per_second.and_then(NonZeroU64::new);
@@ -41,6 +50,86 @@ impl Limiter {
         let start = self.free_at.max(now_or_earlier);
         self.free_at = start + time;
         self.free_at.since(now)
+    }
+}
+
+/// A limit that peers share alike: `T` is whatever waits, and is given back when it may go.
+///
+/// Start-time fair queueing: a peer's bytes are lined up one after the other on a line of its own, and what begins earliest
+/// there goes first. Who has paused begins where the others are, so that a pause earns nothing.
+#[derive(Debug)]
+pub struct FairLine<T> {
+    line: Limiter,
+    /// By where each begins on its peer's line, then by age.
+    waiting: BTreeMap<(u64, u64), (PeerId, u64, T)>,
+    /// Where each peer's line ends.
+    ends: BTreeMap<PeerId, u64>,
+    /// Where what was served last began.
+    level: u64,
+    age: u64,
+}
+
+/// What a [`FairLine`] does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Turn<T> {
+    /// This may go.
+    Go(T),
+    /// Nothing before then.
+    Wait(Duration),
+    /// Nobody waits.
+    Nobody,
+}
+
+impl<T> FairLine<T> {
+    /// A line of so many bytes per second; `None` or 0: no limit.
+    #[must_use]
+    pub fn new(bytes_per_second: Option<u64>) -> Self {
+        Self {
+            line: Limiter::new(bytes_per_second),
+            waiting: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            level: 0,
+            age: 0,
+        }
+    }
+
+    /// Bytes per second.
+    #[must_use]
+    pub fn rate(&self) -> Option<u64> {
+        self.line.rate()
+    }
+
+    /// `bytes` for a peer wait from now on.
+    pub fn push(&mut self, peer: PeerId, bytes: u64, ticket: T) {
+        let end = self.ends.entry(peer).or_default();
+        let start = self.level.max(*end);
+        *end = start.saturating_add(bytes);
+        self.age += 1;
+        self.waiting.insert((start, self.age), (peer, bytes, ticket));
+    }
+
+    /// Who goes now. Tickets that are not `wanted` any more are thrown away and cost nothing.
+    pub fn turn(&mut self, now: Now, wanted: impl Fn(&T) -> bool) -> Turn<T> {
+        loop {
+            let Some(first) = self.waiting.first_entry() else {
+                self.ends.clear();
+                return Turn::Nobody;
+            };
+            if !wanted(&first.get().2) {
+                first.remove();
+                continue;
+            }
+            let wait = self.line.free_at.since(now);
+            if !wait.is_zero() {
+                return Turn::Wait(wait);
+            }
+            let ((start, _), (_, bytes, ticket)) = first.remove_entry();
+            self.level = start;
+            // Who is not ahead of the others needs no line.
+            self.ends.retain(|_, end| *end > start);
+            self.line.book(bytes, now);
+            return Turn::Go(ticket);
+        }
     }
 }
 
@@ -90,6 +179,76 @@ mod tests {
                 let allowed = rate as f64 * (now.since(start) + BURST).as_secs_f64();
                 prop_assert!(passed as f64 <= allowed + 1.0, "{passed} > {allowed}");
             }
+        }
+    }
+
+    fn peer(n: u8) -> PeerId {
+        PeerId::from_bytes([n; 32])
+    }
+
+    /// Peers with so many streams each, which all want as much as they get for ten seconds; bytes that each peer got.
+    fn share(streams: &[u8]) -> Vec<u64> {
+        const PIECE: u64 = 20_000;
+        let mut line = FairLine::new(Some(1_000_000));
+        let mut got = vec![0; streams.len()];
+        for (n, streams) in streams.iter().enumerate() {
+            for _ in 0..*streams {
+                line.push(peer(n as u8), PIECE, n);
+            }
+        }
+        let mut now = at(1_000);
+        while now < at(11_000) {
+            match line.turn(now, |_| true) {
+                Turn::Go(n) => {
+                    got[n] += PIECE;
+                    line.push(peer(n as u8), PIECE, n);
+                }
+                Turn::Wait(wait) => now = now + wait,
+                Turn::Nobody => break,
+            }
+        }
+        got
+    }
+
+    #[test]
+    fn streams_do_not_buy_shares() {
+        let got = share(&[64, 1, 8, 1]);
+        let all: u64 = got.iter().sum();
+        assert!(all.abs_diff(10_000_000) < 300_000, "{got:?}");
+        for one in &got {
+            assert!(one.abs_diff(all / 4) <= 40_000, "{got:?}");
+        }
+        // Alone a peer gets everything.
+        assert!(share(&[3])[0] > 9_900_000);
+    }
+
+    #[test]
+    fn a_pause_earns_nothing_and_who_has_gone_costs_nothing() {
+        let mut line = FairLine::new(Some(1_000));
+        let mut now = at(10_000);
+        for _ in 0..50 {
+            line.push(peer(1), 100, 1);
+            while line.turn(now, |_| true) == Turn::Wait(Duration::from_millis(100)) {
+                now = now + Duration::from_millis(100);
+            }
+        }
+        // Peer 2 comes late: turn and turn about from here, and nothing in arrears.
+        for _ in 0..4 {
+            line.push(peer(1), 100, 1);
+            line.push(peer(2), 100, 2);
+        }
+        line.push(peer(3), 1_000_000, 3);
+        let mut order = Vec::new();
+        loop {
+            match line.turn(now, |who| *who != 3) {
+                Turn::Go(who) => order.push(who),
+                Turn::Wait(wait) => now = now + wait,
+                Turn::Nobody => break,
+            }
+        }
+        assert_eq!(order.len(), 8);
+        for pair in order.chunks(2) {
+            assert_ne!(pair[0], pair[1], "{order:?}");
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct CacheInfo {
     pub store_dir: Option<String>,
     /// Lower is asked first; Nix takes 0 when a cache states none.
     pub priority: i64,
+    /// It says that it is a haulout agent.
+    pub agent: bool,
 }
 
 impl CacheInfo {
@@ -25,6 +27,7 @@ impl CacheInfo {
         let mut info = Self::default();
         for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
             match key {
+                "HauloutAgent" => info.agent = value.trim() == "1",
                 "StoreDir" => info.store_dir = Some(value.trim().to_owned()),
                 "Priority" => info.priority = value.trim().parse().unwrap_or(info.priority),
                 _ => {}

@@ -328,6 +328,11 @@ impl Upstream {
         }
     }
 
+    /// Whether it said that it is a haulout agent.
+    pub(crate) fn is_agent(&self) -> bool {
+        self.state().info.as_ref().is_some_and(|(info, _)| info.agent)
+    }
+
     fn introduced(&self) -> bool {
         self.state().info.as_ref().is_some_and(|(_, at)| at.elapsed() < INFO_FOR)
     }

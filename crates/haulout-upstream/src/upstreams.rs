@@ -245,6 +245,13 @@ impl Upstreams {
         list.retain(|upstream| upstream.id() != id);
     }
 
+    /// Whether one of them says that it is a haulout agent, which may be asking this machine in
+    /// turn.
+    #[must_use]
+    pub fn asks_agents(&self) -> bool {
+        self.list().iter().any(|upstream| upstream.is_agent())
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

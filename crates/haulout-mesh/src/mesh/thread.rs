@@ -79,6 +79,8 @@ pub(super) fn thread_main(
         .max_blocking_threads(shared.config.limits.blocking_threads.max(1))
         .thread_name("haulout-mesh-io")
         .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+        // Only the blocking threads: this one carries what the machine itself fetches, too.
+        .on_thread_start(give_way)
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -113,6 +115,15 @@ pub(super) fn thread_main(
     });
     shared.clear();
     runtime.shutdown_timeout(GOODBYE);
+}
+
+/// Reading and compressing for others gives way to what this machine does, at the processor and (the kernel derives it) at
+/// the disk.
+fn give_way() {
+    /// Half of the way down: a machine that computes for days still serves.
+    const NICE: i32 = 10;
+    // On Linux this is about the calling thread alone. Where it is not possible, nothing is lost but politeness.
+    let _ = rustix::process::setpriority_process(None, NICE);
 }
 
 fn open(

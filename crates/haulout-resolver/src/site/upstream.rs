@@ -130,6 +130,16 @@ impl Upstream {
         references.map(|reference| reference.hash_part()).filter(|other| other != path).collect()
     }
 
+    /// Whether there are no caches.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inner.upstreams.is_empty()
+    }
+
+    /// Whether one of the caches is another agent, or this one.
+    pub(crate) fn asks_agents(&self) -> bool {
+        self.inner.upstreams.asks_agents()
+    }
+
     /// The engine.
     pub(super) fn site(&self) -> &Site {
         &self.inner.site

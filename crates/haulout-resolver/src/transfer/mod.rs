@@ -30,6 +30,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use haulout_gateway::Client;
 use haulout_mesh::{NarKey, NarTree};
 use haulout_nix::{NarHash, PathInfo, StorePath};
 use haulout_swarm::{Fault, PeerId};
@@ -175,10 +176,22 @@ impl Transfers {
         let _ = self.shared.fellows.set(fellows);
     }
 
-    /// The verified NAR from byte `from` on. `None`: it cannot be had. The
-    /// answer comes when the first bytes are at hand.
+    /// The verified NAR from byte `from` on, for this machine's Nix.
+    #[cfg(test)]
     pub(crate) async fn open(
         &self,
+        info: &PathInfo,
+        hint: Option<PeerId>,
+        from: u64,
+    ) -> Option<Reader> {
+        self.open_for(Client::OwnNix, info, hint, from).await
+    }
+
+    /// The verified NAR from byte `from` on. `None`: it cannot be had. The
+    /// answer comes when the first bytes are at hand.
+    pub(crate) async fn open_for(
+        &self,
+        client: Client,
         info: &PathInfo,
         hint: Option<PeerId>,
         from: u64,
@@ -187,7 +200,7 @@ impl Transfers {
         if from > key.nar_size || (from > 0 && self.shared.distrust.is_tainted(key.nar_hash)) {
             return None;
         }
-        let (mut reader, joined) = self.reader(key, info, hint, from);
+        let (mut reader, joined) = self.reader(key, info, hint, from, client);
         if reader.ready().await {
             if joined {
                 self.shared.stats.nar_shared.one();
@@ -203,7 +216,7 @@ impl Transfers {
         if from > 0 && self.shared.distrust.is_tainted(key.nar_hash) {
             return None;
         }
-        let (mut reader, _) = self.reader(key, info, hint, from);
+        let (mut reader, _) = self.reader(key, info, hint, from, client);
         if reader.ready().await { Some(reader) } else { None }
     }
 
@@ -235,6 +248,7 @@ impl Transfers {
         info: &PathInfo,
         hint: Option<PeerId>,
         from: u64,
+        client: Client,
     ) -> (Reader, bool) {
         let mut flights = self.shared.flights.lock().unwrap_or_else(PoisonError::into_inner);
         let running = flights.get(&key).and_then(|flight| flight.ring.upgrade());
@@ -249,7 +263,7 @@ impl Transfers {
         if let Some(keeper) = self.shared.keeper.as_ref().filter(|_| start == 0) {
             let here = !self.shared.peers.who_has(&key.path).is_empty();
             let from = if here { Provenance::Peers } else { Provenance::Outside };
-            ring.tap(keeper.begin(info, from));
+            ring.tap(keeper.begin(info, from, client));
         }
         let sources = Arc::new(Mutex::default());
         let flight = Flight {

@@ -25,7 +25,7 @@ use super::claims::HOLDERS_MAX;
 use super::feed::{Feed, FeedError};
 use super::gate::{Checked, GROUP};
 use super::ring::CutReason;
-use super::roster::{NO_SOURCE_WAIT, Roster};
+use super::roster::Roster;
 use super::sink::Sink;
 
 /// How often a running transfer looks for sources that came in the meantime.
@@ -118,7 +118,7 @@ impl<'t> Multi<'t> {
             self.hand_out();
             if self.running.is_empty() {
                 let since = *lonely_since.get_or_insert_with(Instant::now);
-                if self.roster.is_exhausted() || since.elapsed() >= NO_SOURCE_WAIT {
+                if self.roster.is_exhausted() || since.elapsed() >= self.roster.patience() {
                     return Err(CutReason::NoSource);
                 }
                 tokio::time::sleep(super::roster::LOOK_AGAIN).await;

@@ -28,6 +28,9 @@ pub type NarBytes = BoxStream<'static, Result<Bytes, String>>;
 
 /// Where NARs come from that no peer has.
 pub(crate) trait NarOutside: Send + Sync {
+    /// Whether there is any such place.
+    fn is_there(&self) -> bool;
+
     /// Opens a NAR: exactly its size, or an error at the end. Unverified.
     fn open(&self, key: NarKey) -> Answer<Option<NarBytes>>;
 

@@ -22,6 +22,9 @@ const BUSY_REST: Duration = Duration::from_millis(50);
 /// How long a transfer waits for a source to appear or come back before it
 /// gives up: long enough for a link that flaps, short against Nix's patience.
 pub(crate) const NO_SOURCE_WAIT: Duration = Duration::from_secs(3);
+/// The same where caches outside may have it: no build waits for a link that
+/// flaps while there is another way.
+pub(crate) const OUTSIDE_WAIT: Duration = Duration::from_millis(500);
 /// How often a waiting transfer looks again, from memory.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -83,12 +86,22 @@ impl Roster {
             && self.busy.keys().all(given_up)
     }
 
-    /// The best source, waited for up to [`NO_SOURCE_WAIT`] if there was one
+    /// How long to wait for a source that may come back.
+    pub(crate) fn patience(&self) -> Duration {
+        let outside = self.shared.outside.get();
+        if outside.is_some_and(|outside| outside.is_there()) {
+            OUTSIDE_WAIT
+        } else {
+            NO_SOURCE_WAIT
+        }
+    }
+
+    /// The best source, waited for up to [`Roster::patience`] if there was one
     /// that may come back, else not at all.
     pub(crate) async fn best(&self) -> Option<PeerId> {
         let nobody_yet = self.failures.is_empty() && self.busy.is_empty();
         let patience =
-            if nobody_yet || self.is_exhausted() { Duration::ZERO } else { NO_SOURCE_WAIT };
+            if nobody_yet || self.is_exhausted() { Duration::ZERO } else { self.patience() };
         let until = Instant::now() + patience;
         loop {
             let usable = self.usable();
