@@ -1,5 +1,5 @@
 //! Limits on what is given: they hold, streams live through them, and peers share them alike.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod support;
 
