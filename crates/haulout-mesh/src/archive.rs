@@ -16,7 +16,7 @@ use crate::ask::{Patience, link_to, short};
 use crate::error::RequestError;
 use crate::frames::{FrameError, MINOR_ARCHIVE, Reader, Request, Status};
 use crate::registry::{Link, Shared};
-use crate::serve::{pace, status, write};
+use crate::serve::{status, write_paced};
 
 /// Most bytes of a proof that one agent gives another. A real one has 1 to 100 kB, and 14 kB more for each day that
 /// the asker's committee is behind, at most 100 of them.
@@ -73,8 +73,7 @@ pub(crate) async fn answer(
     let Some(proof) = proof else { return status(send, Status::No).await };
     let mut head = vec![Status::Ok.to_byte()];
     head.extend(u32::try_from(proof.len()).unwrap_or(u32::MAX).to_be_bytes());
-    pace(shared, link, proof.len()).await;
-    write(send, &mut [head.into(), proof]).await.map(drop)
+    write_paced(shared, link, send, head.into(), proof).await.map(drop)
 }
 
 /// Asks a peer for a proof.

@@ -18,8 +18,7 @@ pub(crate) struct Outsides {
 
 impl NarOutside for Outsides {
     fn is_there(&self) -> bool {
-        self.archives.get().is_some()
-            || self.upstream.get().is_some_and(|upstream| !upstream.is_empty())
+        self.archives.get().is_some() || self.upstream.get().is_some_and(Upstream::is_there)
     }
 
     fn open(&self, key: NarKey) -> Answer<Option<NarBytes>> {

@@ -130,11 +130,6 @@ impl Upstream {
         references.map(|reference| reference.hash_part()).filter(|other| other != path).collect()
     }
 
-    /// Whether there are no caches.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.inner.upstreams.is_empty()
-    }
-
     /// Whether one of the caches is another agent, or this one.
     pub(crate) fn asks_agents(&self) -> bool {
         self.inner.upstreams.asks_agents()
@@ -386,6 +381,10 @@ impl Outside for Upstream {
 }
 
 impl NarOutside for Upstream {
+    fn is_there(&self) -> bool {
+        !self.inner.upstreams.is_empty()
+    }
+
     fn open(&self, key: NarKey) -> Answer<Option<NarBytes>> {
         let upstream = self.clone();
         Box::pin(async move { upstream.open_nar(key).await })

@@ -45,6 +45,7 @@ pub fn run(options: &Options) -> Option<Idle> {
     let corpus = Corpus {
         root,
         top: String::new(),
+        largest: String::new(),
         paths: Vec::new(),
         bytes: 0,
         key: corpus::key().public_key().to_string(),
