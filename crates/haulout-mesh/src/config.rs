@@ -9,6 +9,7 @@ use haulout_swarm::peers::PEERS_MAX;
 use crate::identity::Identity;
 use crate::membership::MeshSecret;
 use crate::neighbours::OnNeighbour;
+use crate::networks::Networks;
 
 /// UDP port of the mesh unless configured otherwise (firewalls need a fixed one).
 pub const PORT_DEFAULT: u16 = 5299;
@@ -167,6 +168,8 @@ pub struct MeshConfig {
     pub mdns: bool,
     /// On which interfaces.
     pub interfaces: InterfaceRules,
+    /// Which networks there are and may be used; `None`: all of `interfaces`, watched by the mesh itself.
+    pub networks: Option<Networks>,
     /// Peers to dial without discovery.
     pub static_peers: Vec<StaticPeer>,
     /// The mesh secret, if this is a closed mesh.
@@ -196,6 +199,7 @@ impl MeshConfig {
             listen: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))],
             mdns: true,
             interfaces: InterfaceRules::default(),
+            networks: None,
             static_peers: Vec::new(),
             secret: None,
             strangers: Strangers::default(),

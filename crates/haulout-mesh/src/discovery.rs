@@ -1,116 +1,68 @@
 //! Finding peers by DNS-SD over multicast DNS.
 //!
-//! `mdns-sd` answers and asks on a thread of its own; another one hands what it finds to the registry. An announcement is
-//! a hint from anybody: it leads to a dial that pins the announced key, and to nothing else.
+//! An announcement is a hint from anybody: it leads to a dial that pins the announced key, and to nothing else.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
-use std::time::Duration;
 
 use haulout_swarm::PeerId;
-use mdns_sd::{
-    DaemonEvent, IfKind, IfPredicate, Receiver, ResolvedService, ScopedIp, ServiceDaemon,
-    ServiceEvent, ServiceInfo,
-};
 
 use crate::config::{InterfaceRules, Strangers};
+use crate::mdns::{self, Found, Heard, Name};
 use crate::membership::TAG_LEN;
-use crate::neighbours;
-use crate::registry::Shared;
+use crate::neighbours::{self, Caches};
+use crate::registry::{Shared, lock};
 use crate::session;
 use crate::txt::{Announcement, SERVICE_TYPE};
 
-/// How often the machine's addresses are looked at, in seconds: after a change of network the agent is found again
-/// about that soon.
-const ADDRESS_CHECK_SECONDS: u32 = 2;
-/// How long the goodbye may take.
-const GOODBYE: Duration = Duration::from_millis(200);
 /// Addresses taken from one announcement.
 const ADDRS_MAX: usize = 12;
-/// Announcements remembered at once: more names than this are ignored, so that a flood of invented ones costs nothing.
-const NAMES_MAX: usize = 4_096;
 
-/// Running discovery. Dropping it says goodbye.
+/// Kinds of services looked for, in this order.
+const PEERS: usize = 0;
+const CACHES: usize = 1;
+
+/// Running discovery.
 pub(crate) struct Discovery {
-    daemon: Option<(ServiceDaemon, String)>,
+    mdns: Option<mdns::Running>,
 }
 
 impl Discovery {
-    /// Starts announcing and looking, if the configuration says so. Failures are logged: static peers still work.
+    /// Starts announcing and looking, if the configuration says so. Runs on the mesh's runtime.
     pub(crate) fn start(shared: &Arc<Shared>, addrs: &[SocketAddr]) -> Self {
         if !shared.config.mdns {
-            return Self { daemon: None };
+            return Self { mdns: None };
         }
-        match begin(shared, addrs) {
-            Ok(daemon) => Self { daemon: Some(daemon) },
-            Err(error) => {
-                tracing::warn!(%error, "no discovery by mDNS; peers in the configuration still work");
-                Self { daemon: None }
-            }
-        }
+        // Names made of digits and constants are never refused.
+        let service = service(shared, addrs);
+        let kinds = [
+            Some(SERVICE_TYPE),
+            shared.config.neighbours.as_ref().map(|_| neighbours::CACHE_SERVICE_TYPE),
+        ];
+        let kinds: Vec<Name> = kinds.into_iter().flatten().filter_map(Name::from_text).collect();
+        let engine = mdns::Engine::new(service, kinds, shared.roll());
+        let mut watcher = Watcher {
+            shared: Arc::clone(shared),
+            own_tag: shared.config.secret.as_ref().map(crate::MeshSecret::tag),
+            names: HashMap::new(),
+            caches: shared.config.neighbours.clone().map(Caches::new),
+        };
+        let v6 = addrs.iter().any(SocketAddr::is_ipv6);
+        let tell = Box::new(move |news| watcher.hear(news));
+        Self { mdns: Some(mdns::start(engine, shared.networks.subscribe(), v6, tell)) }
     }
-}
 
-impl Drop for Discovery {
-    fn drop(&mut self) {
-        let Some((daemon, name)) = self.daemon.take() else { return };
-        if let Ok(status) = daemon.unregister(&name) {
-            let _ = status.recv_timeout(GOODBYE);
-        }
-        if let Ok(status) = daemon.shutdown() {
-            let _ = status.recv_timeout(GOODBYE);
+    /// Says goodbye.
+    pub(crate) async fn stop(self) {
+        if let Some(mdns) = self.mdns {
+            mdns.stop().await;
         }
     }
-}
-
-fn begin(
-    shared: &Arc<Shared>,
-    addrs: &[SocketAddr],
-) -> Result<(ServiceDaemon, String), mdns_sd::Error> {
-    let daemon = ServiceDaemon::new()?;
-    let rules = shared.config.interfaces.clone();
-    let forbidden = IfPredicate::new(move |interface| {
-        let tunnel = interface.is_p2p() && !rules.lists(&interface.name);
-        tunnel || !rules.permits(&interface.name, interface.is_loopback())
-    });
-    daemon.disable_interface(IfKind::Predicate(forbidden))?;
-    if !addrs.iter().any(SocketAddr::is_ipv6) {
-        daemon.disable_interface(IfKind::IPv6)?;
-    }
-    daemon.set_ip_check_interval(ADDRESS_CHECK_SECONDS)?;
-    let service = service(shared, addrs)?;
-    let name = service.get_fullname().to_owned();
-    let changes = daemon.monitor()?;
-    daemon.register(service)?;
-    let events = daemon.browse(SERVICE_TYPE)?;
-    let watcher = Watcher {
-        shared: Arc::clone(shared),
-        own_name: name.clone(),
-        own_tag: shared.config.secret.as_ref().map(crate::MeshSecret::tag),
-        names: HashMap::new(),
-    };
-    std::thread::Builder::new()
-        .name("haulout-mdns".to_owned())
-        .spawn(move || watcher.run(&events))
-        .map_err(|error| mdns_sd::Error::Msg(error.to_string()))?;
-    if let Some(tell) = shared.config.neighbours.clone() {
-        let caches = daemon.browse(neighbours::CACHE_SERVICE_TYPE)?;
-        std::thread::Builder::new()
-            .name("haulout-caches".to_owned())
-            .spawn(move || neighbours::watch(&caches, &tell))
-            .map_err(|error| mdns_sd::Error::Msg(error.to_string()))?;
-    }
-    let shared = Arc::clone(shared);
-    std::thread::Builder::new()
-        .name("haulout-net".to_owned())
-        .spawn(move || watch_addresses(&shared, &changes))
-        .map_err(|error| mdns_sd::Error::Msg(error.to_string()))?;
-    Ok((daemon, name))
 }
 
 /// What we announce: names and TXT from the key, addresses of the allowed interfaces as they come and go.
-fn service(shared: &Shared, addrs: &[SocketAddr]) -> Result<ServiceInfo, mdns_sd::Error> {
+fn service(shared: &Shared, addrs: &[SocketAddr]) -> Option<mdns::Service> {
     let announcement = Announcement {
         key: shared.id,
         tag: shared.config.secret.as_ref().map(crate::MeshSecret::tag),
@@ -118,95 +70,101 @@ fn service(shared: &Shared, addrs: &[SocketAddr]) -> Result<ServiceInfo, mdns_sd
     let wildcard = addrs.iter().find(|addr| addr.ip().is_unspecified());
     let port = wildcard.or_else(|| addrs.first()).map_or(0, SocketAddr::port);
     // A socket bound to one address is announced with that; one bound to all with whatever the machine has.
-    let fixed: Vec<IpAddr> = addrs
+    let fixed = addrs
         .iter()
         .filter(|addr| wildcard.is_none() && addr.port() == port)
         .map(SocketAddr::ip)
         .collect();
-    let mut service = ServiceInfo::new(
-        SERVICE_TYPE,
-        &Announcement::instance_name(&shared.id),
-        &Announcement::host_name(&shared.id),
-        &fixed[..],
+    let kind = Name::from_text(SERVICE_TYPE)?;
+    Some(mdns::Service {
+        instance: kind.child(&Announcement::instance_name(&shared.id))?,
+        host: Name::from_text(&Announcement::host_name(&shared.id))?,
+        kind,
         port,
-        &announcement.pairs()[..],
-    )?;
-    if wildcard.is_some() {
-        service = service.enable_addr_auto();
-    }
-    // The names hold 64 bits of our key: nobody has them by accident, and who has them on purpose must not be able to
-    // rename us. So there is nothing to probe for, and we are heard three quarters of a second sooner.
-    service.set_requires_probe(false);
-    Ok(service)
+        txt: announcement.to_rdata().into_boxed_slice(),
+        fixed,
+        v6: addrs.iter().any(SocketAddr::is_ipv6),
+    })
 }
 
-/// Tells the registry when the machine's addresses change; `mdns-sd` itself announces and asks anew then. Ends when the
-/// daemon does.
-fn watch_addresses(shared: &Shared, changes: &Receiver<DaemonEvent>) {
-    while let Ok(event) = changes.recv() {
-        match event {
-            DaemonEvent::IpAdd(ip) => {
-                tracing::debug!(%ip, "address appeared");
-                shared.network_changed(None);
-            }
-            DaemonEvent::IpDel(ip) => {
-                tracing::debug!(%ip, "address gone");
-                shared.network_changed(Some(ip));
-            }
-            _ => {}
+/// Follows the machine's networks for the registry: dead connections, new chances, networks that are not known. Ends with
+/// the mesh.
+pub(crate) async fn follow_networks(shared: Arc<Shared>) {
+    let mut networks = shared.networks.subscribe();
+    let mut before = networks.borrow_and_update().clone();
+    while networks.changed().await.is_ok() {
+        let now = networks.borrow_and_update().clone();
+        let had: BTreeMap<IpAddr, ()> = before.ips().map(|ip| (ip, ())).collect();
+        let has: BTreeMap<IpAddr, ()> = now.ips().map(|ip| (ip, ())).collect();
+        for gone in had.keys().filter(|ip| !has.contains_key(ip)) {
+            shared.network_changed(Some(*gone));
         }
+        shared.close_unknown(&now);
+        if now.wakes != before.wakes {
+            // Others gave up on us, or will say so at the first packet.
+            for link in shared.links() {
+                tokio::spawn(session::probe(Arc::clone(&shared), link));
+            }
+        }
+        shared.network_changed(None);
+        before = now;
     }
 }
 
-/// Hands events to the registry.
+/// Hands what is heard to the registry.
 struct Watcher {
     shared: Arc<Shared>,
-    own_name: String,
     own_tag: Option<[u8; TAG_LEN]>,
-    /// Which key an instance name announced.
-    names: HashMap<String, PeerId>,
+    /// Which key an instance name announced. No longer than what the browser remembers.
+    names: HashMap<Name, PeerId>,
+    caches: Option<Caches>,
 }
 
 impl Watcher {
-    /// Ends when the daemon does.
-    fn run(mut self, events: &Receiver<ServiceEvent>) {
-        while let Ok(event) = events.recv() {
-            match event {
-                ServiceEvent::ServiceResolved(service) => self.resolved(&service),
-                ServiceEvent::ServiceRemoved(_, name) => {
-                    if let Some(peer) = self.names.remove(&name) {
-                        tracing::debug!(peer = %peer.short(), "announcement ended");
-                        self.shared.unlearn(&peer);
-                    }
+    fn hear(&mut self, news: Heard) {
+        match news {
+            Heard::Found(PEERS, found) => self.found(&found),
+            Heard::Lost(PEERS, name) => {
+                if let Some(peer) = self.names.remove(&name) {
+                    tracing::debug!(peer = %peer.short(), "announcement ended");
+                    self.shared.unlearn(&peer);
                 }
-                _ => {}
+            }
+            Heard::Found(CACHES, found) => {
+                if let Some(caches) = &mut self.caches {
+                    caches.found(&found);
+                }
+            }
+            Heard::Lost(CACHES, name) => {
+                if let Some(caches) = &mut self.caches {
+                    caches.lost(&name);
+                }
+            }
+            Heard::Found(..) | Heard::Lost(..) => {}
+            Heard::Twin(ip) => {
+                tracing::warn!(%ip, "another machine uses this machine's identity, so peers find only one of the two. hint: delete identity.key in the state directory of the copy, and restart it");
+                *lock(&self.shared.twin) = Some(ip);
             }
         }
     }
 
-    fn resolved(&mut self, service: &ResolvedService) {
-        if service.fullname == self.own_name {
-            return;
-        }
-        let pairs = service.txt_properties.iter().map(|property| (property.key(), property.val()));
-        let announcement = match Announcement::from_pairs(pairs) {
+    fn found(&mut self, found: &Found) {
+        let announcement = match Announcement::from_rdata(&found.txt) {
             Ok(announcement) => announcement,
             Err(error) => {
                 tracing::debug!(%error, "announcement ignored");
                 return;
             }
         };
-        if !self.wanted(&announcement)
-            || (self.names.len() >= NAMES_MAX && !self.names.contains_key(&service.fullname))
-        {
+        if !self.wanted(&announcement) {
             return;
         }
-        let addrs = usable_addrs(service, &self.shared.config.interfaces);
+        let addrs = usable_addrs(found, &self.shared.config.interfaces);
         if addrs.is_empty() {
             return;
         }
         tracing::debug!(peer = %announcement.key.short(), ?addrs, "announced");
-        self.names.insert(service.fullname.clone(), announcement.key);
+        self.names.insert(found.name.clone(), announcement.key);
         let moved = self.shared.learn(announcement.key, &addrs, true);
         if let (Some(link), Some(runtime)) = (moved, self.shared.runtime.get()) {
             runtime.spawn(session::probe(Arc::clone(&self.shared), link));
@@ -222,25 +180,27 @@ impl Watcher {
 }
 
 /// Addresses worth dialling, best first: IPv4, then global IPv6, then link-local.
-fn usable_addrs(service: &ResolvedService, rules: &InterfaceRules) -> Vec<SocketAddr> {
-    if service.port == 0 {
+fn usable_addrs(found: &Found, rules: &InterfaceRules) -> Vec<SocketAddr> {
+    if found.port == 0 {
         return Vec::new();
     }
-    let mut addrs: Vec<(u8, SocketAddr)> = service
-        .addresses
+    let mut addrs: Vec<(u8, SocketAddr)> = found
+        .addrs
         .iter()
-        .filter_map(|ip| {
+        .filter(|(ip, _)| usable(*ip, rules))
+        .map(|(ip, interface)| {
             let addr = match ip {
-                ScopedIp::V6(v6) => {
-                    let scope = if link_local(v6.addr()) { v6.scope_id().index } else { 0 };
-                    SocketAddrV6::new(*v6.addr(), service.port, 0, scope).into()
+                IpAddr::V6(v6) => {
+                    let scope = if v6.is_unicast_link_local() { *interface } else { 0 };
+                    SocketAddrV6::new(*v6, found.port, 0, scope).into()
                 }
-                other => SocketAddr::new(other.to_ip_addr(), service.port),
+                IpAddr::V4(_) => SocketAddr::new(*ip, found.port),
             };
-            usable(addr.ip(), rules).then_some((rank(addr.ip()), addr))
+            (rank(*ip), addr)
         })
         .collect();
     addrs.sort_unstable();
+    addrs.dedup();
     addrs.truncate(ADDRS_MAX);
     addrs.into_iter().map(|(_, addr)| addr).collect()
 }
@@ -254,14 +214,10 @@ fn usable(ip: IpAddr, rules: &InterfaceRules) -> bool {
         && (!ip.is_loopback() || rules.uses_loopback())
 }
 
-fn link_local(ip: &Ipv6Addr) -> bool {
-    ip.segments()[0] & 0xffc0 == 0xfe80
-}
-
 fn rank(ip: IpAddr) -> u8 {
     match ip {
         IpAddr::V4(v4) if !v4.is_loopback() => 0,
-        IpAddr::V6(v6) if link_local(&v6) => 2,
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => 2,
         IpAddr::V6(v6) if !v6.is_loopback() => 1,
         _ => 3,
     }

@@ -7,7 +7,8 @@
 //! * [`membership`]: proof that a peer knows the mesh secret, bound to the one TLS connection it is made on;
 //! * [`frames`], [`info`], [`narframe`], [`siteframe`], [`txt`]: the wire formats as pure functions (see `docs/protocol.md`);
 //! * `serve` and `ask`: the two ends of a request; `site`: of one for a site object;
-//! * `discovery`: DNS-SD on the allowed interfaces;
+//! * [`networks`]: interfaces and networks as they come and go, and which of them may be used;
+//! * [`mdns`]: multicast DNS; `discovery`: peers and caches by it;
 //! * [`Mesh`]: the handle everybody else uses, and [`Serve`]: what this machine gives.
 //!
 //! The endpoint lives on an OS thread of its own with a current-thread runtime (a quarter less CPU per byte than a shared
@@ -23,10 +24,12 @@ pub mod frames;
 pub mod identity;
 pub mod info;
 mod limit;
+pub mod mdns;
 pub mod membership;
 mod mesh;
 pub mod narframe;
 mod neighbours;
+pub mod networks;
 mod pace;
 mod pressure;
 mod registry;

@@ -3,7 +3,7 @@
 mod thread;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -25,8 +25,9 @@ use crate::config::MeshConfig;
 use crate::error::{RequestError, StartError};
 use crate::frames::{self, NAR_TREE_BYTES_MAX, PATH_INFOS_BYTES_MAX, PATH_INFOS_MAX, Request};
 use crate::narframe::FrameCache;
+use crate::networks::{NetworkRules, Networks};
 use crate::pressure::CpuGauge;
-use crate::registry::{Peers, Shared};
+use crate::registry::{Peers, Shared, lock};
 use crate::site::SiteStream;
 use crate::siteframe::SiteRequest;
 use crate::tree::NarTree;
@@ -73,9 +74,19 @@ impl Mesh {
     /// [`StartError`].
     pub async fn start(config: MeshConfig, serve: Arc<dyn Serve>) -> Result<Self, StartError> {
         let sockets = bind_all(&config.listen)?;
+        let networks = match &config.networks {
+            Some(networks) => networks.clone(),
+            None => {
+                let interfaces = config.interfaces.clone();
+                Networks::start(NetworkRules { interfaces, ..NetworkRules::default() })
+                    .map_err(StartError::Thread)?
+            }
+        };
         let limits = &config.limits;
         let shared = Arc::new(Shared {
             id: config.identity.id(),
+            networks,
+            twin: Mutex::default(),
             serve,
             started: Instant::now(),
             endpoints: Mutex::default(),
@@ -289,6 +300,12 @@ impl Mesh {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<MeshEvent> {
         self.inner.shared.events.subscribe()
+    }
+
+    /// The address of another machine that was seen with this machine's key, if any.
+    #[must_use]
+    pub fn twin(&self) -> Option<IpAddr> {
+        *lock(&self.inner.shared.twin)
     }
 
     /// The UDP addresses in use.

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use mdns_sd::{Receiver, ResolvedService, ScopedIp, ServiceEvent};
+use crate::mdns::{Found, Name};
 
 /// The DNS-SD type under which binary caches are announced.
 pub const CACHE_SERVICE_TYPE: &str = "_nix_binary_cache._tcp.local.";
@@ -25,7 +25,7 @@ pub enum Neighbour {
     Left(SocketAddr),
 }
 
-/// Told of caches as they come and go, on a thread of discovery: it must not block.
+/// Told of caches as they come and go, on the mesh's thread: it must not block.
 #[derive(Clone)]
 pub struct OnNeighbour(Arc<dyn Fn(Neighbour) + Send + Sync>);
 
@@ -45,13 +45,13 @@ impl fmt::Debug for OnNeighbour {
 /// Which announcement named which address.
 #[derive(Debug, Default)]
 struct Table {
-    by_name: BTreeMap<String, SocketAddr>,
+    by_name: BTreeMap<Name, SocketAddr>,
 }
 
 impl Table {
-    fn announced(&mut self, name: &str, addr: SocketAddr) -> Vec<Neighbour> {
+    fn announced(&mut self, name: &Name, addr: SocketAddr) -> Vec<Neighbour> {
         let full = self.by_name.len() >= NEIGHBOURS_MAX;
-        match self.by_name.entry(name.to_owned()) {
+        match self.by_name.entry(name.clone()) {
             Entry::Vacant(_) if full => Vec::new(),
             Entry::Vacant(place) => {
                 place.insert(addr);
@@ -67,7 +67,7 @@ impl Table {
         }
     }
 
-    fn ended(&mut self, name: &str) -> Vec<Neighbour> {
+    fn ended(&mut self, name: &Name) -> Vec<Neighbour> {
         let before = self.by_name.remove(name);
         before.map_or_else(Vec::new, |addr| self.unless_named(addr))
     }
@@ -79,30 +79,41 @@ impl Table {
     }
 }
 
-/// Hands on what is announced until the daemon ends.
-pub(crate) fn watch(events: &Receiver<ServiceEvent>, tell: &OnNeighbour) {
-    let mut table = Table::default();
-    while let Ok(event) = events.recv() {
-        let changes = match event {
-            ServiceEvent::ServiceResolved(service) => match address(&service) {
-                Some(addr) => table.announced(&service.fullname, addr),
-                None => Vec::new(),
-            },
-            ServiceEvent::ServiceRemoved(_, name) => table.ended(&name),
-            _ => Vec::new(),
-        };
+/// Hands on what is announced.
+pub(crate) struct Caches {
+    table: Table,
+    tell: OnNeighbour,
+}
+
+impl Caches {
+    pub(crate) fn new(tell: OnNeighbour) -> Self {
+        Self { table: Table::default(), tell }
+    }
+
+    pub(crate) fn found(&mut self, found: &Found) {
+        if let Some(addr) = address(found) {
+            let changes = self.table.announced(&found.name, addr);
+            self.tell_of(changes);
+        }
+    }
+
+    pub(crate) fn lost(&mut self, name: &Name) {
+        let changes = self.table.ended(name);
+        self.tell_of(changes);
+    }
+
+    fn tell_of(&self, changes: Vec<Neighbour>) {
         for change in changes {
             tracing::debug!(?change, "binary cache on the network");
-            (tell.0)(change);
+            (self.tell.0)(change);
         }
     }
 }
 
 /// The address to ask: the smallest, so that the same one is taken each time.
-fn address(service: &ResolvedService) -> Option<SocketAddr> {
-    let usable = service.addresses.iter().map(ScopedIp::to_ip_addr).filter(|ip| on_a_lan(*ip));
-    let ip = usable.min()?;
-    (service.port > 0).then_some(SocketAddr::new(ip, service.port))
+fn address(found: &Found) -> Option<SocketAddr> {
+    let ip = found.addrs.iter().map(|(ip, _)| *ip).filter(|ip| on_a_lan(*ip)).min()?;
+    (found.port > 0).then_some(SocketAddr::new(ip, found.port))
 }
 
 /// Addresses that only machines nearby have. Link-local IPv6 cannot be written into a URL, and an
@@ -122,24 +133,28 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn name(text: &str) -> Name {
+        Name::from_text(text).unwrap()
+    }
+
     #[test]
     fn a_cache_comes_moves_and_goes() {
         let mut table = Table::default();
         let (a, b) = (at("10.0.0.1:5000"), at("10.0.0.2:5000"));
-        assert_eq!(table.announced("x", a), [Neighbour::Appeared(a)]);
-        assert_eq!(table.announced("x", a), []);
-        assert_eq!(table.announced("y", a), [Neighbour::Appeared(a)]);
-        assert_eq!(table.announced("x", b), [Neighbour::Appeared(b)], "y still names a");
-        assert_eq!(table.ended("y"), [Neighbour::Left(a)]);
-        assert_eq!(table.ended("y"), []);
-        assert_eq!(table.announced("x", a), [Neighbour::Left(b), Neighbour::Appeared(a)]);
+        assert_eq!(table.announced(&name("x"), a), [Neighbour::Appeared(a)]);
+        assert_eq!(table.announced(&name("x"), a), []);
+        assert_eq!(table.announced(&name("y"), a), [Neighbour::Appeared(a)]);
+        assert_eq!(table.announced(&name("x"), b), [Neighbour::Appeared(b)], "y still names a");
+        assert_eq!(table.ended(&name("y")), [Neighbour::Left(a)]);
+        assert_eq!(table.ended(&name("y")), []);
+        assert_eq!(table.announced(&name("x"), a), [Neighbour::Left(b), Neighbour::Appeared(a)]);
     }
 
     #[test]
     fn a_flood_is_bounded() {
         let mut table = Table::default();
         let told = (0..100u8).flat_map(|n| {
-            table.announced(&format!("cache {n}"), SocketAddr::from(([10, 0, 0, n], 80)))
+            table.announced(&name(&format!("cache {n}")), SocketAddr::from(([10, 0, 0, n], 80)))
         });
         assert_eq!(told.count(), NEIGHBOURS_MAX);
     }

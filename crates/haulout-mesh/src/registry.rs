@@ -26,6 +26,7 @@ use crate::api::{Membership, Serve};
 use crate::config::MeshConfig;
 use crate::limit::Bucket;
 use crate::narframe::FrameCache;
+use crate::networks::{Networks, Snapshot};
 use crate::pressure::CpuGauge;
 use crate::view::MeshEvent;
 use dialling::{MISSED_FOR, REDIAL_MIN, REDIAL_STRANGER};
@@ -117,6 +118,10 @@ pub(crate) struct Peers {
 pub(crate) struct Shared {
     pub(crate) config: MeshConfig,
     pub(crate) id: PeerId,
+    /// The networks this machine is in.
+    pub(crate) networks: Networks,
+    /// Where another machine with our key was seen.
+    pub(crate) twin: Mutex<Option<IpAddr>>,
     pub(crate) serve: Arc<dyn Serve>,
     pub(crate) started: Instant,
     pub(crate) endpoints: Mutex<Vec<Endpoint>>,
@@ -315,6 +320,20 @@ impl Shared {
     /// The peer's present connection.
     pub(crate) fn link(&self, peer: &PeerId) -> Option<Arc<Link>> {
         self.lock_peers().entries.get(peer)?.link().cloned()
+    }
+
+    /// Ends the connections over networks that are not known any more.
+    pub(crate) fn close_unknown(&self, networks: &Snapshot) {
+        for link in self.links() {
+            if link.local_ip().is_some_and(|ip| !networks.allows_local(ip)) {
+                link.close(code::SHUTDOWN, "not on this network");
+            }
+        }
+    }
+
+    /// A number that need not be secret.
+    pub(crate) fn roll(&self) -> u64 {
+        self.dice.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
 
     /// Lets go of every socket, so that the ports are free while handles still exist.

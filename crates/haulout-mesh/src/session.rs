@@ -45,7 +45,9 @@ pub(crate) async fn dial(
         return Dialled::Failed;
     };
     let mut attempts = JoinSet::new();
-    for (index, addr) in addrs.iter().enumerate() {
+    let networks = shared.networks.now();
+    let allowed = addrs.iter().filter(|addr| networks.allows_remote(**addr));
+    for (index, addr) in allowed.enumerate() {
         let Some(endpoint) = endpoint_for(shared, *addr) else {
             continue;
         };
@@ -109,6 +111,11 @@ pub(crate) async fn accept_all(
 ) {
     let limits = shared.config.limits.clone();
     while let Some(incoming) = endpoint.accept().await {
+        // In a network that is not known nobody learns that anything is here.
+        if incoming.local_ip().is_some_and(|ip| !shared.networks.now().allows_local(ip)) {
+            incoming.ignore();
+            continue;
+        }
         let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
             incoming.refuse();
             continue;
@@ -153,6 +160,10 @@ async fn established(
     role: Role,
     keep_alive: Duration,
 ) -> Option<PeerId> {
+    if conn.local_ip().is_some_and(|ip| !shared.networks.now().allows_local(ip)) {
+        conn.close(VarInt::from_u32(code::SHUTDOWN), b"not on this network");
+        return None;
+    }
     let Some(peer) = peer_of(conn.peer_identity()) else {
         conn.close(VarInt::from_u32(code::PROTOCOL), b"no key");
         return None;

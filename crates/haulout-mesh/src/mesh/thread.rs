@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use crate::config::StaticPeer;
-use crate::discovery::Discovery;
+use crate::discovery::{self, Discovery};
 use crate::error::StartError;
 use crate::registry::{Dialled, Shared, code, lock};
 use crate::session;
@@ -97,7 +97,7 @@ pub(super) fn thread_main(
                 let discovery = Discovery::start(shared, &addrs);
                 let _ = ready.send(Ok(addrs));
                 serve_until_quit(shared, &endpoints, quitting).await;
-                drop(discovery);
+                discovery.stop().await;
                 for endpoint in &endpoints {
                     endpoint.close(VarInt::from_u32(code::SHUTDOWN), b"goodbye");
                 }
@@ -174,6 +174,7 @@ async fn serve_until_quit(
     }
     tasks.spawn(keep_dialling(Arc::clone(shared)));
     tasks.spawn(keep_tidy(Arc::clone(shared)));
+    tasks.spawn(discovery::follow_networks(Arc::clone(shared)));
     let _ = quitting.wait_for(|quit| *quit).await;
 }
 

@@ -86,7 +86,7 @@ impl Link {
     }
 
     /// This machine's address on the path.
-    pub(super) fn local_ip(&self) -> Option<IpAddr> {
+    pub(crate) fn local_ip(&self) -> Option<IpAddr> {
         self.conn.local_ip().map(|ip| ip.to_canonical())
     }
 

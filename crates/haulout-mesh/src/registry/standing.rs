@@ -109,7 +109,7 @@ impl Shared {
 
     /// Spreads choices; nothing secret hangs on it.
     fn random(&self) -> u64 {
-        let step = self.dice.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let step = self.roll();
         let mixed = (step ^ (step >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed ^ (mixed >> 27)
     }
