@@ -11,6 +11,7 @@
 //!   agent answered to Nix; [`Wan`]: a slow line to what is outside;
 //! * [`Devnet`]: Walrus storage nodes and a Sui full node on a host;
 //! * [`Scene`]: a lab with a closure, machines that hold it and machines that want it;
+//! * [`Avahi`], [`Resolved`]: other multicast DNS programs on a host;
 //! * `evil-peer`: a program that takes part in the mesh and lies.
 //!
 //! Namespaces need root and some programs. Where one is missing, the constructors
@@ -25,6 +26,7 @@ mod lab;
 mod nginx;
 mod nix;
 mod process;
+mod responders;
 mod scene;
 mod scratch;
 pub mod skip;
@@ -38,6 +40,7 @@ pub use lab::{Host, Lab};
 pub use nginx::{CacheCompression, StaticCache};
 pub use nix::{Nix, NixClient, Outcome, substituter};
 pub use process::{Process, Usage};
+pub use responders::{Avahi, Resolved};
 pub use scene::{Closure, FIND_LIMIT, KEY_NAME, Machine, Scene};
 pub use scratch::Scratch;
 pub use wan::Wan;

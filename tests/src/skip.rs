@@ -16,6 +16,10 @@ pub enum Tool {
     Python,
     /// `chromium` and its driver (Debian: chromium, chromium-driver).
     Chromium,
+    /// `avahi-daemon`, its tools and a D-Bus (Debian: avahi-daemon, avahi-utils, dbus).
+    Avahi,
+    /// `dbus-daemon` (Debian: dbus).
+    Dbus,
 }
 
 impl Tool {
@@ -26,6 +30,8 @@ impl Tool {
             Self::SystemdAnalyze => &["systemd-analyze"],
             Self::Python => &["python3"],
             Self::Chromium => &["chromium", "chromedriver"],
+            Self::Avahi => &["avahi-daemon", "avahi-resolve", "avahi-browse", "dbus-daemon"],
+            Self::Dbus => &["dbus-daemon"],
         }
     }
 }

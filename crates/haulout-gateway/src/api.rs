@@ -4,7 +4,8 @@
 //! a default, so a newer command line can talk to an older agent and the reverse; fields are added,
 //! never given another meaning.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,10 @@ pub struct AgentStatus {
     pub archives: Vec<SourceReport>,
     /// HTTP, S3 and directory caches in use.
     pub upstreams: Vec<SourceReport>,
+    /// The networks that agents may be looked for in, by interface.
+    pub networks: Vec<NetworkReport>,
+    /// There is a list of known networks, and none of them is here: only this machine's Nix is served.
+    pub silent: bool,
     /// Settings in force, `section.key` and value; files with secrets by name only.
     pub settings: BTreeMap<String, String>,
 }
@@ -99,6 +104,26 @@ pub struct SourceReport {
     pub detail: Option<String>,
     /// Bytes fetched from it since the agent started.
     pub bytes: u64,
+}
+
+/// A network this machine is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkReport {
+    /// Name of the interface.
+    pub interface: String,
+    /// This machine's addresses in it, with the lengths of their prefixes.
+    pub addresses: Vec<String>,
+    /// The default gateway.
+    pub gateway: Option<IpAddr>,
+    /// Its hardware address, as a rule of `network.known` wants it.
+    pub gateway_mac: Option<String>,
+    /// The wireless network; only if a rule asks for one.
+    pub ssid: Option<String>,
+    /// The agent takes part in it.
+    pub used: bool,
+    /// The rule by which it is known.
+    pub known_by: Option<String>,
 }
 
 /// The machine's own Nix store.

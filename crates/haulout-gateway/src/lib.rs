@@ -27,6 +27,6 @@ mod units;
 
 pub use door::{Door, LOGINS_MAX, Logins, Network, Refused, Uploads};
 pub use listen::{BACKLOG, ListenError, bind};
-pub use server::{CONNECTIONS_MAX, GatewayConfig, ServeError, serve};
+pub use server::{CONNECTIONS_MAX, GatewayConfig, LocalRule, ServeError, serve};
 pub use substituter::{Client, Cut, LateSubstituter, NarBody, Substituter};
 pub use units::Bytes;

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -69,6 +69,25 @@ pub struct GatewayConfig {
     pub drain_time: Duration,
     /// Set for a port that is open to other machines.
     pub door: Option<Door>,
+    /// On which of this machine's addresses clients are taken; `None`: all that the port is open on.
+    pub local: Option<LocalRule>,
+}
+
+/// Says whether a client that came in at an address of this machine's is taken. Asked for each connection.
+#[derive(Clone)]
+pub struct LocalRule(Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+
+impl LocalRule {
+    /// Asks `allows`, which must not block.
+    pub fn new(allows: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(allows))
+    }
+}
+
+impl std::fmt::Debug for LocalRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LocalRule(..)")
+    }
 }
 
 impl Default for GatewayConfig {
@@ -83,6 +102,7 @@ impl Default for GatewayConfig {
             idle_time: Duration::from_secs(600),
             drain_time: Duration::from_secs(5),
             door: None,
+            local: None,
         }
     }
 }
@@ -167,6 +187,12 @@ impl<S: Substituter> Server<S> {
         let door = self.config.door.as_ref();
         if door.is_some_and(|door| !door.admits(peer)) {
             tracing::debug!(%peer, "not from a network that may come in");
+            return;
+        }
+        // Whose own address is unknown has gone already.
+        let local = self.config.local.as_ref();
+        if local.is_some_and(|rule| !stream.local_addr().is_ok_and(|addr| (rule.0)(addr.ip()))) {
+            tracing::debug!(%peer, "not on a network that is known");
             return;
         }
         let tls = door.and_then(|door| door.tls.clone());

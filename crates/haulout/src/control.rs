@@ -118,6 +118,12 @@ fn status_text(status: &AgentStatus) -> String {
     }
     text.push_str(&format!("  for Nix     {}\n", addresses("http://", &status.http_listen)));
     text.push_str(&format!("  for peers   {}\n", addresses("udp ", &status.mesh_listen)));
+    for network in &status.networks {
+        text.push_str(&format!("  network     {}\n", report::network(network)));
+    }
+    if status.silent {
+        text.push_str("  silent      no known network here: only this machine's Nix is served\n");
+    }
     let number = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
     text.push_str(&format!(
         "  store       {}: {} paths, {} of them shared\n",

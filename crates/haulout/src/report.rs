@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use haulout_gateway::api::NetworkReport;
+
 /// Bytes with a decimal unit and three significant digits: `1.23 MB`.
 pub(crate) fn bytes(count: u64) -> String {
     haulout_gateway::Bytes(count).to_string()
@@ -24,6 +26,26 @@ pub(crate) fn duration(time: Duration) -> String {
         whole @ 60..3600 => format!("{} min {} s", whole / 60, whole % 60),
         whole => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
     }
+}
+
+/// A network in one line, with what a rule in `network.known` would have to say.
+pub(crate) fn network(network: &NetworkReport) -> String {
+    let mut text = format!("{}: {}", network.interface, network.addresses.join(", "));
+    if let Some(ssid) = &network.ssid {
+        text.push_str(&format!(", ssid {ssid}"));
+    }
+    if let Some(gateway) = &network.gateway {
+        text.push_str(&format!(", gateway {gateway}"));
+    }
+    if let Some(mac) = &network.gateway_mac {
+        text.push_str(&format!(" ({mac})"));
+    }
+    match (&network.known_by, network.used) {
+        (Some(rule), _) => text.push_str(&format!("; known by \"{rule}\"")),
+        (None, false) => text.push_str("; not known, not used"),
+        (None, true) => {}
+    }
+    text
 }
 
 /// Rows of text in aligned columns; the first row is the heading.

@@ -4,7 +4,8 @@ use std::fmt::{Display, Write};
 
 use crate::Bytes;
 use crate::api::{
-    AgentState, AgentStatus, PeerReport, PeersReport, RefusalReport, SourceReport, TransferReport,
+    AgentState, AgentStatus, NetworkReport, PeerReport, PeersReport, RefusalReport, SourceReport,
+    TransferReport,
 };
 
 use super::html::{Seconds, Text};
@@ -47,6 +48,12 @@ fn agent(status: &AgentStatus) -> String {
         }
         html.push_str("</p>");
     }
+    if status.silent {
+        html.push_str(
+            "<p class=\"state wait\">silent</p><p class=\"note\">None of the known networks is here: nobody is told of this \
+             machine, and only its own Nix is served.</p>",
+        );
+    }
     html.push_str("<dl>");
     let mut line = |name: &str, value: &dyn Display| {
         let _ = write!(html, "<div><dt>{name}</dt><dd>{}</dd></div>", Text(value));
@@ -57,6 +64,9 @@ fn agent(status: &AgentStatus) -> String {
         line("peer id", id);
     }
     line("mesh", &status.mesh.as_deref().unwrap_or("open: everybody on this network"));
+    for network in &status.networks {
+        line("network", &network_line(network));
+    }
     if let (Some(all), Some(shared)) = (status.store.paths_total, status.store.paths_shared) {
         line("store", &format!("{all} paths, {shared} of them shared"));
     }
@@ -83,6 +93,16 @@ fn agent(status: &AgentStatus) -> String {
     );
     html.push_str("</dl>");
     html
+}
+
+fn network_line(network: &NetworkReport) -> String {
+    let mut text = format!("{}: {}", network.interface, network.addresses.join(", "));
+    match (&network.known_by, network.used) {
+        (Some(rule), _) => text.push_str(&format!("; known by {rule}")),
+        (None, false) => text.push_str("; not known, not used"),
+        (None, true) => {}
+    }
+    text
 }
 
 fn saved(status: &AgentStatus) -> String {

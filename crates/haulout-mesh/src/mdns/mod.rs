@@ -102,3 +102,50 @@ impl Dice {
         Duration::from_millis(low + (z ^ (z >> 31)) % (high - low + 1))
     }
 }
+
+/// Has an agent hear packets, for the fuzzer: each has a byte for its length (times four) and one for the pause before it, in
+/// seconds.
+///
+/// # Panics
+/// When the agent would talk without end.
+#[doc(hidden)]
+pub fn hear(mut input: &[u8]) {
+    let id = LinkId { index: 1, v6: false };
+    let near = IpAddr::from([10, 0, 0, 1]);
+    let name = |text| Name::from_text(text);
+    let kinds: Vec<Name> = ["_haulout._udp.local", "_nix_binary_cache._tcp.local"]
+        .into_iter()
+        .filter_map(name)
+        .collect();
+    let service = || {
+        let kind = name("_haulout._udp.local")?;
+        let (instance, host) = (kind.child("haulout-1")?, name("haulout-1.local")?);
+        Some(Service {
+            kind,
+            instance,
+            host,
+            port: 5299,
+            txt: Box::default(),
+            fixed: Vec::new(),
+            v6: true,
+        })
+    };
+    let mut engine = Engine::new(service(), kinds, 1);
+    let mut now = Time::ZERO;
+    engine.set_links(now, vec![LinkState { id, addrs: vec![(near, 24)] }]);
+    let mut said = 0;
+    let mut heard = 0;
+    while let Some((&[length, pause], rest)) = input.split_first_chunk::<2>() {
+        let (packet, rest) = rest.split_at(rest.len().min(usize::from(length) * 4));
+        input = rest;
+        heard += 1;
+        now += Duration::from_secs(u64::from(pause));
+        let from = std::net::SocketAddr::new(IpAddr::from([10, 0, 0, pause]), PORT);
+        engine.receive(now, id, from, packet);
+        engine.poll(now);
+        said += engine.take_packets().len();
+        drop(engine.take_news());
+    }
+    engine.goodbye();
+    assert!(said <= 64 + heard * 64, "{said} packets said after {heard} heard");
+}

@@ -12,8 +12,9 @@ use serde::Deserialize;
 
 use super::archive::{ARCHIVES_MAX, Archive};
 use super::{
-    ByteSize, Cache, CachedNars, Gateway, Http, Log, Mesh, NetworkText, PeerAddress, Push,
-    PushWhat, Settings, Share, Site, State, Store, StrangerPolicy, Trust, Upstream, UpstreamUrl,
+    ByteSize, Cache, CachedNars, Gateway, Http, KnownNetworkText, Log, Mesh, Network, NetworkText,
+    PeerAddress, Push, PushWhat, Settings, Share, Site, State, Store, StrangerPolicy, Trust,
+    Upstream, UpstreamUrl,
 };
 use crate::error::{Failure, Outcome};
 
@@ -80,6 +81,7 @@ layer! {
         enable: bool, port: u16, mdns: bool, interfaces: Vec<String>, peers: Vec<PeerAddress>,
         secret_file: PathBuf, strangers: StrangerPolicy, signing_key_file: PathBuf,
     }
+    network: NetworkLayer { known: Vec<KnownNetworkText>, }
     trust: TrustLayer { keys: Vec<String>, nix_conf: bool, }
     share: ShareLayer { enable: bool, keys: Vec<String>, local_builds: bool, }
     upstream: UpstreamLayer {
@@ -268,6 +270,7 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
         cache,
         http,
         mesh,
+        network,
         trust,
         share,
         upstream,
@@ -305,6 +308,7 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
             strangers: mesh.strangers.unwrap_or(StrangerPolicy::Nothing),
             signing_key_file: mesh.signing_key_file,
         },
+        network: Network { known: network.known.unwrap_or_default() },
         trust: Trust {
             keys: trust.keys.unwrap_or_default(),
             nix_conf: trust.nix_conf.unwrap_or(true),

@@ -16,7 +16,8 @@ use serde::Serialize;
 pub(crate) use archive::{Anchor, Archive, Name as ArchiveName};
 pub(crate) use layer::load;
 pub(crate) use values::{
-    ByteSize, CachedNars, NetworkText, PeerAddress, PushWhat, StrangerPolicy, UpstreamUrl,
+    ByteSize, CachedNars, KnownNetworkText, NetworkText, PeerAddress, PushWhat, StrangerPolicy,
+    UpstreamUrl,
 };
 
 /// Everything that can be set, with every default filled in.
@@ -32,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) http: Http,
     /// The network of peers.
     pub(crate) mesh: Mesh,
+    /// In which networks the agent takes part.
+    pub(crate) network: Network,
     /// Whose signatures are believed.
     pub(crate) trust: Trust,
     /// What is given to others.
@@ -157,6 +160,14 @@ pub(crate) struct Mesh {
     pub(crate) strangers: StrangerPolicy,
     /// File with the mesh's signing key (`NAME:BASE64`), for paths built here.
     pub(crate) signing_key_file: Option<PathBuf>,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Network {
+    /// Networks in which the agent takes part: `gateway MAC`, `subnet ADDRESS/BITS` or `ssid NAME`; empty: all. Anywhere else
+    /// it is silent and serves this machine's Nix alone.
+    pub(crate) known: Vec<KnownNetworkText>,
 }
 
 /// `[trust]`

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use haulout_mesh::networks::{KnownNetwork, KnownNetworkError};
 use haulout_swarm::PeerId;
 use serde::{Deserialize, Serialize};
 
@@ -196,6 +197,25 @@ impl TryFrom<String> for NetworkText {
 
     fn try_from(text: String) -> Result<Self, String> {
         text.parse().map(Self)
+    }
+}
+
+/// A rule by which a network is known, as people write it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct KnownNetworkText(pub(crate) KnownNetwork);
+
+impl TryFrom<String> for KnownNetworkText {
+    type Error = KnownNetworkError;
+
+    fn try_from(text: String) -> Result<Self, KnownNetworkError> {
+        text.parse().map(Self)
+    }
+}
+
+impl Serialize for KnownNetworkText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
 }
 

@@ -83,6 +83,17 @@ pub(super) fn peers(status: &AgentStatus, peers: &PeersReport) -> Vec<Finding> {
             "`mesh.enable = true` in the settings switches it on",
         )];
     }
+    if status.silent {
+        let here: Vec<String> = status.networks.iter().map(crate::report::network).collect();
+        return vec![Finding::warning(
+            "network",
+            format!(
+                "none of the known networks is here, so the agent is silent. Here: {}",
+                here.join("; ")
+            ),
+            "to take part here, add this network to `known` in [network]: best as \"gateway MAC\"",
+        )];
+    }
     let count = |state: &str| peers.peers.iter().filter(|peer| peer.state == state).count();
     let (connected, banned) = (count("connected"), count("banned"));
     let mut findings = vec![match (connected, peers.peers.len()) {

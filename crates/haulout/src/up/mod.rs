@@ -7,6 +7,7 @@ mod archives;
 mod door;
 pub(crate) mod host_key;
 mod keys;
+mod networks;
 mod outside;
 mod parts;
 mod power;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use haulout_gateway::{GatewayConfig, LateSubstituter};
+use haulout_mesh::networks::Networks;
 use haulout_nix::StoreDir;
 use haulout_resolver::Resolver;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -94,10 +96,11 @@ async fn serve(args: &UpArgs, settings: Settings, listener: TcpListener) -> Outc
     let mut signals = Signals::new()?;
     let http = listener.local_addr().context(|| "the port for Nix has no address".to_owned())?;
     let substituter = Arc::new(LateSubstituter::<Resolver>::new(StoreDir::default()));
+    let networks = networks::watch(&settings)?;
     let (end, ended) = oneshot::channel::<()>();
     let gateway = gateway_thread(
         "gateway",
-        gateway_config(&settings, None),
+        gateway_config(&settings, &networks, None),
         listener,
         Arc::clone(&substituter),
         ended,
@@ -113,13 +116,13 @@ async fn serve(args: &UpArgs, settings: Settings, listener: TcpListener) -> Outc
                 listener.local_addr().context(|| "the gateway's port has no address".to_owned())?;
             let scheme = if door.tls.is_some() { "https" } else { "http" };
             println!("gateway for other machines: {scheme}://{at}");
-            let config = gateway_config(&settings, Some(door));
+            let config = gateway_config(&settings, &networks, Some(door));
             Some(gateway_thread("door", config, listener, Arc::clone(&substituter), door_ended)?)
         }
     };
     let state_dir = settings.state.dir.clone();
     let agent = tokio::select! {
-        agent = Agent::start(settings, http, trust) => agent?,
+        agent = Agent::start(settings, http, trust, networks) => agent?,
         () = signals.wait_for_end() => return Ok(()),
     };
     substituter.set(agent.resolver());
@@ -167,12 +170,17 @@ async fn until_end(
     }
 }
 
-fn gateway_config(settings: &Settings, door: Option<haulout_gateway::Door>) -> GatewayConfig {
+fn gateway_config(
+    settings: &Settings,
+    networks: &Networks,
+    door: Option<haulout_gateway::Door>,
+) -> GatewayConfig {
     GatewayConfig {
         priority: settings.http.priority,
         host_names: settings.http.allowed_hosts.clone(),
         remote_metrics: settings.http.remote_metrics,
         door,
+        local: Some(networks::local_rule(networks)),
         ..GatewayConfig::default()
     }
 }

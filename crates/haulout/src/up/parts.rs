@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use haulout_cache::{Cache, CacheConfig, OpenError, UnixTime};
 use haulout_gateway::api::{AgentStatus, CacheReport, Warning};
-use haulout_mesh::{Identity, InterfaceRules, Mesh, MeshConfig, MeshSecret, StaticPeer, Strangers};
+use haulout_mesh::networks::Networks;
+use haulout_mesh::{Identity, Mesh, MeshConfig, MeshSecret, StaticPeer, Strangers};
 use haulout_nix::conf::NixConf;
 use haulout_nix::db::StoreLocation;
 use haulout_nix::{PathInfo, PublicKey};
@@ -22,7 +23,7 @@ use super::archives::{self, Archives};
 use super::host_key::{self, host_key};
 use super::keys::{Keys, read_small_file};
 use super::pushing::Pusher;
-use super::{outside, power};
+use super::{networks, outside, power};
 use crate::config::{CachedNars, Settings, StrangerPolicy};
 use crate::error::{Context, Failure, Outcome};
 
@@ -63,6 +64,7 @@ impl Agent {
         settings: Settings,
         http: SocketAddr,
         trust: SharedTrust,
+        networks: Networks,
     ) -> Outcome<Self> {
         let mut keys = Keys::gather(&settings)?;
         let store = store_location(&settings);
@@ -112,6 +114,7 @@ impl Agent {
             true => {
                 let mut config = mesh_config(&settings, identity, &mut warnings).await?;
                 config.neighbours = outside::neighbours(&settings, &upstreams);
+                config.networks = Some(networks.clone());
                 Some(join_mesh(&settings, config, &serving).await?)
             }
             false => None,
@@ -142,6 +145,7 @@ impl Agent {
             settings: settings.in_words(),
             ..AgentStatus::default()
         });
+        tokio::spawn(networks::report(networks, mesh.clone(), Arc::clone(&resolver)));
         let pushing = pusher.map(|pusher| tokio::spawn(pusher.run()));
         Ok(Self {
             resolver,
@@ -325,7 +329,7 @@ async fn mesh_config(
     Ok(MeshConfig {
         listen: vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), mesh.port)],
         mdns: mesh.mdns,
-        interfaces: InterfaceRules { allow: mesh.interfaces.clone(), ..InterfaceRules::default() },
+        interfaces: networks::interfaces(settings),
         static_peers: static_peers(settings, warnings).await,
         secret,
         strangers: match mesh.strangers {
