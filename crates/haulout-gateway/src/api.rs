@@ -76,6 +76,21 @@ pub struct SavedReport {
     pub today_bytes: u64,
     /// Ever, on this machine.
     pub total_bytes: u64,
+    /// Bytes that another machine here had fetched from outside and relayed, packed as they are there; this day.
+    pub relayed_today_bytes: u64,
+    /// The same, ever.
+    pub relayed_total_bytes: u64,
+}
+
+impl SavedReport {
+    /// What did not have to come from outside: this day, and ever.
+    #[must_use]
+    pub const fn outside_avoided(&self) -> (u64, u64) {
+        (
+            self.today_bytes.saturating_add(self.relayed_today_bytes),
+            self.total_bytes.saturating_add(self.relayed_total_bytes),
+        )
+    }
 }
 
 /// Something that was offered and not believed, or could not be had.
@@ -91,7 +106,7 @@ pub struct RefusalReport {
 }
 
 /// One archive or upstream.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SourceReport {
     /// URL or object id.
@@ -102,8 +117,14 @@ pub struct SourceReport {
     pub state: String,
     /// More about that.
     pub detail: Option<String>,
-    /// Bytes fetched from it since the agent started.
+    /// Bytes fetched from it since the agent started, as they are there (packed).
     pub bytes: u64,
+    /// Questions that it answered since then, with yes or no; `None` where that is not counted.
+    pub requests: Option<u64>,
+    /// Requests that failed.
+    pub failed: u64,
+    /// Median time to an answer, milliseconds.
+    pub latency_ms: Option<f64>,
 }
 
 /// A network this machine is in.

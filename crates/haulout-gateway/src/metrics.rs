@@ -114,6 +114,12 @@ fn transfers(text: &mut Exposition, status: &AgentStatus) {
         "NAR bytes that neighbours gave, over all runs of the agent.",
         status.saved.total_bytes,
     );
+    text.one(
+        "haulout_relayed_bytes_total",
+        "counter",
+        "Bytes that neighbours had fetched from outside and relayed, over all runs of the agent.",
+        status.saved.relayed_total_bytes,
+    );
     text.family(
         "haulout_failures_total",
         "counter",
@@ -146,13 +152,29 @@ fn sources(text: &mut Exposition, status: &AgentStatus) {
         "counter",
         "Bytes fetched from an archive or upstream.",
     );
+    let each = || {
+        let upstreams = status.upstreams.iter().map(|one| ("upstream", one));
+        status.archives.iter().map(|one| ("archive", one)).chain(upstreams)
+    };
     let mut source = |kind: &str, one: &SourceReport| {
         let labels: [(&str, &dyn Display); 2] = [("kind", &kind), ("name", &one.name)];
         text.labelled("haulout_source_up", &labels, u8::from(one.usable));
         text.labelled("haulout_source_bytes_total", &labels, one.bytes);
     };
-    status.archives.iter().for_each(|one| source("archive", one));
-    status.upstreams.iter().for_each(|one| source("upstream", one));
+    each().for_each(|(kind, one)| source(kind, one));
+    text.family(
+        "haulout_source_requests_total",
+        "counter",
+        "Requests to an upstream, by how they ended.",
+    );
+    for (kind, one) in each() {
+        let Some(answered) = one.requests else { continue };
+        for (end, count) in [("answered", answered), ("failed", one.failed)] {
+            let labels: [(&str, &dyn Display); 3] =
+                [("kind", &kind), ("name", &one.name), ("end", &end)];
+            text.labelled("haulout_source_requests_total", &labels, count);
+        }
+    }
 }
 
 /// Text in Prometheus' exposition format.

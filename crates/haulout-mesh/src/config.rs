@@ -6,6 +6,7 @@ use std::time::Duration;
 use haulout_swarm::PeerId;
 use haulout_swarm::peers::PEERS_MAX;
 
+use crate::frames::MINOR_VERSION;
 use crate::identity::Identity;
 use crate::membership::MeshSecret;
 use crate::neighbours::OnNeighbour;
@@ -180,6 +181,9 @@ pub struct MeshConfig {
     pub dial_timeout: Duration,
     /// A NAR stream without a byte for this long is given up.
     pub stall_timeout: Duration,
+    /// Highest minor version of the protocol that is spoken; anything but the default is for tests of how versions work
+    /// together.
+    pub minor: u16,
     /// Limits on peers.
     pub limits: Limits,
     /// Whom to tell of caches that others announce on the network; `None`: they are not looked for.
@@ -205,6 +209,7 @@ impl MeshConfig {
             strangers: Strangers::default(),
             dial_timeout: Duration::from_millis(500),
             stall_timeout: Duration::from_secs(1),
+            minor: MINOR_VERSION,
             limits: Limits::default(),
             neighbours: None,
             upload: None,

@@ -70,3 +70,5 @@ mod hostile;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[cfg(test)]
+mod versions;

@@ -2,11 +2,12 @@
 
 use haulout_gateway::api::{
     AgentState, AgentStatus, CandidateReport, PeerReport, PeersReport, RefusalReport,
-    SignatureReport, SiteCounters, SourceCounts, StoreReport, TransferReport, Verdict, Warning,
-    WhyReport,
+    SignatureReport, SiteCounters, SourceCounts, SourceReport, StoreReport, TransferReport,
+    Verdict, Warning, WhyReport,
 };
 use haulout_mesh::{Membership, PeerState, PeerView};
 use haulout_nix::{HashPart, PathInfo};
+use haulout_upstream::{Kind, UpstreamStatus};
 
 use crate::local::Given;
 use crate::resolver::{Inner, Origin, Resolver};
@@ -50,12 +51,13 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         archive: stats.nar_archive.get(),
         upstream: stats.nar_outside.get().saturating_sub(stats.nar_archive.get()),
     };
+    let outside = stats.bytes_archive.get() + stats.nar_bytes_outside.get();
     about.counters.nar_bytes_by_source = SourceCounts {
         store: stats.bytes_store.get(),
         cache: stats.bytes_cache.get(),
-        peers: stats.bytes_delivered.get().saturating_sub(stats.bytes_archive.get()),
+        peers: stats.bytes_delivered.get().saturating_sub(outside),
         archive: stats.bytes_archive.get(),
-        ..SourceCounts::default()
+        upstream: stats.nar_bytes_outside.get(),
     };
     about.counters.site = SiteCounters {
         fetches: stats.outside_fetches.get(),
@@ -67,6 +69,9 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
     };
     if let Some(archives) = inner.outsides.archives.get() {
         about.archives = archives.reports();
+    }
+    if let Some(upstream) = inner.outsides.upstream.get() {
+        about.upstreams = upstream.status().into_iter().map(upstream_report).collect();
     }
     about.counters.bytes_from_peers = stats.bytes_in.get();
     // Frames from the mesh's memory were not read here; peers long gone are
@@ -119,6 +124,31 @@ fn given(inner: &Inner, one: &Given) -> TransferReport {
         done_bytes: one.bytes,
         total_bytes: one.size,
         seconds: one.running.as_secs_f64(),
+    }
+}
+
+fn upstream_report(one: UpstreamStatus) -> SourceReport {
+    let state = match (one.left_alone, one.latency) {
+        (Some(_), _) => "left alone",
+        (None, None) if one.trouble.is_some() => "failing",
+        (None, None) => "not asked yet",
+        (None, Some(_)) => "good",
+    };
+    let mut detail = Vec::new();
+    if one.kind == Kind::Neighbour {
+        detail.push("found on this network".to_owned());
+    }
+    detail.extend(one.left_alone.map(|left| format!("asked again in {} s", left.as_secs() + 1)));
+    detail.extend(one.trouble.map(|trouble| format!("last trouble: {trouble}")));
+    SourceReport {
+        name: one.url,
+        usable: one.left_alone.is_none(),
+        state: state.to_owned(),
+        detail: (!detail.is_empty()).then(|| detail.join("; ")),
+        bytes: one.bytes,
+        requests: Some(one.found + one.absent),
+        failed: one.failed,
+        latency_ms: one.latency.map(|latency| latency.as_secs_f64() * 1e3),
     }
 }
 

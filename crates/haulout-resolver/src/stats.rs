@@ -90,6 +90,8 @@ pub struct Stats {
     pub nar_archive: Counter,
     /// NAR bytes from archives, unpacked.
     pub bytes_archive: Counter,
+    /// NAR bytes from caches outside, unpacked.
+    pub nar_bytes_outside: Counter,
     /// Times this agent went outside for a segment or a document.
     pub outside_fetches: Counter,
     /// Bytes that came from outside, compressed as they were there.

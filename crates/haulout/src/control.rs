@@ -139,18 +139,19 @@ fn status_text(status: &AgentStatus) -> String {
     ));
     let from = &counters.nar_bytes_by_source;
     text.push_str(&format!(
-        "  to Nix      {} ({} from peers, {} from archives, {} from the cache, {} from the own store)\n",
+        "  to Nix      {} ({} from peers, {} from archives, {} from upstreams, {} from the cache, {} from the own store)\n",
         report::bytes(http.bytes_to_nix),
         report::bytes(from.peers),
         report::bytes(from.archive),
+        report::bytes(from.upstream),
         report::bytes(from.cache),
         report::bytes(from.store),
     ));
     text.push_str(&format!("  to peers    {}\n", report::bytes(counters.bytes_to_peers)));
     text.push_str(&format!(
         "  saved       {} today, {} in total (by neighbours, instead of from outside)\n",
-        report::bytes(status.saved.today_bytes),
-        report::bytes(status.saved.total_bytes),
+        report::bytes(status.saved.outside_avoided().0),
+        report::bytes(status.saved.outside_avoided().1),
     ));
     let site = &counters.site;
     if site.fetches + site.bytes_relayed_in > 0 {
@@ -169,6 +170,20 @@ fn status_text(status: &AgentStatus) -> String {
             archive.detail.as_ref().map_or_else(String::new, |detail| format!(", {detail}")),
             report::bytes(archive.bytes),
         ));
+    }
+    for one in &status.upstreams {
+        text.push_str(&format!(
+            "  upstream    {}: {}, {} fetched",
+            one.name,
+            one.state,
+            report::bytes(one.bytes)
+        ));
+        let requests = one.requests.unwrap_or_default();
+        text.push_str(&format!(", {requests} questions answered, {} requests failed", one.failed));
+        if let Some(detail) = &one.detail {
+            text.push_str(&format!(" ({detail})"));
+        }
+        text.push('\n');
     }
     let failures: Vec<String> =
         counters.failures.iter().map(|(kind, n)| format!("{n} {kind}")).collect();

@@ -229,3 +229,63 @@ fn every_command_has_a_manual_page_and_shells_complete_them() {
         assert!(String::from_utf8_lossy(&script.stdout).contains("uninstall"), "{shell}");
     }
 }
+
+/// Each line says how serious it is in the way the journal reads, and no secret is in any.
+#[test]
+fn the_journal_is_told_priorities_and_no_secrets() {
+    let place = tempfile::tempdir().unwrap();
+    let secret = place.path().join("secret");
+    std::fs::write(&secret, "correct horse battery staple").unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_haulout"))
+        .args([
+            "up",
+            "--set",
+            "http.listen=127.0.0.1:0",
+            "--set",
+            "mesh.port=0",
+            "--set",
+            "mesh.mdns=false",
+        ])
+        .args([
+            "--set",
+            "upstream.enable=false",
+            "--set",
+            "trust.nix_conf=false",
+            "--set",
+            "log.level=trace",
+        ])
+        .args(["--set", &format!("mesh.secret_file={}", secret.display())])
+        .args(["--set", &format!("cache.dir={}", place.path().join("cache").display())])
+        .args(["--state-dir".as_ref(), place.path().join("state").as_os_str()])
+        .args(["--store-root".as_ref(), place.path().join("root").as_os_str()])
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .env("JOURNAL_STREAM", "8:1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    while !ready.contains("substituter: ") {
+        assert!(std::io::BufRead::read_line(&mut stdout, &mut ready).unwrap() > 0, "{ready}");
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    child.wait().unwrap();
+    for line in log.lines() {
+        let priority = line.strip_prefix('<').and_then(|rest| rest.split_once('>')).map(|(n, _)| n);
+        assert!(matches!(priority, Some("3" | "4" | "6" | "7")), "{line}");
+    }
+    assert!(
+        log.contains("<4>no key is trusted") && log.contains("<6>substituter for Nix at"),
+        "{log}"
+    );
+    let identity = std::fs::read(place.path().join("state/identity.key")).unwrap();
+    let identity = String::from_utf8_lossy(&identity);
+    let key =
+        identity.lines().find(|line| line.len() > 40 && !line.contains(' ')).unwrap_or(&identity);
+    assert!(!log.contains("battery") && !log.contains(key), "{log}");
+}

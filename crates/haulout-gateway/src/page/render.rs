@@ -109,20 +109,34 @@ fn saved(status: &AgentStatus) -> String {
     let from = &status.counters.nar_bytes_by_source;
     let mut html = format!(
         "<p class=\"big\"><b>{}</b> today, <b>{}</b> in total</p>\
-         <p class=\"note\">NAR bytes that came from neighbours instead of from outside. Days are those of UTC.</p><dl>",
-        Bytes(status.saved.today_bytes),
-        Bytes(status.saved.total_bytes)
+         <p class=\"note\">did not have to come from outside: NARs from neighbours (unpacked), and what a neighbour had \
+         fetched for everybody (packed). Days are those of UTC.</p><dl>",
+        Bytes(status.saved.outside_avoided().0),
+        Bytes(status.saved.outside_avoided().1)
     );
+    let mut line = |name: &str, today: u64, total: u64| {
+        let _ = write!(
+            html,
+            "<div><dt>{name}</dt><dd>{} today, {} in total</dd></div>",
+            Bytes(today),
+            Bytes(total)
+        );
+    };
+    let saved = &status.saved;
+    line("held by neighbours", saved.today_bytes, saved.total_bytes);
+    line("fetched by a neighbour", saved.relayed_today_bytes, saved.relayed_total_bytes);
+    html.push_str("</dl><h3>Given to Nix since the agent started</h3><dl>");
     for (name, bytes) in [
         ("from neighbours", from.peers),
         ("from archives", from.archive),
         ("from upstreams", from.upstream),
         ("from the cache here", from.cache),
+        ("from the store here", from.store),
         ("given to neighbours", status.counters.bytes_to_peers),
     ] {
         let _ = write!(html, "<div><dt>{name}</dt><dd>{}</dd></div>", Bytes(bytes));
     }
-    html.push_str("</dl><p class=\"note\">These since the agent started.</p>");
+    html.push_str("</dl>");
     html
 }
 
@@ -203,10 +217,20 @@ fn sources(status: &AgentStatus) -> String {
             one.name.clone(),
             one.state.clone(),
             Bytes(one.bytes).to_string(),
+            one.requests.map_or_else(
+                || "–".to_owned(),
+                |requests| format!("{requests}, {} failed", one.failed),
+            ),
+            one.latency_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0} ms")),
             one.detail.clone().unwrap_or_default(),
         ]
     });
-    table("Sources outside", &["kind", "name", "state", "bytes", ""], rows, all.len())
+    table(
+        "Sources outside",
+        &["kind", "name", "state", "bytes", "asked", "delay", "about it"],
+        rows,
+        all.len(),
+    )
 }
 
 fn refusals(list: &[RefusalReport]) -> String {

@@ -5,7 +5,7 @@ use quinn::{Connection, RecvStream};
 use tokio::io::AsyncReadExt;
 
 use crate::api::Membership;
-use crate::frames::{FrameError, HELLO_BODY_MAX, Hello, MINOR_VERSION, checked_len};
+use crate::frames::{FrameError, HELLO_BODY_MAX, Hello, checked_len};
 use crate::membership::{EXPORTER_LABEL, EXPORTER_LEN, Role};
 use crate::registry::Shared;
 
@@ -47,18 +47,20 @@ pub(super) async fn hello(
     };
     if role == Role::Dialler {
         let (mut send, mut recv) = conn.open_bi().await.map_err(io)?;
-        send.write_all(&Hello { minor: MINOR_VERSION, proof: own }.encode()).await.map_err(io)?;
+        send.write_all(&Hello { minor: shared.config.minor, proof: own }.encode())
+            .await
+            .map_err(io)?;
         let _ = send.finish();
         let theirs = read_hello(&mut recv).await?;
-        Ok((judge(&theirs), theirs.minor.min(MINOR_VERSION)))
+        Ok((judge(&theirs), theirs.minor.min(shared.config.minor)))
     } else {
         let (mut send, mut recv) = conn.accept_bi().await.map_err(io)?;
         let theirs = read_hello(&mut recv).await?;
         let membership = judge(&theirs);
         let proof = own.filter(|_| membership == Membership::Member);
-        send.write_all(&Hello { minor: MINOR_VERSION, proof }.encode()).await.map_err(io)?;
+        send.write_all(&Hello { minor: shared.config.minor, proof }.encode()).await.map_err(io)?;
         let _ = send.finish();
-        Ok((membership, theirs.minor.min(MINOR_VERSION)))
+        Ok((membership, theirs.minor.min(shared.config.minor)))
     }
 }
 

@@ -66,6 +66,13 @@ struct Inner {
     wrong: Mutex<lru::LruCache<HashPart, ()>>,
 }
 
+impl Upstream {
+    /// Every cache, for reports.
+    pub(crate) fn status(&self) -> Vec<haulout_upstream::UpstreamStatus> {
+        self.inner.upstreams.status()
+    }
+}
+
 fn outside_of(url: &str) -> OutsideId {
     OutsideId::from_bytes(super::hash(&[b"haulout upstream 1\0", url.as_bytes()]))
 }
@@ -387,7 +394,15 @@ impl NarOutside for Upstream {
 
     fn open(&self, key: NarKey) -> Answer<Option<NarBytes>> {
         let upstream = self.clone();
-        Box::pin(async move { upstream.open_nar(key).await })
+        Box::pin(async move {
+            let bytes = upstream.open_nar(key).await?;
+            let stats = Arc::clone(&upstream.inner.stats);
+            Some(
+                bytes
+                    .inspect_ok(move |piece| stats.nar_bytes_outside.add(piece.len() as u64))
+                    .boxed(),
+            )
+        })
     }
 
     fn wrong(&self, key: NarKey) {

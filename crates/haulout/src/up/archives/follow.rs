@@ -262,6 +262,7 @@ impl Follow {
             state,
             detail: (!detail.is_empty()).then(|| detail.join(", ")),
             bytes: self.following.bytes(),
+            ..SourceReport::default()
         }
     }
 }
