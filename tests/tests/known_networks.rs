@@ -118,7 +118,7 @@ fn a_network_may_be_known_by_its_addresses() {
     let other = Agent::start(lab.host(0), &spec);
     let known = |rules: &str| spec.clone().set("network.known", rules);
     let abroad = Agent::start(lab.host(1), &known(r#"["subnet 192.168.77.0/24", "ssid Nowhere"]"#));
-    assert!(abroad.status().silent);
+    assert!(wait_until(SECONDS, || abroad.status().silent));
     assert_eq!(announced(lab.host(2)), BTreeSet::from([name_of(&other)]), "not even at the start");
     assert_eq!(connected(&other), 0);
     // A second address, in a known network: there it takes part.

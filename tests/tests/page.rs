@@ -23,7 +23,12 @@ fn people_see_what_goes_on() {
     let Some(scene) = Scene::new(3, PATHS, BYTES) else { return };
     let _seed = scene.seed(0);
     let _liar = scene.liar(1, "flipped-byte");
-    let machine = scene.machine(2);
+    // One cache outside that works, and one where nobody answers.
+    let (cache, down) =
+        (scene.other_cache(), format!("http://{}:9", scene.lab().host(0).address()));
+    let machine = scene.machine_with(2, scene.nix(), &[], |spec| {
+        spec.set("upstream.urls", format!("[{cache:?}, {down:?}]"))
+    });
     machine.agent.wait_for_peers(2, FIND_LIMIT);
     let (host, url) = (machine.agent.host(), machine.agent.url());
 
@@ -46,6 +51,27 @@ fn people_see_what_goes_on() {
     assert!(says("document.getElementById('saved').innerText", "MB"), "the page did not follow");
     assert_eq!(browser.evaluate("document.querySelector('#settings details').open"), true);
     assert!(says("document.getElementById('settings').innerText", "mesh.port = "));
+    // What nobody has is asked of the caches; how they are is told.
+    let nobody = format!("/{}.narinfo", "0".repeat(32));
+    for _ in 0..4 {
+        assert_eq!(machine.agent.get(&nobody).unwrap().status, 404);
+    }
+    assert!(says("document.getElementById('sources').innerText", "last trouble"));
+    let sources = browser.evaluate("document.getElementById('sources').innerText");
+    let sources = sources.as_str().unwrap();
+    assert!(
+        sources.contains(&down) && sources.contains("file://") && sources.contains("good"),
+        "{sources}"
+    );
+    let metrics = machine.agent.get("/metrics").unwrap().text();
+    for wanted in [
+        format!(
+            "haulout_source_requests_total{{kind=\"upstream\",name=\"{down}\",end=\"failed\"}}"
+        ),
+        "end=\"answered\"} 1".to_owned(),
+    ] {
+        assert!(metrics.contains(&wanted), "{wanted}: {metrics}");
+    }
     assert_eq!(browser.complaints(), Vec::<String>::new());
     // Everything the page needs came from the agent.
     let foreign = browser.evaluate(&format!(

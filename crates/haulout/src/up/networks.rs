@@ -56,10 +56,7 @@ pub(super) async fn report(networks: Networks, mesh: Option<Mesh>, resolver: Arc
     let mut warned = false;
     loop {
         let now = changes.borrow_and_update().clone();
-        resolver.change_about(|about| {
-            about.silent = now.is_silent();
-            about.networks = in_words(&now);
-        });
+        show(&now, &resolver);
         if let Some(ip) = mesh.as_ref().and_then(Mesh::twin).filter(|_| !warned) {
             warned = true;
             let warning = Warning {
@@ -78,6 +75,14 @@ pub(super) async fn report(networks: Networks, mesh: Option<Mesh>, resolver: Arc
             return;
         }
     }
+}
+
+/// Writes the networks into the status.
+pub(super) fn show(now: &Snapshot, resolver: &Resolver) {
+    resolver.change_about(|about| {
+        about.silent = now.is_silent();
+        about.networks = in_words(now);
+    });
 }
 
 /// The interfaces that discovery may use, as people and scripts want to know them.

@@ -145,6 +145,7 @@ impl Agent {
             settings: settings.in_words(),
             ..AgentStatus::default()
         });
+        networks::show(&networks.now(), &resolver);
         tokio::spawn(networks::report(networks, mesh.clone(), Arc::clone(&resolver)));
         let pushing = pusher.map(|pusher| tokio::spawn(pusher.run()));
         Ok(Self {
