@@ -49,7 +49,7 @@ impl Eye {
             one.gateway = gateways.get(&one.name).map(|ip| {
                 let before = self.last.get(&one.name).filter(|last| !changed && last.ip == *ip);
                 let mac = neighbours.get(&(one.name.clone(), *ip)).copied();
-                Gateway { ip: *ip, mac: mac.or(before.and_then(|last| last.mac)) }
+                Gateway { ip: *ip, mac: mac.or_else(|| before.and_then(|last| last.mac)) }
             });
             if wants_ssid && !one.loopback {
                 one.ssid = self.rules.ssid_of.as_ref().and_then(|ssid_of| ssid_of(&one.name));

@@ -127,7 +127,7 @@ impl Snapshot {
             (scope == 0 || scope == one.index)
                 && one.addrs.iter().any(|(own, prefix)| same_network(*own, ip, *prefix))
         };
-        self.interfaces.iter().find(near).map_or(!self.is_silent(), |one| self.uses(one))
+        self.interfaces.iter().find(near).map_or_else(|| !self.is_silent(), |one| self.uses(one))
     }
 
     /// Every address of this machine in use.

@@ -35,11 +35,8 @@ pub(super) fn interfaces(settings: &Settings) -> InterfaceRules {
 /// Begins to watch the networks.
 pub(super) fn watch(settings: &Settings) -> Outcome<Networks> {
     let known = settings.network.known.iter().map(|text| text.0.clone()).collect();
-    let rules = NetworkRules {
-        interfaces: interfaces(settings),
-        known,
-        ssid_of: Some(Arc::new(|interface| ssid_of(interface))),
-    };
+    let rules =
+        NetworkRules { interfaces: interfaces(settings), known, ssid_of: Some(Arc::new(ssid_of)) };
     Networks::start(rules).context(|| "cannot watch the network".to_owned())
 }
 
