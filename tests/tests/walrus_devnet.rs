@@ -1,6 +1,7 @@
 //! Walrus with real processes: a devnet, and `haulout walrus` that stores on it and reads from
 //! it, with nodes going away up to what the code can bear and beyond.
 
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -154,4 +155,108 @@ fn quilts_and_epochs() {
     assert_eq!(devnet.ok(&["walrus", "read", "--out", "-", &id]), data);
     let status = String::from_utf8(devnet.ok(&["devnet", "status", "--dir", &dir])).expect("UTF-8");
     assert!(status.contains("Walrus epoch 2"), "{status}");
+}
+
+/// An agent that reads from the devnet, without a mesh: its own cache and the nodes.
+struct Agent {
+    process: Process,
+    address: String,
+}
+
+impl Agent {
+    fn start(devnet: &Devnet) -> Self {
+        let root = devnet.path("root");
+        std::fs::create_dir_all(&root).expect("a directory");
+        let mut command = Command::new(haulout());
+        command.args(["up", "--listen", "127.0.0.1:0", "--set", "mesh.enable=false"]);
+        command.args(["--set", "upstream.enable=false", "--set", "trust.nix_conf=false"]);
+        command.arg("--store-root").arg(&root).arg("--state-dir").arg(devnet.path("agent"));
+        command.args(["--set", &format!("cache.dir={}", devnet.path("cache").display())]);
+        command.args(["--set", &format!("walrus.network={}", devnet.fact("network"))]);
+        let mut process = Process::start("agent", command, &devnet.path("agent-log"));
+        let line = |log: &str| {
+            let url = log.lines().find_map(|line| line.strip_prefix("substituter: http://"));
+            url.map(str::to_owned)
+        };
+        wait_until(PATIENCE, || line(&process.log()).is_some() || !process.is_alive());
+        let log = process.log();
+        let address = line(&log).unwrap_or_else(|| panic!("the agent does not start: {log}"));
+        Self { process, address }
+    }
+
+    /// Status line, header fields and body of an answer.
+    fn ask(&self, method: &str, path: &str, more: &str) -> (String, Vec<u8>) {
+        let mut stream = std::net::TcpStream::connect(&self.address).expect("the agent");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{more}\r\n",
+            self.address
+        );
+        stream.write_all(head.as_bytes()).expect("the agent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+        let body = answer.split_off(end + 4);
+        (String::from_utf8_lossy(&answer).to_lowercase(), body)
+    }
+}
+
+#[test]
+fn an_agent_reads_blobs_for_programs_and_for_the_command_line() {
+    let devnet = Devnet::start(10, 10);
+    let data = bytes(7, 1_000_000);
+    let id = devnet.store("blob", &data);
+    let agent = Agent::start(&devnet);
+    let path = format!("/v1/blobs/{id}");
+
+    let (head, body) = agent.ask("GET", &path, "");
+    assert!(head.starts_with("http/1.1 200") && body == data, "{head}");
+    assert!(head.contains(&format!("etag: \"{}\"", id.to_lowercase())), "{head}");
+    let (head, body) = agent.ask("GET", &path, "Range: bytes=500000-600009\r\n");
+    assert!(head.starts_with("http/1.1 206") && body == data[500_000..600_010], "{head}");
+    assert!(head.contains("content-range: bytes 500000-600009/1000000"), "{head}");
+    let (head, body) = agent.ask("HEAD", &path, "");
+    assert!(head.contains("content-length: 1000000") && body.is_empty(), "{head}");
+    let (head, _) = agent.ask("GET", &path, "Range: bytes=1000000-\r\n");
+    assert!(head.starts_with("http/1.1 416"), "{head}");
+    let (head, body) = agent.ask("GET", &format!("/v1/blobs/{}", "A".repeat(43)), "");
+    let told: Value = serde_json::from_slice(&body).expect("JSON");
+    assert!(head.starts_with("http/1.1 404") && told["hint"].is_string(), "{head}{told}");
+    // A page that had its own name point here gets nothing.
+    let mut strange = std::net::TcpStream::connect(&agent.address).expect("the agent");
+    let head = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+    strange.write_all(head.as_bytes()).expect("the agent");
+    let mut answer = String::new();
+    strange.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+
+    // The command line goes through it by itself, and not if told so.
+    let read = |more: &[&str]| {
+        let out = devnet.path("out").display().to_string();
+        let args = ["walrus", "read", "--json", "--out", &out, "--agent", &agent.address, &id];
+        let said = devnet.ok(&[&args[..], more].concat());
+        let read = std::fs::read(&out).expect("the blob");
+        (serde_json::from_slice::<Value>(&said).expect("JSON"), read)
+    };
+    let (said, whole) = read(&[]);
+    assert_eq!(said["agent"], agent.address.as_str());
+    assert!(whole == data);
+    let (said, part) = read(&["--range", "999990-"]);
+    assert!(said["agent"].is_string() && part == data[999_990..]);
+    let (said, whole) = read(&["--direct"]);
+    assert!(said["agent"].is_null() && said["slivers"] == 4 && whole == data, "{said}");
+
+    // What it has read it keeps, over a restart and without any node.
+    let status: Value =
+        serde_json::from_slice(&agent.ask("GET", "/api/v1/status", "").1).expect("JSON");
+    assert_eq!(status["walrus"]["from_nodes"]["slivers"], 4, "{status}");
+    let Agent { mut process, .. } = agent;
+    assert!(process.terminate(PATIENCE).success());
+    (0..10).for_each(|node| devnet.fault(node, &["--down"]));
+    let agent = Agent::start(&devnet);
+    let (head, body) = agent.ask("GET", &path, "");
+    assert!(head.starts_with("http/1.1 200") && body == data, "{head}");
+    let status: Value =
+        serde_json::from_slice(&agent.ask("GET", "/api/v1/status", "").1).expect("JSON");
+    assert_eq!(status["walrus"]["from_here"]["slivers"], 4, "{status}");
+    assert_eq!(status["walrus"]["fetched"]["slivers"], 0, "{status}");
 }

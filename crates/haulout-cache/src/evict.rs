@@ -1,28 +1,26 @@
 //! Who has to go when the quota is reached. Pure.
 
-use haulout_nix::NarHash;
-
-use crate::UnixTime;
-
 /// More holders than this make no difference: somebody will still have it.
 const HOLDERS_COUNTED_MAX: u64 = 15;
 
 /// What eviction looks at.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Candidate {
-    pub(crate) hash: NarHash,
+pub(crate) struct Candidate<K> {
+    /// Its name.
+    pub(crate) key: K,
     pub(crate) size: u64,
-    pub(crate) last_use: UnixTime,
+    /// When it was last used, on any clock.
+    pub(crate) last_use: u64,
     /// How many peers were last seen to hold it as well.
     pub(crate) holders: u32,
 }
 
-/// The NARs to remove so that at least `excess` bytes become free, the least missed first.
+/// What to remove so that at least `excess` bytes become free, the least missed first.
 ///
 /// Each one's time since its last use is multiplied by one more than the number of others who hold
 /// it: what nobody else on the network has may stay sixteen times as long as what everybody has.
-pub(crate) fn victims(mut all: Vec<Candidate>, excess: u64, now: UnixTime) -> Vec<NarHash> {
-    all.sort_by_key(|one| (std::cmp::Reverse(expendability(one, now)), one.hash));
+pub(crate) fn victims<K: Ord + Copy>(mut all: Vec<Candidate<K>>, excess: u64, now: u64) -> Vec<K> {
+    all.sort_by_key(|one| (std::cmp::Reverse(expendability(one, now)), one.key));
     let mut freed = 0_u64;
     all.into_iter()
         .take_while(|one| {
@@ -30,12 +28,12 @@ pub(crate) fn victims(mut all: Vec<Candidate>, excess: u64, now: UnixTime) -> Ve
             freed = freed.saturating_add(one.size);
             needed
         })
-        .map(|one| one.hash)
+        .map(|one| one.key)
         .collect()
 }
 
-fn expendability(one: &Candidate, now: UnixTime) -> u64 {
-    let unused = now.0.saturating_sub(one.last_use.0).saturating_add(1);
+fn expendability<K>(one: &Candidate<K>, now: u64) -> u64 {
+    let unused = now.saturating_sub(one.last_use).saturating_add(1);
     unused.saturating_mul(1 + u64::from(one.holders).min(HOLDERS_COUNTED_MAX))
 }
 
@@ -43,23 +41,18 @@ fn expendability(one: &Candidate, now: UnixTime) -> u64 {
 mod tests {
     use super::*;
 
-    fn one(name: u8, size: u64, last_use: u64, holders: u32) -> Candidate {
-        Candidate {
-            hash: NarHash::from_bytes([name; 32]),
-            size,
-            last_use: UnixTime(last_use),
-            holders,
-        }
+    fn one(key: u8, size: u64, last_use: u64, holders: u32) -> Candidate<u8> {
+        Candidate { key, size, last_use, holders }
     }
 
-    fn order(all: Vec<Candidate>, excess: u64) -> Vec<u8> {
-        victims(all, excess, UnixTime(1000)).iter().map(|hash| hash.as_bytes()[0]).collect()
+    fn order(all: Vec<Candidate<u8>>, excess: u64) -> Vec<u8> {
+        victims(all, excess, 1000)
     }
 
     #[test]
     fn oldest_first_and_no_more_than_needed() {
         let all = vec![one(1, 10, 900, 0), one(2, 10, 100, 0), one(3, 10, 500, 0)];
-        assert_eq!(order(all.clone(), 0), []);
+        assert_eq!(order(all.clone(), 0), [0; 0]);
         assert_eq!(order(all.clone(), 1), [2]);
         assert_eq!(order(all.clone(), 11), [2, 3]);
         assert_eq!(order(all, u64::MAX), [2, 3, 1]);

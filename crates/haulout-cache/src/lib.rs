@@ -27,7 +27,9 @@ use haulout_nix::PathInfo;
 pub use cache::Cache;
 pub use faults::{DiskOp, Faults};
 pub use nar::{CachedNar, NarWriter};
-pub use slivers::{SLIVER_BYTES_MAX, SliverCache};
+pub use slivers::{
+    Holders, KeptSliver, SLIVER_BYTES_MAX, SliverCache, SliverKey, Stored as StoredSliver,
+};
 pub use state::{CacheConfig, CacheStats};
 
 /// Wall-clock time, whole seconds since 1970. Passed in, never asked for; it may jump.

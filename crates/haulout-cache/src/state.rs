@@ -210,12 +210,12 @@ impl State {
         // Somewhat more than needed, so that not every new file starts another search.
         excess = excess.max(quota / 50).min(self.used);
         let all = self.nars.iter().map(|(hash, held)| Candidate {
-            hash: *hash,
+            key: *hash,
             size: held.row.size,
-            last_use: held.row.last_use,
+            last_use: held.row.last_use.0,
             holders: held.row.holders,
         });
-        let victims = evict::victims(all.collect(), excess, now);
+        let victims = evict::victims(all.collect(), excess, now.0);
         for hash in &victims {
             self.remove(hash);
         }

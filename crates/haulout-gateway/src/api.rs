@@ -64,6 +64,8 @@ pub struct AgentStatus {
     pub networks: Vec<NetworkReport>,
     /// There is a list of known networks, and none of them is here: only this machine's Nix is served.
     pub silent: bool,
+    /// The Walrus network that blobs are read from; `None`: there is none.
+    pub walrus: Option<WalrusReport>,
     /// Settings in force, `section.key` and value; files with secrets by name only.
     pub settings: BTreeMap<String, String>,
 }
@@ -103,6 +105,38 @@ pub struct RefusalReport {
     pub path: String,
     /// What was wrong, in words.
     pub why: String,
+}
+
+/// Slivers and their bytes, as they travelled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SliverCounts {
+    /// Slivers.
+    pub slivers: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// A Walrus network, and what came from it since the agent started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WalrusReport {
+    /// The name or file that the settings give.
+    pub network: String,
+    /// What agents call it among themselves: 64 lower-case hexadecimal digits.
+    pub id: String,
+    /// Read on this machine, from what it keeps.
+    pub from_here: SliverCounts,
+    /// Read on this machine, from neighbours.
+    pub from_peers: SliverCounts,
+    /// Read on this machine, from storage nodes.
+    pub from_nodes: SliverCounts,
+    /// Fetched from storage nodes, for this machine and for others; the bytes include metadata.
+    pub fetched: SliverCounts,
+    /// Slivers and metadata kept on disk now.
+    pub kept: SliverCounts,
+    /// Neighbours that were found to have relayed something false.
+    pub liars: u64,
 }
 
 /// One archive or upstream.
@@ -320,7 +354,7 @@ pub struct PeerReport {
     pub rtt_ms: Option<f64>,
     /// Smoothed throughput, bytes per second.
     pub throughput: Option<f64>,
-    /// Store paths it says it holds.
+    /// Store paths and pieces of Walrus blobs that it says it holds.
     pub holdings: Option<u64>,
     /// Bytes received from it.
     pub bytes_from: u64,

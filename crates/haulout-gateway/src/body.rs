@@ -23,6 +23,8 @@ pub(crate) struct ResponseBody {
 enum Kind {
     Whole(Option<Bytes>),
     Nar(NarStream),
+    /// Bytes of a known number, each piece of it as it comes.
+    Exact(BoxStream<'static, Result<Bytes, Cut>>, u64),
     /// Text without a known end.
     Events(BoxStream<'static, Bytes>),
 }
@@ -39,6 +41,11 @@ impl ResponseBody {
 
     pub(crate) fn nar(stream: NarStream) -> Self {
         Self { kind: Kind::Nar(stream), _busy: None }
+    }
+
+    /// `len` bytes from a stream; with fewer, more or an error the connection is cut.
+    pub(crate) fn exact(stream: BoxStream<'static, Result<Bytes, Cut>>, len: u64) -> Self {
+        Self { kind: Kind::Exact(stream, len), _busy: None }
     }
 
     /// Pieces of text until the reader goes away.
@@ -66,6 +73,7 @@ impl Body for ResponseBody {
             Kind::Nar(stream) => {
                 stream.poll_piece(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
             }
+            Kind::Exact(stream, left) => poll_exact(stream, left, cx),
             Kind::Events(stream) => {
                 stream.poll_next_unpin(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
             }
@@ -76,6 +84,7 @@ impl Body for ResponseBody {
         match &self.kind {
             Kind::Whole(bytes) => bytes.is_none(),
             Kind::Nar(stream) => stream.remaining == 0,
+            Kind::Exact(_, left) => *left == 0,
             Kind::Events(_) => false,
         }
     }
@@ -84,8 +93,32 @@ impl Body for ResponseBody {
         SizeHint::with_exact(match &self.kind {
             Kind::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
             Kind::Nar(stream) => stream.remaining,
+            Kind::Exact(_, left) => *left,
             Kind::Events(_) => return SizeHint::default(),
         })
+    }
+}
+
+fn poll_exact(
+    stream: &mut BoxStream<'static, Result<Bytes, Cut>>,
+    left: &mut u64,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    loop {
+        if *left == 0 {
+            return Poll::Ready(None);
+        }
+        let piece = match ready!(stream.poll_next_unpin(cx)) {
+            Some(Ok(piece)) if piece.is_empty() => continue,
+            Some(Ok(piece)) => piece,
+            Some(Err(cut)) => return Poll::Ready(Some(Err(cut))),
+            None => return Poll::Ready(Some(Err(Cut::new("it ended too early")))),
+        };
+        match left.checked_sub(piece.len() as u64) {
+            Some(rest) => *left = rest,
+            None => return Poll::Ready(Some(Err(Cut::new("it is longer than it should be")))),
+        }
+        return Poll::Ready(Some(Ok(Frame::data(piece))));
     }
 }
 

@@ -203,8 +203,13 @@ fn foreign_host<S>(shared: &Shared<S>, request: &Request<Incoming>) -> Option<An
     })
 }
 
-fn error(status: StatusCode, error: &str, hint: &str) -> Answer {
-    json(status, &ApiError { error: error.into(), hint: Some(hint.into()) }, false)
+pub(crate) fn error<'h>(
+    status: StatusCode,
+    error: &str,
+    hint: impl Into<Option<&'h str>>,
+) -> Answer {
+    let hint = hint.into().map(str::to_owned);
+    json(status, &ApiError { error: error.into(), hint }, false)
 }
 
 fn json(status: StatusCode, value: &impl Serialize, head: bool) -> Answer {

@@ -33,7 +33,7 @@ pub(crate) async fn receive<S: Substituter>(
     }
     // Control and logs are for this machine; a proxy in front must not open them.
     let route = Route::of(request.uri().path());
-    if matches!(route, Route::Control(_) | Route::Log(_) | Route::Index) {
+    if matches!(route, Route::Control(_) | Route::Log(_) | Route::Index | Route::Blob(_)) {
         return Ok(not_found());
     }
     let Some(uploads) = &door.uploads else { return Err(request) };

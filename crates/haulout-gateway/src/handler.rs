@@ -20,7 +20,7 @@ use hyper::{
 };
 
 use crate::{
-    Client, GatewayConfig, Substituter,
+    Client, GatewayConfig, Substituter, blobs,
     body::{NarStream, ResponseBody},
     control,
     counters::Counters,
@@ -145,6 +145,7 @@ impl<S: Substituter> Shared<S> {
             }
             Route::Metrics => control::metrics(self, &request, peer, head).await,
             Route::Control(what) => control::answer(self, what, &request, peer, head).await,
+            Route::Blob(id) => blobs::blob(self, id, &request, peer, head).await,
             Route::Nothing => not_found(),
         }
     }
@@ -324,7 +325,7 @@ pub(crate) fn plain(status: StatusCode, text: &'static str) -> Answer {
 }
 
 /// Add a header made of visible ASCII.
-fn insert(answer: &mut Answer, name: HeaderName, value: &str) {
+pub(crate) fn insert(answer: &mut Answer, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         answer.headers_mut().insert(name, value);
     }

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use haulout_nix::{HashPart, NarHash, StorePath};
 
+use crate::blobs;
+
 /// Characters of a hash part.
 const HASH_PART_CHARS: usize = 32;
 /// Longest `/log/` or `/api/v1/why/` argument looked at, in bytes as sent: a base name is at most
@@ -37,6 +39,8 @@ pub(crate) enum Route {
     Metrics,
     /// `/api/v1/...`
     Control(Control),
+    /// `/v1/blobs/<blob id>`
+    Blob([u8; 32]),
     /// Everything else.
     Nothing,
 }
@@ -70,6 +74,9 @@ impl Route {
         }
         if let Some(control) = rest.strip_prefix("api/v1/") {
             return Self::Control(Control::of(control));
+        }
+        if let Some(id) = rest.strip_prefix("v1/blobs/") {
+            return blobs::parse_id(id).map_or(Self::Nothing, Self::Blob);
         }
         if let Some(name) = rest.strip_prefix("log/") {
             return base_name(name).map_or(Self::Nothing, |path| Self::Log(path.to_string()));
@@ -187,6 +194,8 @@ mod tests {
         }
         assert_eq!(Route::of("/api/v1/why/hello"), Route::Control(Control::Why(None)));
         assert_eq!(Route::of("/api/v1/reload"), Route::Control(Control::Unknown));
+        let blob = format!("/v1/blobs/{}", "A".repeat(43));
+        assert_eq!(Route::of(&blob), Route::Blob([0; 32]));
     }
 
     #[test]
@@ -214,6 +223,12 @@ mod tests {
             "/log/../../etc/passwd",
             "/debuginfo/1234",
             "/api/v2/status",
+            "/v1/blobs/",
+            "/v1/blobs/by-object-id/0x1",
+            &format!("/v1/blobs/{}", "A".repeat(42)),
+            &format!("/v1/blobs/{}B", "A".repeat(42)),
+            &format!("/v1/blobs/{}/", "A".repeat(43)),
+            &format!("/v1/blobs/{}+", "A".repeat(42)),
             "/api",
             &format!("/{upper}.narinfo"),
             &format!("/{HASH}.narinfo/"),
@@ -237,7 +252,7 @@ mod tests {
         }
 
         #[test]
-        fn nor_a_nearly_right_one(path in "/(nar/|log/|api/v1/why/)?[0-9a-z%/.-]{0,90}(\\.nar|\\.ls|\\.narinfo)?") {
+        fn nor_a_nearly_right_one(path in "/(nar/|log/|v1/blobs/|api/v1/why/)?[0-9a-zA-Z_%/.-]{0,90}(\\.nar|\\.ls|\\.narinfo)?") {
             let _ = Route::of(&path);
         }
     }

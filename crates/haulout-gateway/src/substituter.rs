@@ -11,6 +11,7 @@ use futures_util::stream::{BoxStream, Stream, StreamExt};
 use haulout_nix::{HashPart, NarHash, PathInfo, StoreDir};
 
 use crate::api::{AgentState, AgentStatus, PeersReport, WhyReport};
+use crate::blobs::{BlobBody, BlobError, BlobErrorKind};
 
 /// Why a NAR stream cannot be continued. The gateway cuts the HTTP connection, Nix goes to its next
 /// substituter.
@@ -137,6 +138,12 @@ pub trait Substituter: Send + Sync + 'static {
         async { None }
     }
 
+    /// A blob of the Walrus network that this agent reads from, by its id. Errors are shown: see [`crate::BlobErrorKind`].
+    fn blob(&self, id: [u8; 32]) -> impl Future<Output = Result<BlobBody, BlobError>> + Send {
+        let _ = id;
+        async { Err(BlobError::no_network()) }
+    }
+
     /// The agent's state. The gateway overwrites `counters.http` and, when empty, `http_listen`.
     fn status(&self) -> impl Future<Output = AgentStatus> + Send;
 
@@ -211,6 +218,17 @@ impl<S: Substituter> Substituter for LateSubstituter<S> {
 
     async fn build_log(&self, name: &str) -> Option<Bytes> {
         self.inner.get()?.build_log(name).await
+    }
+
+    async fn blob(&self, id: [u8; 32]) -> Result<BlobBody, BlobError> {
+        match self.inner.get() {
+            Some(inner) => inner.blob(id).await,
+            None => Err(BlobError {
+                kind: BlobErrorKind::Unavailable,
+                text: "the agent is still starting".to_owned(),
+                hint: Some("ask again in a moment".to_owned()),
+            }),
+        }
     }
 
     async fn status(&self) -> AgentStatus {

@@ -6,7 +6,9 @@
 //! answer is kept under the node that gave it, so a lie is only ever met again by asking the liar again.
 
 use bytes::Bytes;
-use haulout_walrus::{BoxFuture, Node, NodeError, Source, is_sliver};
+use haulout_walrus::{
+    Blame, BoxFuture, Node, NodeError, Piece, ReadError, Source, is_sliver, limits::SPOILT_RETRIES,
+};
 use lru::LruCache;
 use redstuff::{AxisKind, BlobId, Metadata, PairIndex, ShardCount};
 use std::{
@@ -135,32 +137,38 @@ impl Source for RecentBytes {
             if let Some(bytes) = self.get(&key) {
                 return Ok(bytes);
             }
-            let bytes = self.inner.sliver(node, metadata, axis, pair).await?;
-            let (of, copy) = (metadata.clone(), bytes.clone());
-            let check = move || is_sliver(&of, axis, pair, &copy);
-            if tokio::task::spawn_blocking(check).await.unwrap_or(false) {
-                self.keep(key, &bytes);
-                return Ok(bytes);
+            for _ in 0..=SPOILT_RETRIES {
+                let bytes = self.inner.sliver(node, metadata, axis, pair).await?;
+                let (of, copy) = (metadata.clone(), bytes.clone());
+                let check = move || is_sliver(&of, axis, pair, &copy);
+                if tokio::task::spawn_blocking(check).await.unwrap_or(false) {
+                    self.keep(key, &bytes);
+                    return Ok(bytes);
+                }
+                tracing::warn!(node = %node.info.node_id, blob = %metadata.id(), "a false sliver");
+                match self.inner.wrong(Piece::Sliver(metadata, axis, pair)).await {
+                    Blame::Node => break,
+                    // Whoever brought it was found out; the node may well have the right one.
+                    Blame::OnTheWay => {}
+                }
             }
-            tracing::warn!(node = %node.info.node_id, blob = %metadata.id(), "a false sliver");
-            match self.inner.is_nodes_fault(metadata, axis, pair) {
-                true => Err(NodeError::Malformed("a false sliver".to_owned())),
-                // Whoever brought it is found out; the node may well have the right one.
-                false => Err(NodeError::Refused {
-                    status: 404,
-                    reason: None,
-                    message: "a false sliver came".to_owned(),
-                    retry_after: None,
-                }),
-            }
+            Err(NodeError::Malformed("a false sliver".to_owned()))
         })
+    }
+
+    fn metadata_anywhere<'a>(
+        &'a self,
+        n: ShardCount,
+        blob: &'a BlobId,
+    ) -> Option<BoxFuture<'a, Result<Bytes, ReadError>>> {
+        self.inner.metadata_anywhere(n, blob)
+    }
+
+    fn wrong<'a>(&'a self, what: Piece<'a>) -> BoxFuture<'a, Blame> {
+        self.inner.wrong(what)
     }
 
     fn is_shared(&self) -> bool {
         self.inner.is_shared()
-    }
-
-    fn is_nodes_fault(&self, metadata: &Metadata, axis: AxisKind, pair: PairIndex) -> bool {
-        self.inner.is_nodes_fault(metadata, axis, pair)
     }
 }

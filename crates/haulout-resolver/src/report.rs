@@ -2,8 +2,8 @@
 
 use haulout_gateway::api::{
     AgentState, AgentStatus, CandidateReport, PeerReport, PeersReport, RefusalReport,
-    SignatureReport, SiteCounters, SourceCounts, SourceReport, StoreReport, TransferReport,
-    Verdict, Warning, WhyReport,
+    SignatureReport, SiteCounters, SliverCounts, SourceCounts, SourceReport, StoreReport,
+    TransferReport, Verdict, WalrusReport, Warning, WhyReport,
 };
 use haulout_mesh::{Membership, PeerState, PeerView};
 use haulout_nix::{HashPart, PathInfo};
@@ -11,6 +11,7 @@ use haulout_upstream::{Kind, UpstreamStatus};
 
 use crate::local::Given;
 use crate::resolver::{Inner, Origin, Resolver};
+use crate::site::walrus::{SiteWalrus, Tally};
 use crate::trust::{Proof, Trust};
 
 /// Transfers listed at most: more than anybody reads.
@@ -73,6 +74,7 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
     if let Some(upstream) = inner.outsides.upstream.get() {
         about.upstreams = upstream.status().into_iter().map(upstream_report).collect();
     }
+    about.walrus = inner.walrus.get().map(walrus);
     about.counters.bytes_from_peers = stats.bytes_in.get();
     // Frames from the mesh's memory were not read here; peers long gone are
     // not counted there.
@@ -103,6 +105,21 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         })
         .collect();
     about
+}
+
+fn walrus(walrus: &SiteWalrus) -> WalrusReport {
+    let counts = walrus.counts();
+    let of = |tally: Tally| SliverCounts { slivers: tally.slivers, bytes: tally.bytes };
+    WalrusReport {
+        network: walrus.name().to_owned(),
+        id: walrus.id().iter().map(|byte| format!("{byte:02x}")).collect(),
+        from_here: of(counts.from_here),
+        from_peers: of(counts.from_peers),
+        from_nodes: of(counts.from_nodes),
+        fetched: of(counts.fetched),
+        kept: SliverCounts { slivers: counts.kept_slivers, bytes: counts.kept_bytes },
+        liars: counts.liars,
+    }
 }
 
 fn transfer(inner: &Inner, one: crate::transfer::Progress) -> TransferReport {

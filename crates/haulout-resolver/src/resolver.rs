@@ -29,6 +29,7 @@ use crate::serving::Giver;
 use crate::site::ahead::Ahead;
 use crate::site::nars::LanNars;
 use crate::site::upstream::Upstream;
+use crate::site::walrus::{SiteWalrus, WalrusConfig};
 use crate::site::{AHEAD_BYTES, Site};
 use crate::stats::Stats;
 use crate::transfer::{Aside, BUDGET_BYTES, Budget, CutReason, Reader, Transfers};
@@ -173,6 +174,7 @@ pub(crate) struct Inner {
     lan: LanNars,
     outside: OnceLock<Outside>,
     pub(crate) outsides: Arc<Outsides>,
+    pub(crate) walrus: OnceLock<SiteWalrus>,
     ahead_bytes: u64,
     pub(crate) about: Mutex<AgentStatus>,
     pub(crate) started: Instant,
@@ -271,6 +273,7 @@ impl Resolver {
             lan,
             outside: OnceLock::new(),
             outsides,
+            walrus: OnceLock::new(),
             ahead_bytes: config.ahead_bytes,
             about: Mutex::default(),
             started: Instant::now(),
@@ -306,6 +309,21 @@ impl Resolver {
         let archives =
             Archives::new(archives, Arc::clone(&inner.stats), Arc::clone(&inner.reasons));
         let _ = inner.outsides.archives.set(archives);
+    }
+
+    /// Blobs of this Walrus network can be read through the site from now on. Only the first call counts. Within a
+    /// runtime.
+    pub fn set_walrus(&self, config: WalrusConfig) -> &SiteWalrus {
+        self.inner.walrus.get_or_init(|| {
+            let local = Arc::clone(&self.inner.local);
+            let announce = move |gone: &[u32], come: &[u32]| local.announce_public(gone, come);
+            SiteWalrus::join(&self.inner.site, config, Box::new(announce))
+        })
+    }
+
+    /// The Walrus network of this agent, if it has one.
+    pub fn walrus(&self) -> Option<&SiteWalrus> {
+        self.inner.walrus.get()
     }
 
     /// The engine for what must come from outside, to add other places to.

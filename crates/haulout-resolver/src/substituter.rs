@@ -4,9 +4,10 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use haulout_gateway::api::{AgentStatus, PeersReport, WhyReport};
-use haulout_gateway::{Client, NarBody, Substituter};
+use haulout_gateway::{BlobBody, BlobError, Client, NarBody, Substituter};
 use haulout_mesh::NarKey;
 use haulout_nix::{HashPart, NarHash, PathInfo, StoreDir, StorePath};
+use redstuff::BlobId;
 
 use crate::logs;
 use crate::report;
@@ -78,6 +79,13 @@ impl Substituter for Resolver {
             logs::read(&inner.store, &derivation)
         };
         tokio::task::spawn_blocking(read).await.ok()?
+    }
+
+    async fn blob(&self, id: [u8; 32]) -> Result<BlobBody, BlobError> {
+        match self.walrus() {
+            Some(walrus) => walrus.body(BlobId(id)).await,
+            None => Err(BlobError::no_network()),
+        }
     }
 
     async fn status(&self) -> AgentStatus {

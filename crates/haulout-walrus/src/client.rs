@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use redstuff::{
     Axis, AxisKind, BlobId, Metadata, PairIndex, Primary, Secondary, ShardCount, UnverifiedSliver,
     bcs::Wire,
@@ -16,7 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
     BoxFuture, ChainError, ChainReader, Committee, CommitteeView, NodeClient, NodeError, NodeId,
-    StorageNode,
+    ReadError, SliverBody, StorageNode, Verdict,
     plan::{Clock, Manner, NodeView},
 };
 
@@ -50,17 +51,61 @@ pub trait Source: Send + Sync + fmt::Debug {
         pair: PairIndex,
     ) -> BoxFuture<'a, Result<Bytes, NodeError>>;
 
+    /// The same as it arrives. By default it arrives all at once.
+    fn sliver_body<'a>(
+        &'a self,
+        node: &'a Arc<Node>,
+        metadata: &'a Metadata,
+        axis: AxisKind,
+        pair: PairIndex,
+    ) -> BoxFuture<'a, Result<SliverBody, NodeError>> {
+        Box::pin(async move {
+            let whole = self.sliver(node, metadata, axis, pair).await?;
+            Ok(stream::once(async { Ok(whole) }).boxed())
+        })
+    }
+
+    /// A blob's metadata, for sources that find it without being told a node. With `None`, the nodes
+    /// are asked one after the other through [`Source::metadata`].
+    fn metadata_anywhere<'a>(
+        &'a self,
+        n: ShardCount,
+        blob: &'a BlobId,
+    ) -> Option<BoxFuture<'a, Result<Bytes, ReadError>>> {
+        let _ = (n, blob);
+        None
+    }
+
     /// Whether this fetches once for many readers, who should therefore all choose the same slivers.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// A sliver that came from here is not the blob's. Says whether that is the node's fault; if
-    /// not, it is this source's business to find out whose it is.
-    fn is_nodes_fault(&self, metadata: &Metadata, axis: AxisKind, pair: PairIndex) -> bool {
-        let _ = (metadata, axis, pair);
-        true
+    /// Something that came from here is not the blob's. If that was on the way and not at the node, it
+    /// is this source's business to find out who did it; when it has, it says [`Blame::OnTheWay`], and
+    /// is asked for the same again.
+    fn wrong<'a>(&'a self, what: Piece<'a>) -> BoxFuture<'a, Blame> {
+        let _ = what;
+        Box::pin(async { Blame::Node })
     }
+}
+
+/// A piece of a blob.
+#[derive(Debug, Clone, Copy)]
+pub enum Piece<'a> {
+    /// Its metadata.
+    Metadata(&'a BlobId),
+    /// A sliver.
+    Sliver(&'a Metadata, AxisKind, PairIndex),
+}
+
+/// Who is to blame for a false piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The storage node.
+    Node,
+    /// Somebody between it and us.
+    OnTheWay,
 }
 
 /// The nodes themselves.
@@ -91,6 +136,19 @@ impl Source for Direct {
             })
         })
     }
+
+    fn sliver_body<'a>(
+        &'a self,
+        node: &'a Arc<Node>,
+        metadata: &'a Metadata,
+        axis: AxisKind,
+        pair: PairIndex,
+    ) -> BoxFuture<'a, Result<SliverBody, NodeError>> {
+        match axis {
+            AxisKind::Primary => Box::pin(node.client.sliver_body::<Primary>(metadata, pair)),
+            AxisKind::Secondary => Box::pin(node.client.sliver_body::<Secondary>(metadata, pair)),
+        }
+    }
 }
 
 /// Nodes of a committee, ready to be asked: positions are those of the committee.
@@ -109,9 +167,6 @@ pub enum SliverFetchError {
     /// The node does not serve it.
     #[error(transparent)]
     Node(#[from] NodeError),
-    /// The node served something else.
-    #[error("storage node {0} sent a false sliver")]
-    Wrong(NodeId),
 }
 
 /// Whether bytes are the BCS of a sliver of the blob. Takes as long as verifying one does.
@@ -187,8 +242,9 @@ impl Client {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One sliver from the node that stores it in the current epoch, verified; as it came, for whoever
-    /// relays or caches it.
+    /// One sliver as it arrives from the node that stores it in this epoch, and that node, for whoever
+    /// relays or caches it. Not verified: see [`is_sliver`]. A node that says that the shard is not its
+    /// own is believed once, and the committees are read anew.
     ///
     /// # Errors
     /// The committee is not known, or its node does not serve the sliver.
@@ -197,19 +253,22 @@ impl Client {
         metadata: &Metadata,
         axis: AxisKind,
         pair: PairIndex,
-    ) -> Result<Bytes, SliverFetchError> {
-        let view = self.committees(false).await?;
-        let committee = view.for_reading(None);
-        let owner = committee.owner_of_pair(metadata.id(), pair).ok_or(SliverFetchError::NoPair)?;
-        let nodes = self.nodes(committee);
-        let node = nodes.get(owner).ok_or(SliverFetchError::NoPair)?;
-        let raw = self.source.sliver(node, metadata, axis, pair).await?;
-        let (of, copy) = (metadata.clone(), raw.clone());
-        let good = tokio::task::spawn_blocking(move || is_sliver(&of, axis, pair, &copy)).await;
-        if good.unwrap_or(false) {
-            Ok(raw)
-        } else {
-            Err(SliverFetchError::Wrong(node.info.node_id))
+    ) -> Result<(NodeId, SliverBody), SliverFetchError> {
+        let mut refreshed = false;
+        loop {
+            let view = self.committees(refreshed).await?;
+            let committee = view.for_reading(None);
+            let owner =
+                committee.owner_of_pair(metadata.id(), pair).ok_or(SliverFetchError::NoPair)?;
+            let nodes = self.nodes(committee);
+            let node = nodes.get(owner).ok_or(SliverFetchError::NoPair)?;
+            match self.source.sliver_body(node, metadata, axis, pair).await {
+                Ok(body) => return Ok((node.info.node_id, body)),
+                Err(error) if error.verdict() == Verdict::WrongShard && !refreshed => {
+                    refreshed = true;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

@@ -165,7 +165,29 @@ impl Link {
         }
     }
 
+    /// Sends a request and leaves the body of a success to be read as it comes.
+    pub(crate) async fn open(&self, ask: Ask<'_>) -> Result<Opened, HttpError> {
+        let (most, limit) = (ask.answer_max, patience(ask.answer_max));
+        let until = tokio::time::Instant::now() + limit;
+        let late = |_| HttpError::Timeout("the whole request");
+        let response = timeout(limit, self.send(ask)).await.map_err(late)??;
+        if !response.status().is_success() {
+            return Ok(Opened::Refused(read_answer(response, most).await?));
+        }
+        let announced = announced(response.headers());
+        if announced.is_some_and(|length| length > most as u64) {
+            return Err(HttpError::Oversize { limit: most });
+        }
+        let arriving = Arriving { body: response.into_body(), most, read: 0, announced, until };
+        Ok(Opened::Success(arriving))
+    }
+
     async fn exchange(&self, ask: Ask<'_>) -> Result<Answer, HttpError> {
+        let answer_max = ask.answer_max;
+        read_answer(self.send(ask).await?, answer_max).await
+    }
+
+    async fn send(&self, ask: Ask<'_>) -> Result<Response<Incoming>, HttpError> {
         let mut sender = self.sender().await?;
         let cut = |error: &dyn ToString| HttpError::Cut(error.to_string().into());
         let uri = format!("https://{}{}", self.authority(), ask.path);
@@ -183,7 +205,7 @@ impl Link {
         } else {
             timeout(SILENCE_MAX, answering).await.map_err(|_| HttpError::Timeout("the answer"))?
         };
-        read_answer(response.map_err(|error| cut(&error))?, ask.answer_max).await
+        response.map_err(|error| cut(&error))
     }
 
     fn authority(&self) -> String {
@@ -192,6 +214,54 @@ impl Link {
             false => format!("{}:{}", self.host, self.port),
         }
     }
+}
+
+/// An answer of which only the head has been read, if it is a success.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Success(Arriving),
+    Refused(Answer),
+}
+
+/// A body as it arrives.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    body: Incoming,
+    /// Most bytes it may have.
+    most: usize,
+    read: usize,
+    announced: Option<u64>,
+    until: tokio::time::Instant,
+}
+
+impl Arriving {
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, HttpError> {
+        loop {
+            let until = self.until.min(tokio::time::Instant::now() + SILENCE_MAX);
+            let frame = tokio::time::timeout_at(until, self.body.frame()).await;
+            let Some(frame) = frame.map_err(|_| HttpError::Timeout("more of the answer"))? else {
+                if self.announced.is_some_and(|length| length != self.read as u64) {
+                    return Err(HttpError::Cut("the answer ended early".into()));
+                }
+                return Ok(None);
+            };
+            let frame = frame.map_err(|error| HttpError::Cut(error.to_string().into()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            self.read += data.len();
+            if self.read > self.most {
+                return Err(HttpError::Oversize { limit: self.most });
+            }
+            if !data.is_empty() {
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
+/// The length that the headers announce.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// How long a request with this many bytes of body may take.
@@ -216,7 +286,7 @@ pub(crate) async fn read_answer(
             .map(Duration::from_secs),
         body: Bytes::new(),
     };
-    let announced = text(&head.headers, CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    let announced = announced(&head.headers);
     if head.status.is_success() {
         answer.body = read_body(body, limit, announced).await?;
     } else {

@@ -28,12 +28,12 @@ pub use chain::{
     BlobName, BlobState, BoxFuture, Certified, ChainError, ChainErrorKind, ChainReader, Registered,
     Registrar, Registration, StaticChain,
 };
-pub use client::{Client, Direct, Node, SliverFetchError, Source, is_sliver};
+pub use client::{Blame, Client, Direct, Node, Piece, SliverFetchError, Source, is_sliver};
 pub use committee::{
     Committee, CommitteeError, CommitteeView, EpochState, NodeId, ObjectId, StorageNode,
 };
 pub use http::HttpError;
-pub use node::{NodeClient, NodeError, ReceivedSliver, Uploaded, Verdict};
+pub use node::{NodeClient, NodeError, ReceivedSliver, SliverBody, Uploaded, Verdict};
 pub use read::{
     Account, AxisName, ContentCheck, Progress, QuiltReadError, ReadError, ReadOptions, Report,
 };

@@ -69,6 +69,10 @@ pub const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Durati
 /// How often one sliver is asked for again of a node that was busy.
 pub const BUSY_RETRIES: u8 = 3;
 
+/// How often a piece is asked for again after somebody between its node and us spoilt it: each time
+/// whoever did it is found out, so this is how many liars one piece may meet.
+pub const SPOILT_RETRIES: u8 = 4;
+
 /// Tries of a whole read, each with committees read anew, as in the reference client.
 pub const READ_TRIES: u32 = 5;
 

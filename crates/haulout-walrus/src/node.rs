@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use hyper::{Method, StatusCode};
 use redstuff::{
     Axis, AxisKind, BlobId, DecodingSymbols, InconsistencyProof, Metadata, MetadataWithId,
@@ -15,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     ObjectId,
     committee::{StorageNode, split_address},
-    http::{Answer, Ask, HttpError, Link},
+    http::{Answer, Ask, HttpError, Link, Opened},
     limits::{JSON_BODY_MAX, MESSAGE_CHARS_MAX},
     wire::{
         BlobStatus, Failure, ServiceHealth, SignedAnswer, StorageConfirmation, StoredOnNode,
@@ -132,6 +133,9 @@ pub struct ReceivedSliver<A: Axis> {
     pub raw: Bytes,
 }
 
+/// The BCS of a sliver as it arrives; ends after the first error. Nothing of it is checked.
+pub type SliverBody = BoxStream<'static, Result<Bytes, NodeError>>;
+
 /// What a node said to an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uploaded {
@@ -243,6 +247,33 @@ impl NodeClient {
         let limit = metadata.sliver_len::<A>() + SLIVER_OVERHEAD;
         let (sliver, raw) = self.binary(&path, limit).await?;
         Ok(ReceivedSliver { sliver, raw })
+    }
+
+    /// The same as it arrives, unparsed.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn sliver_body<A: Axis>(
+        &self,
+        metadata: &Metadata,
+        pair: PairIndex,
+    ) -> Result<SliverBody, NodeError> {
+        let path = &sliver_path::<A>(metadata.id(), pair);
+        let answer_max = metadata.sliver_len::<A>() + SLIVER_OVERHEAD;
+        let ask = Ask { method: Method::GET, path, body: None, answer_max };
+        let arriving = match self.link.open(ask).await? {
+            Opened::Success(arriving) => arriving,
+            Opened::Refused(answer) => return Err(NodeError::of_answer(&answer)),
+        };
+        let pieces = stream::unfold(Some(arriving), |arriving| async {
+            let mut arriving = arriving?;
+            match arriving.next().await {
+                Ok(None) => None,
+                Ok(Some(bytes)) => Some((Ok(bytes), Some(arriving))),
+                Err(error) => Some((Err(error.into()), None)),
+            }
+        });
+        Ok(pieces.boxed())
     }
 
     /// Whether the node has a sliver.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::{
     limits::{
         BUSY_PAUSE, BUSY_RETRIES, HEDGE_AFTER, HEDGE_FACTOR, HEDGE_SHARED, LATENCY_SAMPLES,
-        NODE_REQUESTS_MAX,
+        NODE_REQUESTS_MAX, SPOILT_RETRIES,
     },
     node::Verdict,
 };
@@ -71,6 +71,8 @@ pub(crate) enum Outcome {
     Good,
     /// A sliver that did not.
     Lie,
+    /// One that did not, through no fault of the node; what spoilt it has been dealt with.
+    Again,
     /// An error.
     Failed(Verdict),
 }
@@ -303,6 +305,8 @@ impl Plan {
                 node.strikes = 0;
                 node.latency = Some(node.latency.map_or(took, |old| (old * 3 + took) / 4));
             }
+            Outcome::Again if *tries <= SPOILT_RETRIES => *state = State::Idle,
+            Outcome::Again => {}
             Outcome::Lie | Outcome::Failed(Verdict::Wrong) => node.given_up = true,
             Outcome::Failed(Verdict::Unreachable) => {
                 node.strikes += 1;

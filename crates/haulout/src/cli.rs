@@ -142,6 +142,8 @@ pub(crate) struct UninstallArgs {
 pub(crate) enum Act {
     /// Three agents hand a closure to each other
     Mesh,
+    /// Three agents read blobs from a Walrus network on this machine, whose nodes die
+    Walrus,
     /// Three agents restore a closure from an archive, with proofs
     Archive,
 }
@@ -149,7 +151,7 @@ pub(crate) enum Act {
 /// `haulout demo`.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// Run one act only
+    /// Run one act only; by default all
     #[arg(long, value_enum)]
     pub(crate) act: Option<Act>,
     /// Leave the agents running at the end, until Ctrl-C

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -44,6 +45,25 @@ impl Client {
     /// Asks for `path`; the body may have at most `limit` bytes.
     pub(crate) async fn get(&mut self, path: &str, limit: usize) -> Outcome<(StatusCode, Bytes)> {
         self.send(&Method::GET, path, Vec::new(), limit).await
+    }
+
+    /// Asks for `path`, or a range of it, and leaves the body to be read as it comes.
+    pub(crate) async fn open(
+        &mut self,
+        method: Method,
+        path: &str,
+        range: Option<&str>,
+    ) -> Outcome<Response<Incoming>> {
+        let asking = || format!("http://{}{path}", self.address);
+        let mut request =
+            Request::builder().method(method).uri(path).header("host", self.address.to_string());
+        if let Some(range) = range {
+            request = request.header("range", range);
+        }
+        let request =
+            request.body(Full::default()).context(|| format!("cannot ask for {path:?}"))?;
+        self.sender.ready().await.context(asking)?;
+        self.sender.send_request(request).await.context(asking)
     }
 
     /// Sends a request with a body; that of the answer may have at most `limit` bytes.

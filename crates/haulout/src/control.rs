@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use haulout_gateway::api::{AgentStatus, ApiError, CacheReport, PeersReport, Verdict, WhyReport};
+use haulout_gateway::api::{
+    AgentStatus, ApiError, CacheReport, PeersReport, SliverCounts, Verdict, WhyReport,
+};
 use hyper::StatusCode;
 use serde::de::DeserializeOwned;
 
@@ -184,6 +186,19 @@ fn status_text(status: &AgentStatus) -> String {
             text.push_str(&format!(" ({detail})"));
         }
         text.push('\n');
+    }
+    if let Some(walrus) = &status.walrus {
+        let of = |counts: SliverCounts| {
+            format!("{} slivers ({})", counts.slivers, report::bytes(counts.bytes))
+        };
+        text.push_str(&format!(
+            "  walrus      {}: {} from neighbours, {} from here, {} from storage nodes; {} kept\n",
+            walrus.network,
+            of(walrus.from_peers),
+            of(walrus.from_here),
+            of(walrus.from_nodes),
+            report::bytes(walrus.kept.bytes),
+        ));
     }
     let failures: Vec<String> =
         counters.failures.iter().map(|(kind, n)| format!("{n} {kind}")).collect();

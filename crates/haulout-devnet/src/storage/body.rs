@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -99,6 +100,8 @@ pub(crate) struct Outgoing {
     filler: u64,
     pace: Pace,
     pause: Option<Pin<Box<Sleep>>>,
+    /// Counts what is handed to the connection.
+    sent: Option<Arc<AtomicU64>>,
     /// Gives its share of the budget back when the body is sent or dropped.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -110,10 +113,24 @@ impl Outgoing {
         pace: Pace,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self { rest, filler, pace, pause: None, _permit: permit }
+        Self { rest, filler, pace, pause: None, sent: None, _permit: permit }
+    }
+
+    /// Adds every byte to this count as it is handed to the connection.
+    pub(crate) fn counted(mut self, sent: &Arc<AtomicU64>) -> Self {
+        self.sent = Some(Arc::clone(sent));
+        self
     }
 
     fn next(&mut self, max: usize) -> Bytes {
+        let piece = self.cut(max);
+        if let Some(sent) = &self.sent {
+            sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
+        piece
+    }
+
+    fn cut(&mut self, max: usize) -> Bytes {
         if self.rest.is_empty() {
             let len = self.filler.min(FILLER.len() as u64).min(max as u64);
             self.filler -= len;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use haulout_walrus::committee::{Committee, CommitteeError, ObjectId, StorageNode};
@@ -184,7 +185,8 @@ impl Seats {
         }
         let tended = Arc::new(Notify::new());
         tasks.push(tokio::spawn(tend(nodes.clone(), stop.subscribe(), tended.clone())));
-        Ok(StorageNodes { nodes, addresses, certificates, tasks, stop, tended })
+        let sent = Arc::clone(&shared.sent);
+        Ok(StorageNodes { sent, nodes, addresses, certificates, tasks, stop, tended })
     }
 }
 
@@ -204,6 +206,7 @@ pub fn even_weights(n: ShardCount, nodes: usize) -> Result<Vec<u16>, NodesError>
 /// A running committee. Dropping it stops the nodes; [`StorageNodes::stop`] also waits for it.
 #[derive(Debug)]
 pub struct StorageNodes {
+    sent: Arc<AtomicU64>,
     nodes: Vec<Arc<Node>>,
     addresses: Vec<SocketAddr>,
     certificates: Vec<Vec<u8>>,
@@ -229,6 +232,12 @@ impl StorageNodes {
     #[must_use]
     pub fn address(&self, index: usize) -> Option<SocketAddr> {
         self.addresses.get(index).copied()
+    }
+
+    /// Bytes of bodies that all nodes together have sent.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// The nodes' certificates, DER.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -53,12 +54,15 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     /// Requests that are worked on at a time: verifying slivers takes a core each.
     pub(crate) workers: Arc<Semaphore>,
+    /// Bytes of bodies that were sent.
+    pub(crate) sent: Arc<AtomicU64>,
 }
 
 impl Default for Shared {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { budget: Budget::default(), workers: Arc::new(Semaphore::new(4 * cores)) }
+        let workers = Arc::new(Semaphore::new(4 * cores));
+        Self { budget: Budget::default(), workers, sent: Arc::default() }
     }
 }
 
@@ -230,7 +234,8 @@ async fn respond(request: Request<Incoming>, port: &Port) -> Response<Outgoing> 
     let pace = Pace { bytes_per_second: faults.bytes_per_second };
     let length = answer.body.len();
     let body = if head { bytes::Bytes::new() } else { answer.body };
-    let mut response = Response::new(Outgoing::new(body, 0, pace, permit));
+    let mut response =
+        Response::new(Outgoing::new(body, 0, pace, permit).counted(&port.shared.sent));
     *response.status_mut() = status(answer.status);
     let headers = response.headers_mut();
     if let Some(content_type) = answer.content_type {

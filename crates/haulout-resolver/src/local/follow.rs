@@ -157,6 +157,13 @@ impl LocalStore {
         }
     }
 
+    /// Announces to everybody what else this machine gives to everybody, by the first 32 bits of its names.
+    pub(crate) fn announce_public(&self, gone: &[u32], come: &[u32]) {
+        for feed in [&self.strangers, &self.members] {
+            feed.change(gone.iter().copied(), come.iter().copied());
+        }
+    }
+
     /// Notes what the check of a claimed signature said; a false claim is
     /// no longer announced.
     pub(super) fn note_checked(&self, hash: &HashPart, checked: Checked) {

@@ -49,7 +49,10 @@ impl Inner {
         }
         let (inner, segment) = (Arc::clone(self), Arc::clone(segment));
         self.spawn(async move {
-            let end = inner.drive(&segment, plan).await;
+            let end = match inner.take_kept(&segment).await {
+                true => Some(SiteEnd::Complete),
+                false => inner.drive(&segment, plan).await,
+            };
             if end.is_some_and(|end| end != SiteEnd::Complete) {
                 inner.drop_failed(&segment);
             }
@@ -59,6 +62,25 @@ impl Inner {
             }
             inner.fits();
         });
+    }
+
+    /// Fills a segment from what this machine keeps; false: it has to come from elsewhere.
+    async fn take_kept(&self, segment: &Segment) -> bool {
+        let object = &segment.object;
+        let outside = self.outside(object.outside).filter(|outside| outside.keeps(object));
+        let Some(outside) = outside else { return false };
+        let Some(whole) = outside.kept(object.clone()).await else { return false };
+        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+        let part = match object.size {
+            None => whole,
+            Some(cut) if cut.size() == whole.len() as u64 => {
+                let range = cut.range(segment.index);
+                whole.slice(at(range.start)..at(range.end))
+            }
+            Some(_) => return false,
+        };
+        segment.put_kept(part);
+        true
     }
 
     /// Runs the plan to its end; `None`: nobody wants it now.

@@ -19,6 +19,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 pub(crate) mod upstream;
+pub mod walrus;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -28,6 +29,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use haulout_mesh::{Membership, SiteRequest};
+use haulout_nix::HashPart;
 use haulout_swarm::rate::Limiter;
 use haulout_swarm::site::{
     Cut, DESCRIPTOR_MAX, Duty, DutyLimits, Fellows, FollowConfig, OutsideId, SegmentKey, SiteKey,
@@ -54,6 +56,9 @@ const SEGMENTS_MAX: usize = 4_096;
 const RANKED_MAX: usize = 6;
 /// Peers looked at to find so many that are of use, among those that fetch at the same time.
 const FELLOWS_MAX: usize = 32;
+
+/// Peers that hold an object and are asked before its home: one, and one that stands in for it.
+const HOLDERS_ASKED: usize = 2;
 
 /// Something that must come from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +143,29 @@ pub trait Outside: Send + Sync + 'static {
     /// Whether such a peer may have the object: what is private, and what comes from a cache that wants a password, is not
     /// for strangers. Asked for every request, also for what is here already.
     fn may_give(&self, object: &SiteObject, to: Membership) -> BoxFuture<'static, bool>;
+
+    /// Whether this machine keeps the object itself. Answered from memory.
+    fn keeps(&self, object: &SiteObject) -> bool {
+        let _ = object;
+        false
+    }
+
+    /// What this machine keeps of the object: all of it, found right before. `None` if it turns out not to be.
+    fn kept(&self, object: SiteObject) -> BoxFuture<'static, Option<Bytes>> {
+        let _ = object;
+        Box::pin(async { None })
+    }
+}
+
+/// Where the bytes of an object came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum CameFrom {
+    /// This machine kept it.
+    Here,
+    /// The outside, fetched by this agent.
+    Outside,
+    /// Peers, some of it at least.
+    Peers,
 }
 
 /// The engine. Cheap to clone.
@@ -239,7 +267,7 @@ impl Site {
     }
 
     /// Whether a peer can serve this path: then nothing of it is to come from outside.
-    pub(crate) fn is_held(&self, path: &haulout_nix::HashPart) -> bool {
+    pub(crate) fn is_held(&self, path: &HashPart) -> bool {
         !self.inner.peers().who_has(path).is_empty()
     }
 
@@ -261,9 +289,38 @@ impl Site {
     /// Who gave the segments of an object that turned out to be wrong is found out: what came from peers is fetched again
     /// from outside and compared. Then the object is forgotten.
     pub fn wrong(&self, object: &SiteObject) {
-        let inner = Arc::clone(&self.inner);
+        let site = self.clone();
         let object = object.clone();
-        self.inner.spawn(async move { inner.find_liars(object).await });
+        self.inner.spawn(async move { site.find_liars(&object).await });
+    }
+
+    /// The same, and waits for it. How many peers were found to have lied.
+    pub async fn find_liars(&self, object: &SiteObject) -> usize {
+        self.inner.find_liars(object).await
+    }
+
+    /// Whether this machine kept an object that was just read.
+    pub(crate) fn came_from_here(&self, object: &SiteObject) -> bool {
+        self.of(object, |segment| segment.came_from()) == Some(CameFrom::Here)
+    }
+
+    /// Counts an object that was just read: where its bytes came from, and from here if it is read again. `None` if it is no
+    /// longer in memory.
+    pub(crate) fn attribute(&self, object: &SiteObject) -> Option<CameFrom> {
+        self.of(object, |segment| segment.attribute())
+    }
+
+    /// The farthest that a segment of the object came from.
+    fn of(&self, object: &SiteObject, ask: impl Fn(&Segment) -> CameFrom) -> Option<CameFrom> {
+        let count = object.size.map_or(1, Cut::count);
+        let segments = lock(&self.inner.segments);
+        let of = (0..count).filter_map(|index| segments.get(&object.key.segment(index)));
+        of.map(|segment| ask(segment)).max()
+    }
+
+    /// How many peers announce that they hold an object of this id, as far as 32 bits tell.
+    pub(crate) fn holders(&self, id: &[u8; 32]) -> usize {
+        self.inner.peers().who_has(&held_as(id)).len()
     }
 
     /// Forgets an object.
@@ -349,22 +406,25 @@ impl Inner {
         }
     }
 
-    async fn find_liars(&self, object: SiteObject) {
+    async fn find_liars(&self, object: &SiteObject) -> usize {
         let suspects: Vec<Arc<Segment>> = lock(&self.segments)
             .values()
             .filter(|segment| segment.object.key == object.key)
             .cloned()
             .collect();
-        self.forget(&object);
+        self.forget(object);
+        let mut liars = 0;
         for segment in suspects {
             let Some(peer) = segment.only_supplier() else { continue };
-            let Some(own) = self.fetch_own(&object, segment.index).await else { continue };
+            let Some(own) = self.fetch_own(object, segment.index).await else { continue };
             if !segment.is(&own) {
                 tracing::warn!(peer = %peer.short(), object = ?object.key, "a peer relayed wrong bytes");
                 self.stats.lies.one();
                 self.peers().blame(peer, Fault::WrongContent);
+                liars += 1;
             }
         }
+        liars
     }
 
     /// This agent's own copy of a segment, straight from outside.
@@ -379,20 +439,41 @@ impl Inner {
         Some(pieces)
     }
 
-    /// The peers whose turn it is, the home first.
+    /// Whom to ask, in order: who holds it, then whose turn it is, the home first.
     fn ranking(&self, object: &SiteObject, index: u32) -> Vec<PeerId> {
         let peers = self.peers();
-        let (segment, place) = (object.key.segment(index), object.outside.tag());
-        if object.key.kind != SiteKind::Nar {
-            return peers.homes(&segment, place, RANKED_MAX);
+        match object.key.kind {
+            SiteKind::Nar => {
+                let (segment, place) = (object.key.segment(index), object.outside.tag());
+                let (me, now) = (peers.me(), self.now());
+                let mut ranking = peers.homes(&segment, place, FELLOWS_MAX);
+                let fellows = lock(&self.fellows);
+                ranking.retain(|peer| *peer == me || fellows.usable(&object.key, peer, now));
+                ranking.truncate(RANKED_MAX);
+                ranking
+            }
+            SiteKind::Sliver | SiteKind::BlobMetadata => {
+                let mut ranking = peers.who_has(&held_as(&object.key.id));
+                ranking.truncate(HOLDERS_ASKED);
+                // A node gives a sliver whole: all its segments have the home of the first.
+                let segment = object.key.segment(0);
+                for home in peers.homes(&segment, object.outside.tag(), RANKED_MAX) {
+                    if !ranking.contains(&home) {
+                        ranking.push(home);
+                    }
+                }
+                ranking
+            }
+            _ => peers.homes(&object.key.segment(index), object.outside.tag(), RANKED_MAX),
         }
-        let (me, now) = (peers.me(), self.now());
-        let mut ranking = peers.homes(&segment, place, FELLOWS_MAX);
-        let fellows = lock(&self.fellows);
-        ranking.retain(|peer| *peer == me || fellows.usable(&object.key, peer, now));
-        ranking.truncate(RANKED_MAX);
-        ranking
     }
+}
+
+/// What an object that is no store path goes by in holdings: the first bytes of its id.
+pub(crate) fn held_as(id: &[u8; 32]) -> HashPart {
+    let mut part = [0; 20];
+    part.copy_from_slice(&id[..20]);
+    HashPart::from_bytes(part)
 }
 
 /// Drops what nobody reads, the longest unused first. True if what is left fits.

@@ -9,7 +9,7 @@ use haulout_swarm::site::{Origin, SegmentKey};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{SiteObject, lock};
+use super::{CameFrom, SiteObject, lock};
 
 /// What is here of a segment: its beginning.
 struct State {
@@ -18,6 +18,10 @@ struct State {
     end: Option<SiteEnd>,
     /// Who gave bytes.
     suppliers: Vec<Origin>,
+    /// This machine had it all.
+    kept: bool,
+    /// [`Segment::attribute`] was asked before.
+    attributed: bool,
     /// Peers that have begun to rely on us since the driver looked.
     relying: Vec<PeerId>,
     readers: usize,
@@ -49,6 +53,8 @@ impl Segment {
             have: 0,
             end: None,
             suppliers: Vec::new(),
+            kept: false,
+            attributed: false,
             relying: Vec::new(),
             readers: 0,
             driven: false,
@@ -106,6 +112,34 @@ impl Segment {
         drop(state);
         self.news.notify_waiters();
         have
+    }
+
+    /// Takes all of it from what this machine keeps.
+    pub(super) fn put_kept(&self, whole: Bytes) {
+        let mut state = lock(&self.state);
+        state.have = whole.len() as u64;
+        state.chunks = vec![whole];
+        state.suppliers.clear();
+        state.kept = true;
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// Where its bytes came from.
+    pub(super) fn came_from(&self) -> CameFrom {
+        let state = lock(&self.state);
+        match state.suppliers.iter().any(|from| matches!(from, Origin::Peer(_))) {
+            true => CameFrom::Peers,
+            false if state.kept => CameFrom::Here,
+            false => CameFrom::Outside,
+        }
+    }
+
+    /// For counters: where its bytes came from the first time, from here whenever it is read again.
+    pub(super) fn attribute(&self) -> CameFrom {
+        let from = self.came_from();
+        let again = std::mem::replace(&mut lock(&self.state).attributed, true);
+        if again { CameFrom::Here } else { from }
     }
 
     /// Begins anew: a document from another source.

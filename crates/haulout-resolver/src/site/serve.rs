@@ -93,7 +93,9 @@ impl Giving {
             return Err(SiteEnd::Refused);
         }
         let fresh = !known.is_some_and(|segment| segment.is_alive());
-        let verdict = lock(&inner.duty).ask(peer, fresh);
+        // What this machine keeps it gives whether it is willing to fetch or not.
+        let to_fetch = fresh && !outside.keeps(&object);
+        let verdict = lock(&inner.duty).ask(peer, to_fetch);
         match verdict {
             Verdict::Busy => return Err(SiteEnd::Busy),
             Verdict::Unwilling => return Err(SiteEnd::Refused),

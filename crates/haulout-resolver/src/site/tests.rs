@@ -90,12 +90,14 @@ impl Outside for Place {
 
 /// Everybody, by key.
 #[derive(Default)]
-struct Lan {
+pub(super) struct Lan {
     sites: Mutex<Vec<Site>>,
     homes: Mutex<Homes>,
-    dead: Mutex<HashSet<PeerId>>,
-    liars: Mutex<HashSet<PeerId>>,
-    blamed: Mutex<Vec<(PeerId, Fault)>>,
+    pub(super) dead: Mutex<HashSet<PeerId>>,
+    pub(super) liars: Mutex<HashSet<PeerId>>,
+    /// Who announced which prefix.
+    pub(super) held: Mutex<HashSet<(u32, PeerId)>>,
+    pub(super) blamed: Mutex<Vec<(PeerId, Fault)>>,
 }
 
 struct Peer {
@@ -104,13 +106,16 @@ struct Peer {
     sequence: AtomicU64,
 }
 
-fn id(n: usize) -> PeerId {
+pub(super) fn id(n: usize) -> PeerId {
     PeerId::from_bytes([n as u8 + 1; 32])
 }
 
 impl Peers for Peer {
-    fn who_has(&self, _: &HashPart) -> Vec<PeerId> {
-        Vec::new()
+    fn who_has(&self, hash: &HashPart) -> Vec<PeerId> {
+        let held = lock(&self.lan.held);
+        let others =
+            held.iter().filter(|(prefix, peer)| *prefix == hash.prefix() && *peer != self.me);
+        others.map(|(_, peer)| *peer).collect()
     }
     fn undeclared(&self) -> Vec<PeerId> {
         Vec::new()
@@ -137,6 +142,7 @@ impl Peers for Peer {
     }
     fn blame(&self, peer: PeerId, fault: Fault) {
         lock(&self.lan.blamed).push((peer, fault));
+        lock(&self.lan.homes).gone(&peer);
     }
     fn hedge_delay(&self) -> Duration {
         Duration::from_secs(1)
@@ -174,7 +180,9 @@ impl Peers for Peer {
                     Err(_) => SiteFrame::Waiting,
                     Ok(SitePiece::End(end)) => SiteFrame::End(end),
                     Ok(SitePiece::Bytes(bytes)) if lock(&lan.liars).contains(&peer) => {
-                        SiteFrame::Bytes(bytes.iter().map(|byte| !byte).collect())
+                        let mut wrong = bytes.to_vec();
+                        wrong[bytes.len() / 2] ^= 1;
+                        SiteFrame::Bytes(wrong.into())
                     }
                     Ok(SitePiece::Bytes(bytes)) => SiteFrame::Bytes(bytes),
                 };
@@ -185,19 +193,27 @@ impl Peers for Peer {
     }
 }
 
-fn lan(count: usize, world: World) -> (Arc<Lan>, Arc<World>) {
-    let (lan, world) = (Arc::new(Lan::default()), Arc::new(world));
+/// `count` agents that know no place outside.
+pub(super) fn lan_of(count: usize) -> Arc<Lan> {
+    let lan = Arc::new(Lan::default());
     for n in 0..count {
         let site = Site::new(Arc::default(), true);
         let peer = Peer { lan: Arc::clone(&lan), me: id(n), sequence: AtomicU64::new(0) };
         site.set_peers(Arc::new(peer));
-        site.add(Arc::new(Place(Arc::clone(&world))));
         lock(&lan.sites).push(site);
+    }
+    lan
+}
+
+fn lan(count: usize, world: World) -> (Arc<Lan>, Arc<World>) {
+    let (lan, world) = (lan_of(count), Arc::new(world));
+    for n in 0..count {
+        site(&lan, n).add(Arc::new(Place(Arc::clone(&world))));
     }
     (lan, world)
 }
 
-fn site(lan: &Lan, n: usize) -> Site {
+pub(super) fn site(lan: &Lan, n: usize) -> Site {
     lock(&lan.sites)[n].clone()
 }
 
@@ -206,8 +222,9 @@ async fn get(site: Site, object: SiteObject) -> Result<Vec<u8>, SiteError> {
     Ok(pieces.concat())
 }
 
-fn home(lan: &Lan, object: &SiteObject, index: u32) -> usize {
-    let ranking = lock(&lan.homes).ranking(&object.key.segment(index), OUTSIDE.tag(), 1, |_| true);
+pub(super) fn home(lan: &Lan, object: &SiteObject, index: u32) -> usize {
+    let tag = object.outside.tag();
+    let ranking = lock(&lan.homes).ranking(&object.key.segment(index), tag, 1, |_| true);
     usize::from(ranking[0].as_bytes()[0]) - 1
 }
 

@@ -110,6 +110,10 @@ impl Account {
             let weight = u32::try_from(node.shards.len()).unwrap_or(u32::MAX);
             let what = match last {
                 Outcome::Good => continue,
+                Outcome::Again => {
+                    account.passing = true;
+                    "of nodes whose answers were spoilt on the way"
+                }
                 Outcome::Lie | Outcome::Failed(Verdict::Wrong) => {
                     account.liars.push(node.node_id);
                     "of nodes that answered falsely"

@@ -8,16 +8,16 @@ use futures_util::{
     stream::{FuturesUnordered, StreamExt},
 };
 use redstuff::{
-    Axis, BlobId, Metadata, MetadataWithId, PairIndex, Sliver, SliverIndex, UnverifiedSliver,
-    bcs::Wire,
+    Axis, BlobId, Metadata, MetadataWithId, PairIndex, ShardCount, Sliver, SliverIndex,
+    UnverifiedSliver, bcs::Wire,
 };
 use tokio::time::Instant;
 
 use super::{Account, AxisName, ReadError, Report};
 use crate::{
-    BoxFuture, Client, Committee,
+    Blame, BoxFuture, Client, Committee, Piece,
     client::{Nodes, clock},
-    limits::{IN_FLIGHT_BYTES_MAX, METADATA_PARALLEL_MAX},
+    limits::{IN_FLIGHT_BYTES_MAX, METADATA_PARALLEL_MAX, SPOILT_RETRIES},
     node::{NodeError, Verdict},
     plan::{Candidate, Outcome, Plan, Step},
 };
@@ -94,6 +94,9 @@ pub(super) async fn metadata(
     report: &mut Report,
 ) -> Result<Metadata, ReadError> {
     let n = committee.n_shards;
+    if let Some(found) = metadata_anywhere(client, n, blob, report).await {
+        return found;
+    }
     let order = nodes.shuffled();
     let candidate = |(item, node): (usize, usize)| Candidate {
         item: u16::try_from(item).unwrap_or(u16::MAX),
@@ -134,6 +137,28 @@ pub(super) async fn metadata(
         }
         None => Err(ReadError::NoMetadata { blob: *blob, account }),
     }
+}
+
+/// A blob's metadata from a source that needs no node; `None`: this one does.
+async fn metadata_anywhere(
+    client: &Client,
+    n: ShardCount,
+    blob: &BlobId,
+    report: &mut Report,
+) -> Option<Result<Metadata, ReadError>> {
+    for _ in 0..=SPOILT_RETRIES {
+        let raw = match client.source.metadata_anywhere(n, blob)?.await {
+            Ok(raw) => raw,
+            Err(error) => return Some(Err(error)),
+        };
+        let parsed = MetadataWithId::from_bcs(&raw).ok();
+        if let Some(metadata) = parsed.and_then(|parsed| parsed.verify(n, blob).ok()) {
+            report.metadata_bytes += raw.len() as u64;
+            return Some(Ok(metadata));
+        }
+        client.source.wrong(Piece::Metadata(blob)).await;
+    }
+    Some(Err(ReadError::NoMetadata { blob: *blob, account: Account::default() }))
 }
 
 /// Verified slivers of a blob by index.
@@ -234,8 +259,10 @@ async fn fetch_unverified<A: Axis>(
     let raw = client.source.sliver(node, metadata, A::KIND, pair).await;
     let raw = raw.map_err(|error| blame(candidate.node, &error))?;
     let sliver = parse_sliver(&raw, index);
-    let sliver = sliver.filter(|sliver| sliver.check_shape(metadata).is_ok());
-    sliver.ok_or_else(|| whose_lie(client, metadata, candidate.node, index))
+    match sliver.filter(|sliver| sliver.check_shape(metadata).is_ok()) {
+        Some(sliver) => Ok(sliver),
+        None => Err(whose_lie(client, metadata, candidate.node, index).await),
+    }
 }
 
 async fn fetch_sliver<A: Axis>(
@@ -250,14 +277,14 @@ async fn fetch_sliver<A: Axis>(
         Ok(Ok(sliver)) => Ok(sliver),
         Ok(Err(_)) => {
             let index = SliverIndex::<A>::new(candidate.item);
-            Err(whose_lie(client, metadata, candidate.node, index))
+            Err(whose_lie(client, metadata, candidate.node, index).await)
         }
         Err(_) => Err(Outcome::Failed(Verdict::Unreachable)),
     }
 }
 
 /// A sliver is not the blob's: its node lied, or whoever brought it.
-fn whose_lie<A: Axis>(
+async fn whose_lie<A: Axis>(
     client: &Client,
     metadata: &Metadata,
     node: usize,
@@ -265,9 +292,9 @@ fn whose_lie<A: Axis>(
 ) -> Outcome {
     tracing::warn!(node, sliver = %index, "a false sliver");
     let Ok(pair) = index.pair(metadata.shards()) else { return Outcome::Lie };
-    match client.source.is_nodes_fault(metadata, A::KIND, pair) {
-        true => Outcome::Lie,
-        false => Outcome::Failed(Verdict::Missing),
+    match client.source.wrong(Piece::Sliver(metadata, A::KIND, pair)).await {
+        Blame::Node => Outcome::Lie,
+        Blame::OnTheWay => Outcome::Again,
     }
 }
 
@@ -321,7 +348,7 @@ pub(super) async fn sort_out<A: Axis>(
                 have.insert(index.get(), sliver);
             }
             Err(_) => {
-                if whose_lie(client, metadata, node, index) == Outcome::Lie {
+                if whose_lie(client, metadata, node, index).await == Outcome::Lie {
                     report.liars.extend(committee.members.get(node).map(|node| node.node_id));
                 }
             }

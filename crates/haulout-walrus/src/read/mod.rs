@@ -8,6 +8,7 @@ mod tries;
 
 use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use redstuff::{
     BlobId, Consistency, DecodeError, Metadata, Primary, Secondary, Sliver, SliverIndex,
     UnverifiedSliver,
@@ -86,6 +87,8 @@ pub struct Report {
     pub liars: Vec<NodeId>,
     /// The aggregator that gave the blob, if one had to.
     pub aggregator: Option<String>,
+    /// All of the blob, where a part of it could only be read by decoding all: for whoever wants more of it.
+    pub whole: Option<Bytes>,
     progress: Option<Progress>,
 }
 
@@ -272,6 +275,7 @@ impl Client {
             Some((bytes, aggregator)) => {
                 report.aggregator = Some(aggregator);
                 let part = cut(blob, &bytes, &range)?;
+                report.whole = Some(bytes.into());
                 Ok((part, report))
             }
             None => Err(failed),
@@ -313,7 +317,8 @@ impl Client {
             Ok(()) => {}
             Err(ReadError::TooFew { .. }) => {
                 let whole = self.read_once(place, blob, state, options, report).await?;
-                return cut(blob, &whole, &range);
+                let whole = &*report.whole.insert(whole.into());
+                return cut(blob, whole, &range);
             }
             Err(error) => return Err(error),
         }

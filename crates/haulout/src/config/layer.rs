@@ -14,7 +14,7 @@ use super::archive::{ARCHIVES_MAX, Archive};
 use super::{
     ByteSize, Cache, CachedNars, Gateway, Http, KnownNetworkText, Log, Mesh, Network, NetworkText,
     PeerAddress, Push, PushWhat, Settings, Share, Site, State, Store, StrangerPolicy, Trust,
-    Upstream, UpstreamUrl,
+    Upstream, UpstreamUrl, Walrus,
 };
 use crate::error::{Failure, Outcome};
 
@@ -98,6 +98,7 @@ layer! {
         fetch_for_others: bool, on_battery: bool, on_metered: bool, ahead: ByteSize,
         download: ByteSize, upload: ByteSize, upload_per_peer: ByteSize,
     }
+    walrus: WalrusLayer { network: String, quota: ByteSize, }
     log: LogLayer { level: String, }
 }
 
@@ -277,6 +278,7 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
         push,
         gateway,
         site,
+        walrus,
         log,
     } = layer;
     let mut archive = archive.unwrap_or_default();
@@ -350,6 +352,10 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
             upload: site.upload,
             upload_per_peer: site.upload_per_peer,
             ahead: site.ahead.unwrap_or(ByteSize(haulout_resolver::site::AHEAD_BYTES)),
+        },
+        walrus: Walrus {
+            network: walrus.network,
+            quota: walrus.quota.unwrap_or(ByteSize(4 << 30)),
         },
         log: Log { level: log.level.unwrap_or_else(|| "info".to_owned()) },
     }

@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) gateway: Gateway,
     /// How this machine takes part in fetching once for everybody.
     pub(crate) site: Site,
+    /// The Walrus network that blobs are read from.
+    pub(crate) walrus: Walrus,
     /// What is logged.
     pub(crate) log: Log,
 }
@@ -259,6 +261,15 @@ pub(crate) struct Site {
     pub(crate) upload_per_peer: Option<ByteSize>,
     /// Most bytes that are fetched from outside before Nix asks for them; `0`: none.
     pub(crate) ahead: ByteSize,
+}
+
+/// `[walrus]`
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Walrus {
+    /// `mainnet`, `testnet`, or a file as `haulout walrus --network` takes it; none: no blobs are read here.
+    pub(crate) network: Option<String>,
+    /// Most bytes of slivers kept on disk, below `cache.dir`; `0`: none are.
+    pub(crate) quota: ByteSize,
 }
 
 /// `[log]`

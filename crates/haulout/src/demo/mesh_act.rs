@@ -328,7 +328,7 @@ fn print_table(rows: &[Row], total: u64) {
 }
 
 /// Keeps the office open until Ctrl-C.
-async fn stay(machines: &[&Machine]) -> Outcome<()> {
+pub(super) async fn stay(machines: &[&Machine]) -> Outcome<()> {
     println!("\nThe agents stay up until Ctrl-C. To look at one:");
     for machine in machines {
         println!(

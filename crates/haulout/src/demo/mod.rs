@@ -5,6 +5,7 @@ mod agent;
 mod archive_act;
 mod install;
 mod mesh_act;
+mod walrus_act;
 
 use std::process::ExitCode;
 
@@ -14,9 +15,21 @@ use crate::error::{Context, Outcome};
 
 /// Runs the acts; the exit code is 0 only if everything claimed was true.
 pub(crate) fn run(args: &DemoArgs) -> Outcome<ExitCode> {
-    match args.act {
-        None | Some(Act::Mesh) => block_on(mesh_act::play(args))?,
-        Some(Act::Archive) => block_on_all(archive_act::play(args))?,
+    let acts: &[Act] = match args.act {
+        Some(act) => &[act],
+        // Who wants to look around stays with the first.
+        None if args.stay => &[Act::Mesh],
+        None => &[Act::Mesh, Act::Walrus, Act::Archive],
+    };
+    for (number, act) in acts.iter().enumerate() {
+        if number > 0 {
+            println!();
+        }
+        match act {
+            Act::Mesh => block_on(mesh_act::play(args))?,
+            Act::Walrus => block_on_all(walrus_act::play(args))?,
+            Act::Archive => block_on_all(archive_act::play(args))?,
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ mod power;
 mod pushing;
 mod savings;
 mod systemd;
+mod walrus;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};

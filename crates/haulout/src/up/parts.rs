@@ -129,6 +129,7 @@ impl Agent {
         }
         upstreams.warm();
         resolver.set_upstreams(upstreams.clone());
+        super::walrus::join(&settings, &resolver, config.cache.is_some(), &mut warnings).await;
         resolver.site().limit_download(settings.site.download.map(|rate| rate.0));
         tokio::spawn(power::watch(resolver.site().clone(), settings.site.clone()));
         for warning in &warnings {

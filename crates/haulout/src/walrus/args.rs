@@ -15,7 +15,7 @@ pub(crate) enum WalrusCommand {
     Decode(DecodeArgs),
     /// Say what the network knows of a blob
     Info(InfoArgs),
-    /// Read a blob, or a part of one, from the storage nodes
+    /// Read a blob, or a part of one, through the agent on this machine or from the storage nodes
     Read(ReadArgs),
     /// Store files, each as a blob
     Store(StoreArgs),
@@ -129,9 +129,20 @@ pub(crate) struct ReadArgs {
     /// Where to write; `-` for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// How thoroughly to check a whole blob
+    /// How thoroughly to check a whole blob; anything but the default goes to the storage nodes directly
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) check: Check,
+    /// Read from the storage nodes even if an agent on this machine reads from this network
+    #[arg(long)]
+    pub(crate) direct: bool,
+    /// Address of that agent
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "HAULOUT_HTTP_LISTEN",
+        default_value = "127.0.0.1:5299"
+    )]
+    pub(crate) agent: String,
     /// Which network.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,

@@ -1,5 +1,6 @@
 //! `walrus info` and `walrus read`.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,11 +9,11 @@ use haulout_walrus::{BlobName, ReadError, ReadOptions, Report};
 use redstuff::BlobId;
 use serde::Serialize;
 
-use super::args::{InfoArgs, ReadArgs};
-use super::blob_id;
+use super::args::{Check, InfoArgs, ReadArgs};
 use super::files::{bar, is_stream, print_json, print_line, write};
 use super::network::Network;
 use super::offline::Description;
+use super::{agent, blob_id};
 use crate::error::{Failure, Outcome};
 use crate::report;
 
@@ -144,13 +145,62 @@ impl Cost {
     }
 }
 
+/// What a read through the agent came to.
+#[derive(Debug, Serialize)]
+struct ThroughAgent {
+    blob_id: BlobId,
+    bytes: usize,
+    agent: SocketAddr,
+}
+
 /// `walrus read`.
 pub(super) async fn read(args: &ReadArgs) -> Outcome<()> {
     let id = blob_id(&args.blob_id)?;
     let range = args.range.as_deref().map(parse_range).transpose()?;
     let network = Network::load(&args.network.network)?;
+    let direct = args.direct || args.check != Check::Default;
+    let agent = if direct { None } else { agent::find(&args.agent, &network).await };
+    match agent {
+        Some(agent) => read_through(agent, args, &id, range).await,
+        None => read_direct(&network, args, &id, range).await,
+    }
+}
+
+async fn read_through(
+    agent: SocketAddr,
+    args: &ReadArgs,
+    id: &BlobId,
+    range: Option<(u64, Option<u64>)>,
+) -> Outcome<()> {
+    let length = agent::length(agent, id).await?;
+    let range = match range {
+        None => None,
+        Some((start, end)) => Some(within(start, end, length, args.range.as_deref())?),
+    };
+    let bar = bar(range.as_ref().map_or(length, |range| range.end - range.start), "reading");
+    let read = agent::read(agent, id, range.as_ref(), &bar).await;
+    bar.finish_and_clear();
+    let bytes = read?;
+    write(&args.out, &bytes)?;
+    if args.json {
+        let cost = ThroughAgent { blob_id: *id, bytes: bytes.len(), agent };
+        return print_json(&cost, Some(&args.out));
+    }
+    if !is_stream(&args.out) {
+        let size = report::bytes(bytes.len() as u64);
+        eprintln!("{size} through the agent at {agent}; its `status` says where slivers came from");
+    }
+    Ok(())
+}
+
+async fn read_direct(
+    network: &Network,
+    args: &ReadArgs,
+    id: &BlobId,
+    range: Option<(u64, Option<u64>)>,
+) -> Outcome<()> {
     let client = &network.client;
-    let metadata = client.metadata(&id).await.map_err(explain)?;
+    let metadata = client.metadata(id).await.map_err(explain)?;
     let length = metadata.unencoded_length();
     let range = match range {
         None => None,
@@ -168,14 +218,14 @@ pub(super) async fn read(args: &ReadArgs) -> Outcome<()> {
         ..ReadOptions::default()
     };
     let read = match range {
-        None => client.read(&id, &options).await,
-        Some(range) => client.read_range(&id, range, &options).await,
+        None => client.read(id, &options).await,
+        Some(range) => client.read_range(id, range, &options).await,
     };
     bar.finish_and_clear();
     let (bytes, report) = read.map_err(explain)?;
     write(&args.out, &bytes)?;
     if args.json {
-        return print_json(&Cost::of(id, bytes.len(), &report), Some(&args.out));
+        return print_json(&Cost::of(*id, bytes.len(), &report), Some(&args.out));
     }
     if !is_stream(&args.out) {
         eprintln!(

@@ -1,5 +1,6 @@
 //! `haulout walrus`: blobs on the command line.
 
+mod agent;
 mod args;
 mod blob;
 mod files;
@@ -14,6 +15,7 @@ use redstuff::{BlobId, Consistency, ShardCount};
 
 pub(crate) use args::WalrusCommand;
 use args::{Check, QuiltCommand};
+pub(crate) use network::Network;
 
 use crate::error::{Context, Failure, Outcome};
 

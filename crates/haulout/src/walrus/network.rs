@@ -57,15 +57,17 @@ struct NodeEntry {
 
 /// A network, ready to be used.
 #[derive(Debug)]
-pub(super) struct Network {
-    pub(super) client: Client,
+pub(crate) struct Network {
+    pub(crate) client: Client,
+    /// What tells the network from all others: its System object, or the committee's members.
+    pub(crate) identity: Vec<u8>,
     /// The chain, if the network is on one.
     sui: Option<Arc<SuiChain>>,
 }
 
 impl Network {
     /// The network that `--network` names.
-    pub(super) fn load(name: &str) -> Outcome<Self> {
+    pub(crate) fn load(name: &str) -> Outcome<Self> {
         if SuiNetwork::preset(name).is_none()
             && let Some(committee) = committee_file(Path::new(name))?
         {
@@ -73,12 +75,14 @@ impl Network {
         }
         let sui = SuiNetwork::load(name).map_err(|error| {
             let hint = error.hint().to_owned();
-            Failure::new(format!("--network {name} cannot be used")).because(error).hint(hint)
+            Failure::new(format!("the Walrus network {name} cannot be used"))
+                .because(error)
+                .hint(hint)
         })?;
         let chain = Arc::new(SuiChain::new(&sui));
         let reader: Arc<dyn ChainReader> = chain.clone();
         let client = Client::new(reader).with_aggregators(sui.aggregators);
-        Ok(Self { client, sui: Some(chain) })
+        Ok(Self { client, identity: sui.system_object.0.to_vec(), sui: Some(chain) })
     }
 }
 
@@ -107,8 +111,11 @@ fn committee_file(path: &Path) -> Outcome<Option<Network>> {
     let nodes = file.nodes.into_iter().map(|node| node_of(node).map_err(&bad));
     let committee = Committee::new(file.epoch, n, nodes.collect::<Outcome<_>>()?);
     let committee = committee.map_err(|error| bad(error.to_string()))?;
+    let mut identity = n.get().to_be_bytes().to_vec();
+    committee.members.iter().for_each(|member| identity.extend_from_slice(&member.node_id.0));
     let client = Client::new(Arc::new(StaticChain::new(committee)));
-    Ok(Some(Network { client: client.with_aggregators(file.aggregators), sui: None }))
+    let client = client.with_aggregators(file.aggregators);
+    Ok(Some(Network { client, identity, sui: None }))
 }
 
 fn node_of(entry: NodeEntry) -> Result<StorageNode, String> {
