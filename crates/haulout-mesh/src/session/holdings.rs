@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use haulout_swarm::Fault;
 use haulout_swarm::directory::DirectoryError;
-use haulout_swarm::holdings::{DELTA_BYTES_MAX, Message, SNAPSHOT_BYTES_MAX, Update};
+use haulout_swarm::holdings::{DELTA_BYTES_MAX, Message, SNAPSHOT_BYTES_MAX, Update, gather};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
@@ -16,11 +16,9 @@ use crate::frames::{UNI_HOLDINGS, UNI_STANDING, checked_len};
 use crate::limit::Bucket;
 use crate::registry::{Link, Shared};
 
-/// Changes of our holdings are gathered this long before they are announced.
-const ANNOUNCE_GATHER: Duration = Duration::from_millis(50);
 /// One holdings message must be through within this.
 const HOLDINGS_TIMEOUT: Duration = Duration::from_secs(30);
-/// Holdings messages a peer may send: ten a second is what [`ANNOUNCE_GATHER`] and a busy store lead to.
+/// Holdings messages a peer may send: ten a second is what [`gather`] and a busy store lead to.
 const HOLDINGS_PER_SECOND: u32 = 25;
 const HOLDINGS_BURST: u32 = 100;
 /// Code on a holdings stream that we want started again with a snapshot.
@@ -170,7 +168,7 @@ pub(super) async fn announce(shared: Arc<Shared>, link: Arc<Link>) {
             return;
         };
         if send.write_all(&[UNI_HOLDINGS]).await.is_ok() {
-            let _ = push(&feed, &mut send).await;
+            let _ = push(&shared, &feed, &mut send).await;
         }
         // The peer lost track (or the stream broke): begin again with a snapshot.
         sleep(RESYNC_PAUSE).await;
@@ -178,7 +176,11 @@ pub(super) async fn announce(shared: Arc<Shared>, link: Arc<Link>) {
 }
 
 /// Pushes a snapshot and deltas until the stream ends.
-async fn push(feed: &Arc<crate::api::HoldingsFeed>, send: &mut SendStream) -> Option<()> {
+async fn push(
+    shared: &Shared,
+    feed: &Arc<crate::api::HoldingsFeed>,
+    send: &mut SendStream,
+) -> Option<()> {
     let mut changed = feed.subscribe();
     let mut known = None;
     loop {
@@ -213,6 +215,6 @@ async fn push(feed: &Arc<crate::api::HoldingsFeed>, send: &mut SendStream) -> Op
             // The peer stopped the stream: it wants a snapshot.
             _ = send.stopped() => return None,
         }
-        sleep(ANNOUNCE_GATHER).await;
+        sleep(gather(shared.links().len())).await;
     }
 }

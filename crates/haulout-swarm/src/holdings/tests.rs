@@ -4,6 +4,17 @@ use proptest::prelude::*;
 
 use super::*;
 
+#[test]
+fn announcements_stay_rare_however_many_peers_there_are() {
+    assert_eq!([gather(0), gather(20), gather(39)], [GATHER_MIN; 3]);
+    assert_eq!(gather(400), Duration::from_secs(1));
+    assert_eq!([gather(800), gather(usize::MAX)], [GATHER_MAX; 2]);
+    for peers in 40..1_000 {
+        let per_second = peers as f64 / gather(peers).as_secs_f64();
+        assert!(per_second <= 800.0, "{peers}: {per_second}");
+    }
+}
+
 /// splitmix64: enough randomness for test data.
 fn numbers(seed: u64) -> impl Iterator<Item = u64> {
     (0..).scan(seed, |state: &mut u64, _: u32| {

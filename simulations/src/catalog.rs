@@ -1,0 +1,126 @@
+//! What is wanted: store paths, their files and narinfos outside, cut into the pieces that have a home each.
+
+use haulout_swarm::site::{Cut, SEGMENT_BYTES, SegmentKey, SiteKey, SiteKind};
+
+use crate::random::{Random, mix};
+
+/// A narinfo outside: about 1.95 kB (400 GB for 205 million of them at cache.nixos.org).
+pub(crate) const NARINFO_BYTES: u32 = 1_950;
+/// Unpacked bytes for each byte of an xz file: an update that took 1,183 MiB unpacked to 5,721 MiB.
+pub(crate) const UNPACKED: f64 = 4.84;
+/// Bytes on the wire between two peers for each unpacked byte, while the link is the limit: zstd at level 1.
+pub(crate) const PEER_WIRE: f64 = 0.36;
+/// Spread of file sizes (deviation of their logarithm). With a mean of 1.2 MB the median is 165 kB, and the largest of a
+/// thousand some 80 MB, as in real closures: many small paths, a few that have most of the bytes.
+const SIZE_SPREAD: f64 = 2.0;
+/// The largest file, in bytes: some compilers and firmware blobs.
+const SIZE_MAX: f64 = 250e6;
+
+/// A store path that some machine wants.
+#[derive(Clone, Debug)]
+pub(crate) struct Path {
+    /// Compressed, as it comes from outside.
+    pub(crate) file: u64,
+    /// Unpacked.
+    pub(crate) nar: u64,
+    /// Its first segment in [`Catalog::pieces`]; the others follow.
+    pub(crate) first: u32,
+    pub(crate) segments: u32,
+}
+
+/// What has a home of its own: the narinfo of a path, or a segment of its file.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) key: SegmentKey,
+    pub(crate) len: u32,
+    pub(crate) document: bool,
+    pub(crate) path: u32,
+}
+
+/// Everything that anybody wants in this run. Piece number `p` below the number of paths is the narinfo of path `p`.
+#[derive(Clone, Debug)]
+pub(crate) struct Catalog {
+    pub(crate) paths: Vec<Path>,
+    pub(crate) pieces: Vec<Piece>,
+}
+
+impl Catalog {
+    /// `count` paths with files of `bytes` together.
+    pub(crate) fn new(random: &mut Random, count: u32, bytes: u64) -> Self {
+        let mean = bytes as f64 / f64::from(count);
+        let drawn: Vec<f64> = (0..count)
+            .map(|_| (SIZE_SPREAD * random.normal()).exp().clamp(0.001, SIZE_MAX / mean))
+            .collect();
+        let scale = bytes as f64 / drawn.iter().sum::<f64>();
+        let mut pieces: Vec<Piece> = (0..count)
+            .map(|path| Piece {
+                key: key(SiteKind::UpstreamNarinfo, path).segment(0),
+                len: NARINFO_BYTES,
+                document: true,
+                path,
+            })
+            .collect();
+        let mut paths = Vec::new();
+        for (path, size) in (0..count).zip(drawn) {
+            let file = ((size * scale) as u64).max(200);
+            let first = pieces.len() as u32;
+            let segments = file.div_ceil(SEGMENT_BYTES) as u32;
+            for index in 0..segments {
+                let range = Cut::new(file).map_or(0..0, |cut| cut.range(index));
+                pieces.push(Piece {
+                    key: key(SiteKind::UpstreamFile, path).segment(index),
+                    len: (range.end - range.start) as u32,
+                    document: false,
+                    path,
+                });
+            }
+            let nar = (file as f64 * UNPACKED) as u64;
+            paths.push(Path { file, nar, first, segments });
+        }
+        Self { paths, pieces }
+    }
+
+    /// Bytes outside of a path: file and narinfo.
+    pub(crate) fn outside_bytes(&self, path: u32) -> u64 {
+        self.paths[path as usize].file + u64::from(NARINFO_BYTES)
+    }
+}
+
+fn key(kind: SiteKind, path: u32) -> SiteKey {
+    let mut id = [kind.to_byte(); 32];
+    id[..8].copy_from_slice(&mix(u64::from(path)).to_be_bytes());
+    SiteKey { kind, id }
+}
+
+/// The prefix under which a path shows in holdings.
+pub(crate) const fn prefix(path: u32) -> u32 {
+    mix(path as u64 | 1 << 50) as u32
+}
+
+/// Stands for the content of a piece before byte `at`: what lies between two offsets is the difference. A gap, a byte too
+/// much or a wrong one gives another sum, as it would give another NarHash.
+pub(crate) const fn content(piece: u64, at: u64) -> u64 {
+    mix(piece << 34 ^ at)
+}
+
+/// What the whole of it must add up to.
+pub(crate) const fn whole(piece: u64, len: u64) -> u64 {
+    content(piece, len).wrapping_sub(content(piece, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_add_up_and_are_cut() {
+        let catalog = Catalog::new(&mut Random::new(3, 0), 500, 600_000_000);
+        let files: u64 = catalog.paths.iter().map(|path| path.file).sum();
+        assert!(files.abs_diff(600_000_000) < 1_000_000, "{files}");
+        for (number, path) in catalog.paths.iter().enumerate() {
+            let pieces = &catalog.pieces[path.first as usize..][..path.segments as usize];
+            assert_eq!(pieces.iter().map(|piece| u64::from(piece.len)).sum::<u64>(), path.file);
+            assert!(pieces.iter().all(|piece| piece.path == number as u32 && !piece.document));
+        }
+    }
+}

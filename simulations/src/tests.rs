@@ -1,0 +1,111 @@
+//! Small fleets over several seeds: what must hold with faults, and what must come of it without.
+
+use crate::baseline::{self, Kind};
+use crate::fleet::Fleet;
+use crate::net::SECOND;
+use crate::report::Outcome;
+use crate::scenario::{ALL, Faults, Scene, by_name};
+use crate::world::{Sabotage, World};
+
+/// A scenario with less of everything, for debug builds.
+fn small(name: &str) -> Scene {
+    let scene = by_name(name).unwrap();
+    Scene { paths: 60, bytes: 40 << 20, spread_s: scene.spread_s.min(10.0), ..scene }
+}
+
+fn run(scene: Scene, agents: u32, seed: u64) -> Outcome {
+    let fleet = Fleet::new(scene, agents, seed);
+    let mut world = World::new(&fleet);
+    let ran = world.run(3_600 * SECOND);
+    assert_eq!(ran, Ok(()), "{}", ran.as_ref().unwrap_err());
+    Outcome::new(&world, Vec::new())
+}
+
+#[test]
+fn every_scenario_keeps_its_invariants() {
+    for scene in ALL {
+        for seed in 0..4 {
+            let outcome = run(small(scene.name), 12 + 7 * seed as u32, seed);
+            assert_eq!(outcome.wrong_bytes, 0, "{} {seed}", scene.name);
+        }
+    }
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for name in ["monday", "churn", "conference", "campus"] {
+        let (a, b) = (run(small(name), 20, 7), run(small(name), 20, 7));
+        assert_eq!(a.json(), b.json(), "{name}");
+        assert_ne!(a.trace, run(small(name), 20, 8).trace, "{name}");
+    }
+}
+
+#[test]
+fn without_faults_everything_comes_once() {
+    for seed in 0..6 {
+        for name in ["office", "flash-crowd"] {
+            // All are there before the first asks: a machine that comes later is a new home, and costs something.
+            let outcome = run(Scene { spread_s: 0.0, ..small(name) }, 20, seed);
+            let ratio = outcome.own.wan_bytes as f64 / outcome.closure_bytes as f64;
+            assert!(ratio <= 1.02, "{name} {seed}: {ratio}");
+        }
+    }
+}
+
+#[test]
+fn with_faults_it_costs_more_and_nothing_fails() {
+    for seed in 0..6 {
+        let outcome = run(Scene { spread_s: 0.0, ..small("churn") }, 30, seed);
+        let ratio = outcome.own.wan_bytes as f64 / outcome.closure_bytes as f64;
+        assert!(ratio <= 1.5, "{seed}: {ratio}");
+    }
+}
+
+#[test]
+fn the_smallest_fleet_works() {
+    for scene in ALL {
+        run(small(scene.name), 3, 1);
+    }
+}
+
+#[test]
+fn a_controller_serves_a_classroom_without_the_outside() {
+    let outcome = run(small("classroom"), 12, 2);
+    assert_eq!(outcome.own.wan_bytes, 0);
+}
+
+#[test]
+fn lies_that_are_believed_are_seen() {
+    let scene = Scene { faults: Faults { lie: 0.3, ..Faults::default() }, ..small("liars") };
+    let fleet = Fleet::new(scene, 20, 3);
+    let mut world = World::new(&fleet);
+    world.sabotage = Some(Sabotage::Believe);
+    let broken = world.run(3_600 * SECOND).unwrap_err();
+    assert!(broken.what.contains("wrong bytes") && broken.step > 0, "{broken}");
+}
+
+#[test]
+fn a_machine_that_starves_is_seen() {
+    let fleet = Fleet::new(small("office"), 5, 3);
+    let mut world = World::new(&fleet);
+    world.sabotage = Some(Sabotage::Starve);
+    let broken = world.run(3_600 * SECOND).unwrap_err();
+    assert!(broken.what.contains("starves") && broken.machine == 1, "{broken}");
+}
+
+#[test]
+fn baselines_do_what_they_are_known_for() {
+    let fleet = Fleet::new(small("flash-crowd"), 16, 5);
+    let closure = fleet.union_bytes() as f64;
+    let ratio = |kind| baseline::run(&fleet, kind).wan_bytes as f64 / closure;
+    assert!((15.9..16.2).contains(&ratio(Kind::Alone)), "{}", ratio(Kind::Alone));
+    assert!((0.99..1.01).contains(&ratio(Kind::Proxy)), "{}", ratio(Kind::Proxy));
+    let broadcast = ratio(Kind::Broadcast);
+    assert!(broadcast > 1.5 && broadcast < 16.2, "{broadcast}");
+}
+
+#[test]
+fn agents_say_that_they_wait_twice_within_the_patience_of_others() {
+    let config = haulout_swarm::site::FollowConfig::default();
+    assert!(u128::from(crate::site::heartbeat()) * 2 <= config.stall_after.as_nanos());
+}

@@ -1,0 +1,475 @@
+//! The site in virtual time: events, who sees whom, and what happens to machines.
+
+use std::time::Duration;
+
+use haulout_swarm::Now;
+use haulout_swarm::directory::Directory;
+use haulout_swarm::plan::RequestId;
+use haulout_swarm::site::{End, Homes};
+use smallvec::SmallVec;
+
+use crate::agent::{Agent, Try};
+use crate::check::Broken;
+use crate::fleet::{Blow, Fleet};
+use crate::net::{MILLI, Nanos, Net, OUTSIDE, Passed, SECOND, Way};
+use crate::queue::Queue;
+use crate::random::{Random, mix};
+
+/// The one place outside that all are configured for.
+pub(crate) const OUTSIDE_TAG: u32 = 77;
+/// How often an agent with something under way looks after it.
+const TICK: Nanos = 200 * MILLI;
+/// What a message costs besides its bytes: Ethernet, IP, UDP and QUIC headers, and a share of an acknowledgement.
+pub(crate) const MESSAGE_OVERHEAD: u64 = 14 + 20 + 8 + 30 + 30;
+/// Homes remembered for each piece: the six that are ranked, and some that may have to be passed over.
+const RANKED: usize = 16;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    Start(u32),
+    /// The agent does what it can.
+    GoOn(u32),
+    Tick(u32),
+    Blow(u32, Blow),
+    /// A peer that vanished is given up by all.
+    Forgotten(u32, u32),
+    /// The halves of the network lose (or find) each other.
+    Sides(bool),
+    Announce(u32),
+    /// A request for a piece.
+    Asked {
+        home: u32,
+        from: u32,
+        piece: u32,
+        attempt: Try,
+        at: u32,
+    },
+    /// The outside begins to answer.
+    Answered {
+        to: u32,
+        piece: u32,
+        attempt: Try,
+    },
+    /// The answer ends without all bytes.
+    Over {
+        to: u32,
+        piece: u32,
+        attempt: Try,
+        end: End,
+    },
+    /// A follower has no more use for an answer.
+    Stop {
+        home: u32,
+        from: u32,
+        piece: u32,
+        attempt: Try,
+    },
+    /// A question for path infos, the answer, and the moment when it is late.
+    InfosAsked {
+        holder: u32,
+        from: u32,
+        path: u32,
+    },
+    InfosTold {
+        to: u32,
+        holder: u32,
+        path: u32,
+        yes: bool,
+    },
+    InfosLate {
+        to: u32,
+        path: u32,
+    },
+    /// A narinfo straight from outside.
+    InfoOutside {
+        to: u32,
+        path: u32,
+    },
+    NarAsked {
+        holder: u32,
+        from: u32,
+        path: u32,
+        epoch: u32,
+        id: RequestId,
+        len: u32,
+    },
+    Parcel {
+        parcel: Parcel,
+        line: u8,
+    },
+    Arrived(Parcel),
+}
+
+/// Bytes under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parcel {
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    pub(crate) bytes: u32,
+    pub(crate) what: Cargo,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cargo {
+    /// Bytes `from..upto` of a piece.
+    Piece { piece: u32, attempt: Try, from: u32, upto: u32, bad: bool },
+    /// The answer to a request for part of a NAR.
+    Nar { path: u32, epoch: u32, id: RequestId, answer: NarAnswer },
+    /// A segment straight from outside, to compare.
+    Compared { path: u32, epoch: u32 },
+}
+
+/// What a peer answers that is asked for part of a NAR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NarAnswer {
+    Bytes { bad: bool },
+    No,
+}
+
+/// What the agents of one side of one subnet see alike: who is there, who fetches, who has what.
+///
+/// In real life each has a copy of its own, some milliseconds apart. Here they share one; what an agent alone knows (bans,
+/// silence, speeds) is in its own peer table.
+pub(crate) struct View {
+    pub(crate) homes: Homes,
+    pub(crate) directory: Directory,
+    pub(crate) members: u32,
+    pub(crate) version: u32,
+    ranks: Vec<(u32, SmallVec<[u32; RANKED]>)>,
+}
+
+impl View {
+    pub(crate) fn new(pieces: usize) -> Self {
+        Self {
+            homes: Homes::new(),
+            directory: Directory::new(),
+            members: 0,
+            version: 1,
+            ranks: vec![(0, SmallVec::new()); pieces],
+        }
+    }
+}
+
+/// What a run counts.
+#[derive(Default)]
+pub(crate) struct Totals {
+    /// Bytes taken for right that are wrong. Must stay 0.
+    pub(crate) wrong_bytes: u64,
+    pub(crate) lies_caught: u64,
+    pub(crate) honest_banned: u64,
+    pub(crate) liars_banned: u64,
+    pub(crate) busy: u64,
+    pub(crate) outside_fetches: u64,
+    /// Of these: asked as home, asked as a stand-in, wanted as its own home, and wanted after peers had failed.
+    pub(crate) fetches_why: [u64; 4],
+    pub(crate) pieces_relayed: u64,
+    pub(crate) nars_from_peers: u64,
+    pub(crate) nars_from_site: u64,
+    pub(crate) retries: u64,
+    pub(crate) relays_peak: u32,
+    /// Holdings bytes in the busiest second, over all agents.
+    pub(crate) holdings_peak: u64,
+    pub(crate) snapshot_bytes: u64,
+    pub(crate) delta_bytes: u64,
+    pub(crate) deltas: u64,
+}
+
+pub(crate) struct World<'f> {
+    pub(crate) fleet: &'f Fleet,
+    pub(crate) net: Net,
+    queue: Queue<Event>,
+    pub(crate) now: Nanos,
+    pub(crate) step: u64,
+    pub(crate) random: Random,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) views: Vec<View>,
+    pub(crate) gateway: Option<u32>,
+    pub(crate) split: bool,
+    pub(crate) outage: bool,
+    pub(crate) lives: Vec<u32>,
+    pub(crate) totals: Totals,
+    /// Seconds and bytes from outside by then.
+    pub(crate) samples: Vec<(f64, u64)>,
+    sampled: Nanos,
+    pub(crate) holdings_second: (u64, u64),
+    pub(crate) trace: u64,
+    unfinished: u32,
+    /// Takes lies for truth, or starves a machine: so that tests see the checks fail.
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+/// A fault in the simulated agents themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Sabotage {
+    /// Nothing is verified.
+    Believe,
+    /// Machine 1 is never served.
+    Starve,
+}
+
+impl<'f> World<'f> {
+    pub(crate) fn new(fleet: &'f Fleet) -> Self {
+        let mut random = Random::new(fleet.seed, 2);
+        let agents: Vec<Agent> =
+            fleet.machines.iter().map(|one| Agent::new(fleet, one, random.next())).collect();
+        let mut world = Self {
+            net: Net::new(fleet),
+            queue: Queue::new(),
+            now: 0,
+            step: 0,
+            random,
+            views: Vec::new(),
+            gateway: fleet.machines.iter().position(|one| one.gateway).map(|n| n as u32),
+            split: false,
+            outage: false,
+            lives: vec![0; agents.len()],
+            totals: Totals::default(),
+            samples: vec![(0.0, 0)],
+            sampled: 0,
+            holdings_second: (0, 0),
+            trace: fleet.seed,
+            unfinished: 0,
+            agents,
+            fleet,
+            sabotage: None,
+        };
+        // Two views for each subnet: the second for the other half while the network is split.
+        for _ in 0..2 * fleet.subnets {
+            world.views.push(View::new(fleet.catalog.pieces.len()));
+        }
+        for (number, machine) in (0..).zip(&fleet.machines) {
+            world.unfinished += u32::from(!machine.gateway);
+            world.at(machine.start, Event::Start(number));
+        }
+        for (at, number, blow) in &fleet.blows {
+            world.at(*at, Event::Blow(*number, *blow));
+        }
+        world
+    }
+
+    pub(crate) fn at(&mut self, at: Nanos, event: Event) {
+        self.queue.push(at.max(self.now), event);
+    }
+
+    pub(crate) const fn clock(&self) -> Now {
+        now_of(self.now)
+    }
+
+    /// Runs until everybody has everything, or `until`.
+    pub(crate) fn run(&mut self, until: Nanos) -> Result<(), Broken> {
+        while self.unfinished > 0
+            && let Some((at, number, event)) = self.queue.pop()
+        {
+            if at > until {
+                break;
+            }
+            self.now = at;
+            self.step += 1;
+            self.trace = mix(self.trace ^ mix(at) ^ number);
+            let touched = touched(&event);
+            self.handle(event)?;
+            if let Some(agent) = touched {
+                self.check(agent)?;
+            }
+            if self.now >= self.sampled {
+                self.sample();
+            }
+        }
+        self.samples.push((self.now as f64 / SECOND as f64, self.net.wan_bytes()));
+        self.check_end()
+    }
+
+    fn sample(&mut self) {
+        let seconds = self.now as f64 / SECOND as f64;
+        self.samples.push((seconds, self.net.wan_bytes()));
+        // Finely at first: the picture's axis is logarithmic.
+        self.sampled = self.now + (self.now / 64).max(100 * MILLI);
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Broken> {
+        match event {
+            Event::Start(n) => self.start(n),
+            Event::GoOn(n) => self.go_on(n),
+            Event::Tick(n) => self.tick(n)?,
+            Event::Blow(n, blow) => self.blow(n, blow),
+            Event::Forgotten(n, life) => {
+                if self.lives[n as usize] == life {
+                    self.forget(n);
+                }
+            }
+            Event::Sides(apart) => self.sides(apart),
+            Event::Announce(n) => self.announce(n),
+            Event::Asked { home, from, piece, attempt, at } => {
+                self.asked(home, from, piece, attempt, at)
+            }
+            Event::Answered { to, piece, attempt } => self.answered(to, piece, attempt),
+            Event::Over { to, piece, attempt, end } => self.over(to, piece, attempt, end),
+            Event::Stop { home, from, piece, attempt } => self.stop(home, from, piece, attempt),
+            Event::InfosAsked { holder, from, path } => self.infos_asked(holder, from, path),
+            Event::InfosTold { to, holder, path, yes } => self.infos_told(to, holder, path, yes),
+            Event::InfosLate { to, path } => self.infos_late(to, path),
+            Event::InfoOutside { to, path } => self.info_known(to, path),
+            Event::NarAsked { holder, from, path, epoch, id, len } => {
+                self.nar_asked(holder, from, path, epoch, (id, len));
+            }
+            Event::Parcel { parcel, line } => self.pass(parcel, line),
+            Event::Arrived(parcel) => self.arrived(parcel)?,
+        }
+        Ok(())
+    }
+
+    // ---- bytes and messages ----
+
+    /// Whether what one sends reaches the other.
+    pub(crate) fn reaches(&self, from: u32, to: u32) -> bool {
+        let apart = self.split
+            && self.fleet.machines[from as usize].half != self.fleet.machines[to as usize].half;
+        self.agents[from as usize].on && self.agents[to as usize].on && !apart
+    }
+
+    /// Sends a small message.
+    pub(crate) fn message(&mut self, from: u32, to: u32, event: Event) {
+        if self.reaches(from, to) {
+            let takes = self.net.message(Way { from, to });
+            self.at(self.now + takes, event);
+        }
+    }
+
+    /// Sends bytes.
+    pub(crate) fn ship(&mut self, parcel: Parcel) {
+        if parcel.from != OUTSIDE {
+            self.agents[parcel.from as usize].load.up += u64::from(parcel.bytes);
+        }
+        self.pass(parcel, 0);
+    }
+
+    fn pass(&mut self, parcel: Parcel, line: u8) {
+        let way = Way { from: parcel.from, to: parcel.to };
+        let sparse = match parcel.what {
+            Cargo::Piece { piece, .. } => (piece as usize) < self.fleet.catalog.paths.len(),
+            _ => false,
+        };
+        match self.net.pass(way, line, u64::from(parcel.bytes), self.now, sparse) {
+            Passed::Next(at) => self.at(at, Event::Parcel { parcel, line: line + 1 }),
+            Passed::Arrives(at) => self.at(at, Event::Arrived(parcel)),
+        }
+    }
+
+    fn arrived(&mut self, parcel: Parcel) -> Result<(), Broken> {
+        let to = &mut self.agents[parcel.to as usize];
+        to.load.down += u64::from(parcel.bytes);
+        if parcel.from == OUTSIDE {
+            to.load.wan += u64::from(parcel.bytes);
+        }
+        match parcel.what {
+            Cargo::Piece { .. } => self.piece_arrived(parcel),
+            Cargo::Nar { path, epoch, id, answer } => {
+                self.nar_arrived((parcel.from, parcel.to), (path, epoch, id), answer)
+            }
+            Cargo::Compared { path, epoch } => self.compared(parcel.to, path, epoch),
+        }
+    }
+
+    // ---- whose turn it is ----
+
+    /// The agents whose turn it is for a piece, as this agent sees it.
+    pub(crate) fn ranking(&mut self, n: u32, piece: u32) -> Vec<haulout_swarm::PeerId> {
+        let key = &self.fleet.catalog.pieces[piece as usize].key;
+        let (agent, now) = (&self.agents[n as usize], now_of(self.now));
+        let view = &mut self.views[agent.view as usize];
+        let known = &mut view.ranks[piece as usize];
+        if known.0 != view.version {
+            let all = view.homes.ranking(key, OUTSIDE_TAG, RANKED, |_| true);
+            *known = (view.version, all.iter().map(crate::fleet::number_of).collect());
+        }
+        let full = known.1.len() == RANKED;
+        let ids = known.1.iter().map(|one| self.agents[*one as usize].id);
+        let usable: Vec<_> = ids
+            .filter(|id| *id == agent.id || agent.may_be_home(id, now))
+            .take(crate::site::RANKED_MAX)
+            .collect();
+        if usable.len() < crate::site::RANKED_MAX && full {
+            return view.homes.ranking(key, OUTSIDE_TAG, crate::site::RANKED_MAX, |id| {
+                *id == agent.id || agent.may_be_home(id, now)
+            });
+        }
+        usable
+    }
+
+    // ---- looking after things ----
+
+    /// Has the agent do what it can, and look after it from time to time.
+    pub(crate) fn go_on(&mut self, n: u32) {
+        self.want_infos(n);
+        self.start_jobs(n);
+        self.keep_ticking(n);
+    }
+
+    pub(crate) fn keep_ticking(&mut self, n: u32) {
+        let agent = &mut self.agents[n as usize];
+        if !agent.ticking {
+            agent.ticking = true;
+            // Not all in the same instant.
+            let at = self.now + TICK / 2 + self.random.below(TICK);
+            self.at(at, Event::Tick(n));
+        }
+    }
+
+    fn tick(&mut self, n: u32) -> Result<(), Broken> {
+        let agent = &mut self.agents[n as usize];
+        agent.ticking = false;
+        if !agent.on || agent.hangs {
+            return Ok(());
+        }
+        self.check_progress(n)?;
+        self.beat(n);
+        self.look_after_pieces(n);
+        self.look_after_jobs(n)?;
+        let agent = &mut self.agents[n as usize];
+        let memory = agent.held + agent.windows();
+        agent.load.memory = agent.load.memory.max(memory);
+        if !agent.is_done() || !agent.active.is_empty() {
+            agent.ticking = true;
+            self.at(self.now + TICK, Event::Tick(n));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(&mut self, n: u32) {
+        let gateway = self.fleet.machines[n as usize].gateway;
+        let agent = &mut self.agents[n as usize];
+        if agent.finished.is_none() && !gateway {
+            agent.finished = Some(self.now);
+            self.unfinished -= 1;
+        }
+    }
+
+    /// Whether faults may still hold things up.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.now > self.fleet.calm + crate::life::IDLE
+    }
+}
+
+/// The agent whose state an event changes most.
+const fn touched(event: &Event) -> Option<u32> {
+    match event {
+        Event::Start(n) | Event::Tick(n) | Event::Announce(n) => Some(*n),
+        Event::Asked { home: n, .. } | Event::Stop { home: n, .. } => Some(*n),
+        Event::Answered { to: n, .. } | Event::Over { to: n, .. } => Some(*n),
+        Event::Arrived(parcel) => Some(parcel.to),
+        _ => None,
+    }
+}
+
+/// The key of a machine.
+pub(crate) fn id_of(fleet: &Fleet, n: u32) -> haulout_swarm::PeerId {
+    fleet.machines[n as usize].id
+}
+
+pub(crate) const fn now_of(at: Nanos) -> Now {
+    Now::from_start(Duration::from_nanos(at))
+}
+
+pub(crate) fn nanos_of(span: Duration) -> Nanos {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
