@@ -203,8 +203,9 @@ impl Agent {
 #[test]
 fn an_agent_reads_blobs_for_programs_and_for_the_command_line() {
     let devnet = Devnet::start(10, 10);
-    let data = bytes(7, 1_000_000);
+    let (data, later) = (bytes(7, 1_000_000), bytes(8, 600_000));
     let id = devnet.store("blob", &data);
+    let later_id = devnet.store("later", &later);
     let agent = Agent::start(&devnet);
     let path = format!("/v1/blobs/{id}");
 
@@ -245,10 +246,16 @@ fn an_agent_reads_blobs_for_programs_and_for_the_command_line() {
     let (said, whole) = read(&["--direct"]);
     assert!(said["agent"].is_null() && said["slivers"] == 4 && whole == data, "{said}");
 
+    // The shards move to other nodes; the agent finds out.
+    let dir = devnet.path("devnet").display().to_string();
+    devnet.ok(&["devnet", "epoch", "--dir", &dir]);
+    let (head, body) = agent.ask("GET", &format!("/v1/blobs/{later_id}"), "");
+    assert!(head.starts_with("http/1.1 200") && body == later, "{head}");
+
     // What it has read it keeps, over a restart and without any node.
     let status: Value =
         serde_json::from_slice(&agent.ask("GET", "/api/v1/status", "").1).expect("JSON");
-    assert_eq!(status["walrus"]["from_nodes"]["slivers"], 4, "{status}");
+    assert_eq!(status["walrus"]["from_nodes"]["slivers"], 8, "{status}");
     let Agent { mut process, .. } = agent;
     assert!(process.terminate(PATIENCE).success());
     (0..10).for_each(|node| devnet.fault(node, &["--down"]));

@@ -74,6 +74,11 @@ impl Arriving {
         self.news.notify_waiters();
     }
 
+    /// Bytes of all of it.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Bytes that have come.
     pub(super) fn have(&self) -> u64 {
         self.state().have

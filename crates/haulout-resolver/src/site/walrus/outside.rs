@@ -39,6 +39,9 @@ const BUSY_RETRIES: u32 = 2;
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// How often metadata that came wrong by way of the site is asked for again.
 const METADATA_TRIES: u32 = 3;
+/// Bytes of slivers that may be on their way at the same time, unless a single one has more: they are in memory until they
+/// are checked.
+const ARRIVING_BYTES_MAX: u64 = 192 << 20;
 /// How long a sliver of several segments stays in memory after it came: its other segments are asked for meanwhile.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -230,12 +233,16 @@ impl Walrus {
         object: &SiteObject,
         len: u64,
         (metadata, axis, pair): (Metadata, AxisKind, PairIndex),
-    ) -> Arc<Arriving> {
+    ) -> Result<Arc<Arriving>, OutsideError> {
         let key = object.key.id;
         let arriving = {
             let mut all = lock(&self.arriving);
             if let Some(arriving) = all.get(&key) {
-                return Arc::clone(arriving);
+                return Ok(Arc::clone(arriving));
+            }
+            let held: u64 = all.values().map(|other| other.len()).sum();
+            if held > 0 && held + len > ARRIVING_BYTES_MAX {
+                return Err(OutsideError::Failed("too many slivers are on their way".to_owned()));
             }
             let arriving = Arriving::new(len);
             all.insert(key, Arc::clone(&arriving));
@@ -251,7 +258,7 @@ impl Walrus {
             }
             lock(&walrus.arriving).remove(&key);
         });
-        arriving
+        Ok(arriving)
     }
 
     /// Fetches a sliver from its node. Whatever is wrong with that node is its own matter, and the sliver is absent to the
@@ -341,7 +348,7 @@ impl Outside for WalrusOutside {
                     if range.start > range.end || range.end > cut.size() {
                         return Err(refused("beyond the sliver"));
                     }
-                    Ok(walrus.arriving(&object, cut.size(), sliver).follow(range))
+                    Ok(walrus.arriving(&object, cut.size(), sliver)?.follow(range))
                 }
                 _ => Err(refused("no such object")),
             }
