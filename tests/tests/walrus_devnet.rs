@@ -164,7 +164,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(devnet: &Devnet) -> Self {
+    fn start(devnet: &Devnet, log: &str) -> Self {
         let root = devnet.path("root");
         std::fs::create_dir_all(&root).expect("a directory");
         let mut command = Command::new(haulout());
@@ -173,7 +173,7 @@ impl Agent {
         command.arg("--store-root").arg(&root).arg("--state-dir").arg(devnet.path("agent"));
         command.args(["--set", &format!("cache.dir={}", devnet.path("cache").display())]);
         command.args(["--set", &format!("walrus.network={}", devnet.fact("network"))]);
-        let mut process = Process::start("agent", command, &devnet.path("agent-log"));
+        let mut process = Process::start("agent", command, &devnet.path(log));
         let line = |log: &str| {
             let url = log.lines().find_map(|line| line.strip_prefix("substituter: http://"));
             url.map(str::to_owned)
@@ -206,7 +206,7 @@ fn an_agent_reads_blobs_for_programs_and_for_the_command_line() {
     let (data, later) = (bytes(7, 1_000_000), bytes(8, 600_000));
     let id = devnet.store("blob", &data);
     let later_id = devnet.store("later", &later);
-    let agent = Agent::start(&devnet);
+    let agent = Agent::start(&devnet, "first-log");
     let path = format!("/v1/blobs/{id}");
 
     let (head, body) = agent.ask("GET", &path, "");
@@ -259,7 +259,7 @@ fn an_agent_reads_blobs_for_programs_and_for_the_command_line() {
     let Agent { mut process, .. } = agent;
     assert!(process.terminate(PATIENCE).success());
     (0..10).for_each(|node| devnet.fault(node, &["--down"]));
-    let agent = Agent::start(&devnet);
+    let agent = Agent::start(&devnet, "second-log");
     let (head, body) = agent.ask("GET", &path, "");
     assert!(head.starts_with("http/1.1 200") && body == data, "{head}");
     let status: Value =

@@ -15,7 +15,35 @@ pub(crate) fn metrics(status: &AgentStatus, peers: &PeersReport) -> String {
     transfers(&mut text, status);
     peer_side(&mut text, peers);
     sources(&mut text, status);
+    slivers(&mut text, status);
     text.0
+}
+
+fn slivers(text: &mut Exposition, status: &AgentStatus) {
+    // An agent without a Walrus network has read nothing.
+    let walrus = status.walrus.clone().unwrap_or_default();
+    text.family(
+        "haulout_sliver_bytes_total",
+        "counter",
+        "Bytes of slivers read on this machine, by source.",
+    );
+    for (source, counts) in
+        [("here", walrus.from_here), ("peers", walrus.from_peers), ("nodes", walrus.from_nodes)]
+    {
+        text.labelled("haulout_sliver_bytes_total", &[("source", &source)], counts.bytes);
+    }
+    text.one(
+        "haulout_sliver_fetched_bytes_total",
+        "counter",
+        "Bytes fetched from storage nodes, for this machine and for others.",
+        walrus.fetched.bytes,
+    );
+    text.one(
+        "haulout_sliver_cache_bytes",
+        "gauge",
+        "Bytes of slivers and metadata kept on disk.",
+        walrus.kept.bytes,
+    );
 }
 
 fn agent(text: &mut Exposition, status: &AgentStatus) {

@@ -13,11 +13,13 @@ use futures_util::stream::{self, StreamExt};
 use haulout_cache::{SliverCache, SliverKey};
 use haulout_mesh::Membership;
 use haulout_swarm::site::{OutsideId, SEGMENT_BYTES};
-use haulout_walrus::{Client, NodeError, NodeId, ReadError, SliverBody, SliverFetchError, Verdict};
+use haulout_walrus::{
+    Client, HttpError, NodeError, NodeId, ReadError, SliverBody, SliverFetchError, Verdict,
+};
 use lru::LruCache;
 use redstuff::bcs::Wire;
 use redstuff::{AxisKind, BlobId, Metadata, MetadataWithId, PairIndex};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Counts;
 use super::arriving::Arriving;
@@ -37,6 +39,9 @@ const FAILURES_KEPT: NonZeroUsize = match NonZeroUsize::new(4_096) {
 /// How often a home asks a busy node again, and the bounds of the pause: below the patience of those who wait.
 const BUSY_RETRIES: u32 = 2;
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
+/// How long a node may take to begin to answer a home. Shorter than the patience of those who wait for the home, who then ask
+/// the node themselves, and in the end do without this sliver.
+const NODE_PATIENCE: Duration = Duration::from_secs(4);
 /// How often metadata that came wrong by way of the site is asked for again.
 const METADATA_TRIES: u32 = 3;
 /// Bytes of slivers that may be on their way at the same time, unless a single one has more: they are in memory until they
@@ -304,7 +309,9 @@ impl Walrus {
     ) -> Result<(NodeId, SliverBody), SliverFetchError> {
         let mut tries = 0;
         loop {
-            let error = match self.direct.sliver_from_owner(metadata, axis, pair).await {
+            let asked = timeout(NODE_PATIENCE, self.direct.sliver_from_owner(metadata, axis, pair));
+            let late = || Err(NodeError::from(HttpError::Timeout("the answer")).into());
+            let error = match asked.await.unwrap_or_else(|_| late()) {
                 Err(SliverFetchError::Node(error)) if tries < BUSY_RETRIES => error,
                 done => return done,
             };
