@@ -15,6 +15,7 @@ mod archives;
 mod bounded;
 mod disk;
 mod keep;
+mod limit;
 mod local;
 mod logs;
 mod lookup;

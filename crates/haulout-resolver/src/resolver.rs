@@ -30,7 +30,7 @@ use crate::site::ahead::Ahead;
 use crate::site::nars::LanNars;
 use crate::site::upstream::Upstream;
 use crate::site::walrus::{SiteWalrus, WalrusConfig};
-use crate::site::{AHEAD_BYTES, Site};
+use crate::site::{AheadLimits, Site};
 use crate::stats::Stats;
 use crate::transfer::{Aside, BUDGET_BYTES, Budget, CutReason, Reader, Transfers};
 use crate::trees::Trees;
@@ -55,9 +55,8 @@ pub struct ResolverConfig {
     /// Whether this machine fetches from outside for others. One on a metered
     /// link does not.
     pub fetch_for_others: bool,
-    /// Bytes that may be fetched from outside before Nix asks for them; 0:
-    /// none.
-    pub ahead_bytes: u64,
+    /// How much is fetched from outside before Nix asks for it.
+    pub ahead: AheadLimits,
     /// Where verified infos and trees are remembered over a restart. The
     /// resolver writes it out every few seconds and when it ends.
     pub cache: Option<Cache>,
@@ -79,7 +78,7 @@ impl ResolverConfig {
             cache: None,
             keep_nars: KeepNars::default(),
             fetch_for_others: true,
-            ahead_bytes: AHEAD_BYTES,
+            ahead: AheadLimits::default(),
         }
     }
 }
@@ -175,7 +174,7 @@ pub(crate) struct Inner {
     outside: OnceLock<Outside>,
     pub(crate) outsides: Arc<Outsides>,
     pub(crate) walrus: OnceLock<SiteWalrus>,
-    ahead_bytes: u64,
+    ahead: AheadLimits,
     pub(crate) about: Mutex<AgentStatus>,
     pub(crate) started: Instant,
     poke: Poke,
@@ -257,6 +256,7 @@ impl Resolver {
             Arc::clone(&trust),
         );
         transfers.set_fellows(Arc::new(lan.clone()));
+        transfers.set_limit(Arc::clone(site.peers_limit()));
         site.add(Arc::new(lan.clone()));
         let inner = Inner {
             store: config.store.clone(),
@@ -274,7 +274,7 @@ impl Resolver {
             outside: OnceLock::new(),
             outsides,
             walrus: OnceLock::new(),
-            ahead_bytes: config.ahead_bytes,
+            ahead: config.ahead,
             about: Mutex::default(),
             started: Instant::now(),
             poke,
@@ -295,7 +295,7 @@ impl Resolver {
             Arc::clone(&inner.stats),
             Arc::clone(&inner.reasons),
         );
-        let ahead = Ahead::start(upstream.clone(), Arc::clone(&inner.local), inner.ahead_bytes);
+        let ahead = Ahead::start(upstream.clone(), Arc::clone(&inner.local), inner.ahead);
         if inner.outside.set(Outside { upstream: upstream.clone(), ahead }).is_ok() {
             let _ = inner.outsides.upstream.set(upstream.clone());
             inner.site.add(Arc::new(upstream));
@@ -353,9 +353,23 @@ impl Resolver {
         }
     }
 
-    /// Shares by this rule from now on (blocking for some milliseconds).
+    /// Shares by this rule from now on (blocking for some milliseconds). Does
+    /// not end a pause.
     pub fn set_share_policy(&self, policy: SharePolicy) {
-        self.inner.local.set_policy(policy);
+        let paused = self.inner.local.policy().paused;
+        self.inner.local.set_policy(SharePolicy { paused, ..policy });
+    }
+
+    /// Gives nothing to peers from now on, and announces nothing; or does so
+    /// again (blocking for some milliseconds). What is on its way goes on.
+    pub fn pause_sharing(&self, paused: bool) {
+        let policy = SharePolicy::clone(&self.inner.local.policy());
+        self.inner.local.set_policy(SharePolicy { paused, ..policy });
+    }
+
+    /// Limits what comes from peers, in bytes per second; `None`: no limit.
+    pub fn limit_from_peers(&self, bytes_per_second: Option<u64>) {
+        self.inner.site.peers_limit().set(bytes_per_second);
     }
 
     /// What the agent says about itself beyond what the resolver knows

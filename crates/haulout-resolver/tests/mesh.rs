@@ -207,3 +207,50 @@ async fn large_new_paths_are_hashed_before_anybody_asks() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_pauses_gives_nothing_and_announces_nothing_until_it_goes_on() {
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = office(dir_a.path(), 20, 2 << 20);
+    let a = Agent::start(dir_a.path(), 1, &[]).await;
+    let b = Agent::start(dir_b.path(), 2, &[&a]).await;
+    let info = store.paths.iter().find(|info| !info.signatures.is_empty()).unwrap();
+    b.knows(info, 1).await;
+    a.resolver.pause_sharing(true);
+    // New keys do not end a pause.
+    let keys: KeySet = [key().public_key().clone()].into_iter().collect();
+    a.resolver.set_share_policy(haulout_resolver::SharePolicy { keys, ..Default::default() });
+    let begun = Instant::now();
+    while !b.mesh.who_has(&info.path.hash_part()).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is still announced");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(b.resolver.path_info(info.path.hash_part()).await.is_none());
+    let (asker, patience) = (a.mesh.id(), Duration::from_secs(5));
+    assert!(b.mesh.path_infos(&asker, &info.path.hash_part(), 1, patience).await.is_err());
+    assert!(a.resolver.path_info(info.path.hash_part()).await.is_some(), "its own Nix is served");
+    a.resolver.pause_sharing(false);
+    b.knows(info, 1).await;
+    assert_eq!(NarHash::of(&b.nar(info, 0).await.unwrap()), info.nar_hash);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_from_peers_is_no_faster_than_its_limit_and_comes_all_the_same() {
+    const RATE: u64 = 8 << 20;
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = office(dir_a.path(), 20, 16 << 20);
+    let a = Agent::start(dir_a.path(), 1, &[]).await;
+    let b = Agent::start(dir_b.path(), 2, &[&a]).await;
+    b.resolver.limit_from_peers(Some(RATE));
+    let signed = || store.paths.iter().filter(|info| !info.signatures.is_empty());
+    b.knows(signed().next().unwrap(), 1).await;
+    let begun = Instant::now();
+    let nars = signed().map(|info| async {
+        assert_eq!(NarHash::of(&b.nar(info, 0).await.unwrap()), info.nar_hash);
+        info.nar_size
+    });
+    let bytes: u64 = futures_util::future::join_all(nars).await.into_iter().sum();
+    // What was taken last need not be waited for: a piece of each of two streams, and the burst.
+    let least = bytes.saturating_sub(3 << 20) as f64 / RATE as f64 - 0.2;
+    assert!(begun.elapsed().as_secs_f64() > least, "{bytes} bytes in {:?}", begun.elapsed());
+}

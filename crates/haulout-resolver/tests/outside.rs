@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use haulout_gateway::{Client, Substituter as _};
 use haulout_mesh::{Identity, Mesh, MeshConfig, StaticPeer};
 use haulout_nix::db::StoreLocation;
 use haulout_nix::{Compression, KeySet, NarHash, NarInfo, PathInfo, SecretKey, StoreDir};
@@ -279,4 +280,29 @@ async fn a_machine_that_dies_in_the_middle_is_not_missed() {
     let given = cache.given(compressed);
     println!("{given:.3} × {compressed} bytes");
     assert!(given <= 1.6, "{given:.3} × the closure");
+}
+
+/// Agents that name each other as caches would ask in a circle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_is_not_sent_on_to_another_agent() {
+    let cache = Cache::start(Duration::ZERO);
+    let (paths, _) = cache.fill(4, 1 << 20).await;
+    for is_agent in [true, false] {
+        let line = if is_agent { "HauloutAgent: 1\n" } else { "" };
+        let info = format!("StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 40\n{line}");
+        cache.files.lock().unwrap().insert("/nix-cache-info".to_owned(), info.into_bytes());
+        let dir = tempfile::tempdir().unwrap();
+        let agent = Agent::start(dir.path(), 1 + u8::from(is_agent), &[], Some(&cache)).await;
+        // The first question makes the two acquainted.
+        let ask =
+            |client, n: usize| agent.resolver.path_info_for(client, paths[n].path.hash_part());
+        assert!(ask(Client::OwnNix, 0).await.is_some());
+        assert!(ask(Client::Guest, 1).await.is_some());
+        cache.asked.lock().unwrap().clear();
+        assert_eq!(ask(Client::Agent, 2).await.is_some(), !is_agent);
+        let asked = cache.asked.lock().unwrap().keys().any(|path| path.ends_with(".narinfo"));
+        assert_eq!(asked, !is_agent);
+        assert!(ask(Client::OwnNix, 2).await.is_some(), "this machine's own Nix is");
+        agent.mesh.shutdown().await;
+    }
 }

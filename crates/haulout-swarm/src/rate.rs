@@ -40,6 +40,12 @@ impl Limiter {
         self.rate = bytes_per_second.and_then(NonZeroU64::new);
     }
 
+    /// How long until the line is free.
+    #[must_use]
+    pub fn wait(&self, now: Now) -> Duration {
+        self.free_at.since(now)
+    }
+
     /// Books `bytes` and says how long to wait before they may go (or, for what has arrived, before more is taken).
     pub fn book(&mut self, bytes: u64, now: Now) -> Duration {
         let Some(rate) = self.rate else { return Duration::ZERO };
@@ -119,7 +125,7 @@ impl<T> FairLine<T> {
                 first.remove();
                 continue;
             }
-            let wait = self.line.free_at.since(now);
+            let wait = self.line.wait(now);
             if !wait.is_zero() {
                 return Turn::Wait(wait);
             }

@@ -25,6 +25,9 @@ pub struct SharePolicy {
     pub content_addressed: bool,
     /// Name of the key whose signatures are for this machine's Nix alone: its own.
     pub withheld: Option<String>,
+    /// Nothing is given to anybody at the moment: this machine runs on battery
+    /// or over a metered link, and its owner does not want it.
+    pub paused: bool,
 }
 
 impl std::fmt::Debug for SharePolicy {
@@ -33,6 +36,7 @@ impl std::fmt::Debug for SharePolicy {
             .field("keys", &self.keys)
             .field("mesh_key", &self.mesh_key.as_ref().map(|key| key.name().to_owned()))
             .field("content_addressed", &self.content_addressed)
+            .field("paused", &self.paused)
             .finish()
     }
 }
@@ -40,6 +44,9 @@ impl std::fmt::Debug for SharePolicy {
 impl SharePolicy {
     /// Whether a path of this standing may go to such a peer.
     pub(crate) fn allows(&self, standing: Standing, to: Membership) -> bool {
+        if self.paused {
+            return false;
+        }
         if standing.is_public() {
             return true;
         }
@@ -67,7 +74,7 @@ impl SharePolicy {
 
     /// Whether anybody may have a path that is not in the store.
     pub(crate) fn public(&self, dir: &StoreDir, info: &PathInfo) -> bool {
-        info.verified_by(dir, &self.keys).is_some()
+        !self.paused && info.verified_by(dir, &self.keys).is_some()
     }
 
     /// Really checks what [`Class::Signed`] only claims.

@@ -5,6 +5,8 @@
 //! a budget: what Nix does not come for in time gives its room to the next, and what it does not want at all is dropped with
 //! the segments nobody uses.
 
+mod wishes;
+
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
@@ -12,10 +14,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use haulout_nix::HashPart;
+use haulout_swarm::Now;
+use haulout_swarm::site::Cut;
 use lru::LruCache;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::wishes::{Next, Wishes};
 use super::upstream::Upstream;
 use super::{SiteObject, lock};
 use crate::local::LocalStore;
@@ -26,19 +31,24 @@ const INFOS_AT_ONCE: usize = 16;
 const INFOS_MAX: usize = 16_384;
 /// Files fetched ahead at the same time: the home of each is another one, and Nix itself fetches as many side by side.
 const FILES_AT_ONCE: usize = 6;
-/// Files that may wait.
-const FILES_MAX: usize = 4_096;
 /// Bytes fetched ahead that Nix has not come for yet, at most.
 pub const AHEAD_BYTES: u64 = 48 << 20;
-/// How long Nix may take to come for a file before its room goes to others.
-const WANTED_WITHIN: Duration = Duration::from_secs(20);
-
 /// How often an idle worker looks whether it is still needed.
 const LET_GO: Duration = Duration::from_secs(10);
 
-struct File {
-    path: HashPart,
-    object: SiteObject,
+/// How much is fetched before Nix asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AheadLimits {
+    /// Bytes that may wait to be wanted; with 0 only narinfos are looked up ahead.
+    pub bytes: u64,
+    /// Bytes per second; `None`: no limit.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl Default for AheadLimits {
+    fn default() -> Self {
+        Self { bytes: AHEAD_BYTES, bytes_per_second: None }
+    }
 }
 
 /// What is fetched ahead, and what was lately.
@@ -47,38 +57,38 @@ pub(crate) struct Ahead {
     local: Arc<LocalStore>,
     state: Mutex<State>,
     news: Notify,
-    budget: u64,
+    begun: Instant,
 }
 
 struct State {
     infos: VecDeque<HashPart>,
     seen: LruCache<HashPart, ()>,
-    files: VecDeque<File>,
-    /// Fetched and not asked for: what, how large, when.
-    waiting: VecDeque<(HashPart, u64, Instant)>,
+    files: Wishes<SiteObject>,
 }
 
 impl Ahead {
-    /// Starts the workers; they end with the last handle. `budget` bytes may wait to be wanted; with 0 only narinfos are
-    /// looked up ahead.
-    pub(crate) fn start(upstream: Upstream, local: Arc<LocalStore>, budget: u64) -> Arc<Self> {
+    /// Starts the workers; they end with the last handle.
+    pub(crate) fn start(
+        upstream: Upstream,
+        local: Arc<LocalStore>,
+        limits: AheadLimits,
+    ) -> Arc<Self> {
         let state = State {
             infos: VecDeque::new(),
             seen: LruCache::new(NonZeroUsize::new(INFOS_MAX).unwrap_or(NonZeroUsize::MIN)),
-            files: VecDeque::new(),
-            waiting: VecDeque::new(),
+            files: Wishes::new(limits.bytes, limits.bytes_per_second),
         };
         let ahead = Arc::new(Self {
             upstream,
             local,
             state: Mutex::new(state),
             news: Notify::new(),
-            budget,
+            begun: Instant::now(),
         });
         for _ in 0..INFOS_AT_ONCE {
             tokio::spawn(infos(Arc::downgrade(&ahead)));
         }
-        if budget > 0 {
+        if limits.bytes > 0 {
             for _ in 0..FILES_AT_ONCE {
                 tokio::spawn(files(Arc::downgrade(&ahead)));
             }
@@ -92,11 +102,8 @@ impl Ahead {
         let references = self.upstream.references(&path);
         let mut state = lock(&self.state);
         self.queue_infos(&mut state, references);
-        if let Some(object) = object
-            && state.files.len() < FILES_MAX
-            && !state.files.iter().any(|file| file.path == path)
-        {
-            state.files.push_back(File { path, object });
+        if let Some(object) = object {
+            state.files.add(path, object.size.map_or(0, Cut::size), object);
         }
         drop(state);
         self.news.notify_waiters();
@@ -104,10 +111,7 @@ impl Ahead {
 
     /// Nix asks for the NAR.
     pub(crate) fn nar_asked(&self, path: &HashPart) {
-        let mut state = lock(&self.state);
-        state.files.retain(|file| file.path != *path);
-        state.waiting.retain(|(other, ..)| other != path);
-        drop(state);
+        lock(&self.state).files.asked(path);
         self.news.notify_waiters();
     }
 
@@ -120,23 +124,6 @@ impl Ahead {
                 state.infos.push_back(path);
             }
         }
-    }
-
-    /// The next file, if there is room for it.
-    fn next_file(&self) -> Option<File> {
-        let mut state = lock(&self.state);
-        while state.waiting.front().is_some_and(|(.., since)| since.elapsed() > WANTED_WITHIN) {
-            state.waiting.pop_front();
-        }
-        let waiting: u64 = state.waiting.iter().map(|(_, size, _)| size).sum();
-        // The last first: Nix asks for narinfos from the top down, and for NARs from the bottom up.
-        let size = state.files.back().map(|file| file.object.size.map_or(0, |cut| cut.size()))?;
-        if waiting + size > self.budget {
-            return None;
-        }
-        let file = state.files.pop_back()?;
-        state.waiting.push_back((file.path, size, Instant::now()));
-        Some(file)
     }
 }
 
@@ -163,15 +150,24 @@ async fn infos(ahead: std::sync::Weak<Ahead>) {
 async fn files(ahead: std::sync::Weak<Ahead>) {
     while let Some(ahead) = ahead.upgrade() {
         let news = ahead.news.notified();
-        let Some(file) = ahead.next_file() else {
-            drop(timeout(LET_GO, news).await);
-            continue;
+        let now = Now::from_start(ahead.begun.elapsed());
+        let next = lock(&ahead.state).files.next(now);
+        let object = match next {
+            Next::Fetch(object) => object,
+            Next::After(wait) => {
+                drop(timeout(wait.min(LET_GO), news).await);
+                continue;
+            }
+            Next::Nothing => {
+                drop(timeout(LET_GO, news).await);
+                continue;
+            }
         };
         if ahead.upstream.site().is_busy() {
             // What Nix waits for comes first.
             sleep(Duration::from_millis(100)).await;
         }
-        let mut bytes = Box::pin(ahead.upstream.site().stream(file.object, 0));
+        let mut bytes = Box::pin(ahead.upstream.site().stream(object, 0));
         // What came stays in its segments until it is asked for.
         while let Some(Ok(_)) = bytes.next().await {}
     }

@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use haulout_mesh::{SiteEnd, SiteFrame};
 use haulout_swarm::Fault;
 use haulout_swarm::site::{Attempt, DOCUMENT_MAX, End, Follow, Origin, SiteKind, Step};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::segment::Segment;
 use super::{Inner, OutsideError, SiteObject};
@@ -145,12 +145,16 @@ impl Inner {
                             let have = segment.put(*at, bytes, *origin);
                             *at += length;
                             plan.progress(*attempt, have, self.now());
-                            if *origin == Origin::Outside && segment.object.key.kind != SiteKind::Nar {
-                                let now = self.now();
-                                let wait = super::lock(&self.download).book(length, now);
-                                if !wait.is_zero() {
-                                    sleep(wait).await;
-                                }
+                            let limit = match (*origin, segment.object.key.kind) {
+                                (Origin::Peer(_), _) => Some(&*self.from_peers),
+                                // What holders give is limited where it is asked for.
+                                (Origin::Outside, SiteKind::Nar) => None,
+                                (Origin::Outside, _) => Some(&self.download),
+                            };
+                            if let Some(limit) = limit {
+                                limit.took(length).await;
+                                // Waiting here is not the source's fault.
+                                plan.waiting(*attempt, self.now());
                             }
                         }
                         Event::End(end) => {

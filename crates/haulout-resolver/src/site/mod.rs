@@ -30,7 +30,6 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use haulout_mesh::{Membership, SiteRequest};
 use haulout_nix::HashPart;
-use haulout_swarm::rate::Limiter;
 use haulout_swarm::site::{
     Cut, DESCRIPTOR_MAX, Duty, DutyLimits, Fellows, FollowConfig, OutsideId, SegmentKey, SiteKey,
     SiteKind,
@@ -41,9 +40,10 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::limit::Intake;
 use crate::peers::Peers;
 use crate::stats::Stats;
-pub use ahead::AHEAD_BYTES;
+pub use ahead::{AHEAD_BYTES, AheadLimits};
 use segment::Segment;
 pub use stream::SiteError;
 
@@ -187,7 +187,9 @@ pub(crate) struct Inner {
     stats: Arc<Stats>,
     begun: Instant,
     /// The limit on what comes from outside.
-    download: Mutex<Limiter>,
+    download: Intake,
+    /// The limit on what comes from peers.
+    from_peers: Arc<Intake>,
     /// Where fetches run: requests of peers come in on the mesh's own thread.
     runtime: OnceLock<Handle>,
 }
@@ -221,7 +223,8 @@ impl Site {
             config: FollowConfig::default(),
             stats,
             begun: Instant::now(),
-            download: Mutex::default(),
+            download: Intake::new(),
+            from_peers: Arc::new(Intake::new()),
             runtime: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -257,7 +260,12 @@ impl Site {
 
     /// Limits what comes from outside, in bytes per second; `None`: no limit.
     pub fn limit_download(&self, bytes_per_second: Option<u64>) {
-        lock(&self.inner.download).set(bytes_per_second);
+        self.inner.download.set(bytes_per_second);
+    }
+
+    /// The limit on what comes from peers, for everybody who takes it.
+    pub(crate) fn peers_limit(&self) -> &Arc<Intake> {
+        &self.inner.from_peers
     }
 
     /// Whether this agent fetches for others from now on.

@@ -162,7 +162,7 @@ impl Part {
         match result {
             Ok(Some(good)) => {
                 let bytes: u64 = good.iter().map(|checked| checked.bytes.len() as u64).sum();
-                self.shared.stats.bytes_in.add(bytes);
+                self.shared.took(bytes).await;
                 self.ready.extend(good);
                 Ok(())
             }

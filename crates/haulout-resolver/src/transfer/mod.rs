@@ -45,6 +45,7 @@ pub(crate) use ring::Reader;
 
 use crate::bounded::Bounded;
 use crate::keep::{Keeper, Provenance};
+use crate::limit::Intake;
 use crate::peers::Peers;
 use crate::reasons::Reasons;
 use crate::stats::Stats;
@@ -96,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) outside: OnceLock<Arc<dyn NarOutside>>,
     /// Those that fetch from the same holders, once that is known.
     pub(crate) fellows: OnceLock<Arc<dyn NarFellows>>,
+    /// The limit on what comes from peers, once that is known.
+    pub(crate) limit: OnceLock<Arc<Intake>>,
     /// What holders promised, for those that fetch together.
     pub(crate) promises: Bounded<NarHash, holders::Promise>,
     received: Received,
@@ -119,6 +122,16 @@ pub(crate) struct Progress {
 }
 
 impl Shared {
+    /// NAR bytes came from a peer: counts them, and waits as the limit says.
+    /// True if it had to.
+    pub(crate) async fn took(&self, bytes: u64) -> bool {
+        self.stats.bytes_in.add(bytes);
+        match self.limit.get() {
+            Some(limit) => limit.took(bytes).await,
+            None => false,
+        }
+    }
+
     /// A peer told an untruth about this NAR.
     pub(crate) fn convict(&self, peer: PeerId, key: NarKey, fault: Fault) {
         if self.distrust.has(peer, key.nar_hash) {
@@ -155,6 +168,7 @@ impl Transfers {
             keeper: aside.keeper,
             outside: OnceLock::new(),
             fellows: OnceLock::new(),
+            limit: OnceLock::new(),
             promises: Bounded::new(holders::PROMISES_BYTES),
             received,
         };
@@ -169,6 +183,11 @@ impl Transfers {
     /// Where NARs come from that no peer has, from now on.
     pub(crate) fn set_outside(&self, outside: Arc<dyn NarOutside>) {
         let _ = self.shared.outside.set(outside);
+    }
+
+    /// How fast bytes may come from peers, from now on.
+    pub(crate) fn set_limit(&self, limit: Arc<Intake>) {
+        let _ = self.shared.limit.set(limit);
     }
 
     /// Who else fetches, from now on.

@@ -159,12 +159,15 @@ impl<'t> Multi<'t> {
 
     /// Asks everybody who is not busy for the next segment.
     fn hand_out(&mut self) {
-        let sources: SmallVec<[PeerId; 8]> = self.plan.sources().map(|(peer, _)| *peer).collect();
-        for peer in sources {
+        for peer in self.sources_now() {
             while let Next::Fetch(segment) = self.plan.next(peer, self.now()) {
                 self.start(peer, segment);
             }
         }
+    }
+
+    fn sources_now(&self) -> SmallVec<[PeerId; 8]> {
+        self.plan.sources().map(|(peer, _)| *peer).collect()
     }
 
     fn start(&mut self, peer: PeerId, segment: Segment) {
@@ -191,8 +194,17 @@ impl<'t> Multi<'t> {
         match outcome {
             Outcome::Got(feed, good) => {
                 let mut finished = false;
+                let mut bytes = 0;
                 for checked in good {
+                    bytes += checked.bytes.len() as u64;
                     finished |= self.keep(id, checked);
+                }
+                if self.shared.took(bytes).await {
+                    // Waiting for our own limit is no source's fault.
+                    let now = self.now();
+                    for source in self.sources_now() {
+                        self.plan.heard(&source, now);
+                    }
                 }
                 if !finished {
                     self.run_step(id, Box::pin(advance(id, peer, feed)));
@@ -210,7 +222,6 @@ impl<'t> Multi<'t> {
     /// Keeps what is new; says whether the request has done its duty.
     fn keep(&mut self, id: RequestId, checked: Checked) -> bool {
         let end = checked.offset + checked.bytes.len() as u64;
-        self.shared.stats.bytes_in.add(checked.bytes.len() as u64);
         let progress = self.plan.progress(id, end, self.now());
         for (_, other) in progress.cancel {
             self.stop(other);

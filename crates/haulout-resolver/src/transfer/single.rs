@@ -76,7 +76,7 @@ impl Single {
         let mut feed = Feed::open(&*shared.peers, peer, key, sink.at()..key.nar_size, None).await?;
         while let Some(good) = feed.next().await? {
             for checked in good {
-                shared.stats.bytes_in.add(checked.bytes.len() as u64);
+                shared.took(checked.bytes.len() as u64).await;
                 sink.take(checked).await;
             }
             if sink.at() >= self.looked + LOOK_BYTES {

@@ -62,7 +62,7 @@ pub(crate) async fn fetch_whole(
             biased;
             Some((peer, result)) = running.next() => match result {
                 Ok(chunks) => {
-                    shared.stats.bytes_in.add(key.nar_size);
+                    shared.took(key.nar_size).await;
                     return Ok(chunks);
                 }
                 Err(Failure::Hash) => {

@@ -95,8 +95,9 @@ layer! {
         readers_file: PathBuf, writers_file: PathBuf, uploads_dir: PathBuf, uploads_quota: ByteSize,
     }
     site: SiteLayer {
-        fetch_for_others: bool, on_battery: bool, on_metered: bool, ahead: ByteSize,
-        download: ByteSize, upload: ByteSize, upload_per_peer: ByteSize,
+        fetch_for_others: bool, on_battery: bool, on_metered: bool, serve_on_battery: bool,
+        serve_on_metered: bool, ahead: ByteSize, ahead_rate: ByteSize, download: ByteSize,
+        from_peers: ByteSize, upload: ByteSize, upload_per_peer: ByteSize,
     }
     walrus: WalrusLayer { network: String, quota: ByteSize, }
     log: LogLayer { level: String, }
@@ -348,6 +349,10 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
             fetch_for_others: site.fetch_for_others.unwrap_or(true),
             on_battery: site.on_battery.unwrap_or(false),
             on_metered: site.on_metered.unwrap_or(false),
+            serve_on_battery: site.serve_on_battery.unwrap_or(true),
+            serve_on_metered: site.serve_on_metered.unwrap_or(true),
+            ahead_rate: site.ahead_rate,
+            from_peers: site.from_peers,
             download: site.download,
             upload: site.upload,
             upload_per_peer: site.upload_per_peer,

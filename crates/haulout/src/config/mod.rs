@@ -253,9 +253,17 @@ pub(crate) struct Site {
     pub(crate) on_battery: bool,
     /// Also when NetworkManager calls the connection metered.
     pub(crate) on_metered: bool,
+    /// Give what is here to peers also when this machine runs on battery.
+    pub(crate) serve_on_battery: bool,
+    /// Also when NetworkManager calls the connection metered.
+    pub(crate) serve_on_metered: bool,
     /// Most bytes per second from outside; none: no limit.
     pub(crate) download: Option<ByteSize>,
-    /// Most bytes per second to all peers together; none: no limit.
+    /// Most bytes per second from peers; none: no limit.
+    pub(crate) from_peers: Option<ByteSize>,
+    /// Most bytes per second fetched before Nix asks; none: no limit.
+    pub(crate) ahead_rate: Option<ByteSize>,
+    /// Most bytes per second to all peers together; none: no limit. Peers share it alike.
     pub(crate) upload: Option<ByteSize>,
     /// Most bytes per second to one peer; none: no limit.
     pub(crate) upload_per_peer: Option<ByteSize>,

@@ -13,6 +13,7 @@ use haulout_nix::conf::NixConf;
 use haulout_nix::db::StoreLocation;
 use haulout_nix::{PathInfo, PublicKey};
 use haulout_resolver::peers::{NoPeers, Peers};
+use haulout_resolver::site::AheadLimits;
 use haulout_resolver::trust::Trust;
 use haulout_resolver::{KeepNars, Resolver, ResolverConfig, Serving};
 use haulout_upstream::Upstreams;
@@ -103,7 +104,10 @@ impl Agent {
                 CachedNars::All => KeepNars::All,
             },
             fetch_for_others: settings.site.fetch_for_others,
-            ahead_bytes: settings.site.ahead.0,
+            ahead: AheadLimits {
+                bytes: settings.site.ahead.0,
+                bytes_per_second: settings.site.ahead_rate.map(|rate| rate.0),
+            },
             ..ResolverConfig::new(store_location(&settings), with(&keys.trusted, &host_key))
         };
         let cache_dir = config.cache.as_ref().map(|_| settings.cache.dir.display().to_string());
@@ -131,7 +135,8 @@ impl Agent {
         resolver.set_upstreams(upstreams.clone());
         super::walrus::join(&settings, &resolver, config.cache.is_some(), &mut warnings).await;
         resolver.site().limit_download(settings.site.download.map(|rate| rate.0));
-        tokio::spawn(power::watch(resolver.site().clone(), settings.site.clone()));
+        resolver.limit_from_peers(settings.site.from_peers.map(|rate| rate.0));
+        tokio::spawn(power::watch(Arc::downgrade(&resolver), settings.site.clone()));
         for warning in &warnings {
             tracing::warn!("{}", warning.text);
         }

@@ -1,12 +1,13 @@
-//! Whether this machine can afford to fetch for others: not on battery, not over a metered link.
+//! Whether this machine can afford to fetch for others, and to give to them: not on battery, not over a metered link.
 //!
 //! The kernel says the first, NetworkManager the second, asked through systemd's `busctl`: one small process a minute instead
 //! of a D-Bus library. What cannot be found out counts as affordable.
 
 use std::path::Path;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use haulout_resolver::site::Site;
+use haulout_resolver::Resolver;
 
 use crate::config;
 
@@ -15,21 +16,59 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How long `busctl` may take.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
-/// Keeps the site informed for as long as the agent runs.
-pub(crate) async fn watch(site: Site, settings: config::Site) {
-    if !settings.fetch_for_others || (settings.on_battery && settings.on_metered) {
+/// What a machine does for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Manners {
+    /// It fetches from outside for them.
+    fetches: bool,
+    /// It gives them what it has.
+    serves: bool,
+}
+
+impl Manners {
+    fn of(settings: &config::Site, battery: bool, metered: bool) -> Self {
+        let may = |on_battery, on_metered| (on_battery || !battery) && (on_metered || !metered);
+        Self {
+            fetches: settings.fetch_for_others && may(settings.on_battery, settings.on_metered),
+            serves: may(settings.serve_on_battery, settings.serve_on_metered),
+        }
+    }
+}
+
+/// Keeps the resolver informed for as long as it lives.
+pub(crate) async fn watch(resolver: Weak<Resolver>, settings: config::Site) {
+    let plugged = Manners::of(&settings, false, false);
+    let mut manners = plugged;
+    let ask_battery = Manners::of(&settings, true, false) != plugged;
+    let ask_metered = Manners::of(&settings, false, true) != plugged;
+    if !ask_battery && !ask_metered {
         return;
     }
-    let mut willing = true;
     loop {
-        let battery = !settings.on_battery && on_battery(Path::new("/sys/class/power_supply"));
-        let metered = !settings.on_metered && is_metered().await;
-        let affordable = !battery && !metered;
-        if affordable != willing {
-            willing = affordable;
-            tracing::info!(battery, metered, "fetching for others: {willing}");
-            site.set_willing(willing);
+        let battery = ask_battery && on_battery(Path::new("/sys/class/power_supply"));
+        let metered = ask_metered && is_metered().await;
+        let now = Manners::of(&settings, battery, metered);
+        let Some(resolver) = resolver.upgrade() else { return };
+        if now.fetches != manners.fetches {
+            resolver.site().set_willing(now.fetches);
         }
+        if now.serves != manners.serves {
+            let resolver = Arc::clone(&resolver);
+            let pause = move || resolver.pause_sharing(!now.serves);
+            // It ends with the agent; there is nobody to tell.
+            let _ = tokio::task::spawn_blocking(pause).await;
+        }
+        drop(resolver);
+        if now != manners {
+            tracing::info!(
+                battery,
+                metered,
+                "fetching for others: {}, giving to others: {}",
+                now.fetches,
+                now.serves
+            );
+        }
+        manners = now;
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -97,6 +136,45 @@ mod tests {
         assert!(on_battery(dir.path()));
         std::fs::write(dir.path().join("AC/online"), "1\n").unwrap();
         assert!(!on_battery(dir.path()));
+    }
+
+    #[test]
+    fn what_the_settings_allow() {
+        let settings = config::Site {
+            fetch_for_others: true,
+            on_battery: false,
+            on_metered: false,
+            serve_on_battery: true,
+            serve_on_metered: true,
+            download: None,
+            from_peers: None,
+            ahead_rate: None,
+            upload: None,
+            upload_per_peer: None,
+            ahead: config::ByteSize(0),
+        };
+        let of = |battery, metered| {
+            let manners = Manners::of(&settings, battery, metered);
+            (manners.fetches, manners.serves)
+        };
+        assert_eq!(
+            [of(false, false), of(true, false), of(false, true)],
+            [(true, true), (false, true), (false, true)]
+        );
+        let shy = config::Site {
+            on_battery: true,
+            serve_on_battery: false,
+            serve_on_metered: false,
+            ..settings.clone()
+        };
+        let of = |battery, metered| {
+            let manners = Manners::of(&shy, battery, metered);
+            (manners.fetches, manners.serves)
+        };
+        assert_eq!(
+            [of(false, false), of(true, false), of(false, true)],
+            [(true, true), (true, false), (false, false)]
+        );
     }
 
     #[test]

@@ -1,0 +1,154 @@
+//! What to fetch before Nix asks: the rules, without I/O.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use haulout_nix::HashPart;
+use haulout_swarm::Now;
+use haulout_swarm::rate::Limiter;
+
+/// Files that may wait to be fetched.
+pub(super) const FILES_MAX: usize = 4_096;
+/// How long Nix may take to come for a file before its room goes to others.
+pub(super) const WANTED_WITHIN: Duration = Duration::from_secs(20);
+
+/// Files that Nix will probably ask for, and those that were fetched and not asked for yet.
+pub(super) struct Wishes<T> {
+    /// Bytes that may wait to be wanted.
+    budget: u64,
+    line: Limiter,
+    files: VecDeque<(HashPart, u64, T)>,
+    /// Fetched and not asked for: what, how large, when.
+    waiting: VecDeque<(HashPart, u64, Now)>,
+}
+
+/// What to do now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next<T> {
+    Fetch(T),
+    /// Look again then: the bandwidth is used up, or something that nobody came for makes room.
+    After(Duration),
+    /// Until something is asked for.
+    Nothing,
+}
+
+impl<T> Wishes<T> {
+    pub(super) fn new(budget: u64, bytes_per_second: Option<u64>) -> Self {
+        Self {
+            budget,
+            line: Limiter::new(bytes_per_second),
+            files: VecDeque::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Nix asked about a path; its file has `size` bytes.
+    pub(super) fn add(&mut self, path: HashPart, size: u64, file: T) {
+        if self.files.len() < FILES_MAX && !self.files.iter().any(|(other, ..)| *other == path) {
+            self.files.push_back((path, size, file));
+        }
+    }
+
+    /// Nix asks for the file itself.
+    pub(super) fn asked(&mut self, path: &HashPart) {
+        self.files.retain(|(other, ..)| other != path);
+        self.waiting.retain(|(other, ..)| other != path);
+    }
+
+    /// The next file to fetch.
+    pub(super) fn next(&mut self, now: Now) -> Next<T> {
+        self.waiting.retain(|(.., since)| now.since(*since) < WANTED_WITHIN);
+        let waiting: u64 = self.waiting.iter().map(|(_, size, _)| size).sum();
+        // The last first: Nix asks for narinfos from the top down, and for NARs from the bottom up.
+        let Some((_, size, _)) = self.files.back() else { return Next::Nothing };
+        if waiting.saturating_add(*size) > self.budget {
+            let oldest = self.waiting.iter().map(|(.., since)| *since).min();
+            return oldest.map_or(Next::Nothing, |since| {
+                Next::After(WANTED_WITHIN.saturating_sub(now.since(since)))
+            });
+        }
+        let wait = self.line.wait(now);
+        if !wait.is_zero() {
+            return Next::After(wait);
+        }
+        let Some((path, size, file)) = self.files.pop_back() else { return Next::Nothing };
+        self.line.book(size, now);
+        self.waiting.push_back((path, size, now));
+        Next::Fetch(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(n: u8) -> HashPart {
+        HashPart::from_bytes([n; 20])
+    }
+
+    fn at(millis: u64) -> Now {
+        Now::from_start(Duration::from_millis(millis))
+    }
+
+    fn wishes(budget: u64, rate: Option<u64>, sizes: &[u64]) -> Wishes<u8> {
+        let mut wishes = Wishes::new(budget, rate);
+        for (n, size) in sizes.iter().enumerate() {
+            wishes.add(path(n as u8), *size, n as u8);
+        }
+        wishes
+    }
+
+    #[test]
+    fn no_more_than_the_budget_waits_to_be_wanted() {
+        let mut wishes = wishes(100, None, &[10, 10, 60, 50, 40]);
+        assert_eq!(wishes.next(at(0)), Next::Fetch(4), "the last first");
+        assert_eq!(wishes.next(at(0)), Next::Fetch(3));
+        assert_eq!(wishes.next(at(0)), Next::After(WANTED_WITHIN), "90 of 100 are used");
+        // Nix comes for one: room for the next, and the others stay where they were.
+        wishes.asked(&path(3));
+        assert_eq!(wishes.next(at(0)), Next::Fetch(2));
+        // What Nix asked for itself is not fetched ahead any more.
+        wishes.asked(&path(1));
+        wishes.asked(&path(2));
+        assert_eq!(wishes.next(at(0)), Next::Fetch(0));
+        assert_eq!(wishes.next(at(0)), Next::Nothing);
+    }
+
+    #[test]
+    fn what_nobody_comes_for_is_given_up() {
+        let mut wishes = wishes(100, None, &[80, 90]);
+        assert_eq!(wishes.next(at(0)), Next::Fetch(1));
+        assert_eq!(wishes.next(at(5_000)), Next::After(Duration::from_secs(15)));
+        assert_eq!(wishes.next(at(20_000)), Next::Fetch(0));
+        // Nothing that is larger than the whole budget is ever fetched ahead.
+        let mut large = self::wishes(100, None, &[101]);
+        assert_eq!(large.next(at(0)), Next::Nothing);
+        assert_eq!(self::wishes(0, None, &[1]).next(at(0)), Next::Nothing);
+    }
+
+    #[test]
+    fn the_bandwidth_holds() {
+        let mut wishes = wishes(u64::MAX, Some(1_000), &[500; 40]);
+        let (mut now, mut fetched) = (at(1_000), 0);
+        while now < at(6_000) {
+            match wishes.next(now) {
+                Next::Fetch(_) => fetched += 500,
+                Next::After(wait) => now = now + wait,
+                Next::Nothing => break,
+            }
+        }
+        assert!((4_500..=6_000).contains(&fetched), "{fetched} bytes in five seconds");
+    }
+
+    #[test]
+    fn a_flood_of_questions_is_bounded() {
+        let mut wishes = Wishes::new(1, None);
+        for n in 0..3 * FILES_MAX as u32 {
+            let mut hash = [0; 20];
+            hash[..4].copy_from_slice(&n.to_be_bytes());
+            wishes.add(HashPart::from_bytes(hash), 1, n);
+            wishes.add(HashPart::from_bytes(hash), 1, n);
+        }
+        assert_eq!(wishes.files.len(), FILES_MAX);
+    }
+}
