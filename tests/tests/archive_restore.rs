@@ -1,6 +1,7 @@
 //! Archives with real Nix: published from a store, restored into empty ones on other machines, with storage nodes gone,
 //! nothing trusted but the machine's own agent, and a machine that reaches nobody but its neighbours.
 
+use haulout_gateway::api::PeerReport;
 use haulout_nix::nar::hash_path;
 use system_tests::wiretap::assert_no_server_errors;
 use system_tests::{
@@ -103,4 +104,36 @@ fn a_closure_is_restored_from_an_archive_with_a_third_of_its_nodes_gone() {
     assert!(wait_until(FIND_LIMIT, opened), "{:?}", strict.agent.status().archives);
     let narinfo = format!("/{}.narinfo", closure.top_info().path.hash_part());
     assert_eq!(strict.agent.get(&narinfo).expect("the agent").status, 404);
+}
+
+#[test]
+fn a_machine_that_reaches_only_its_neighbours_restores_from_the_archive() {
+    let Some(scene) = Scene::new(4, PATHS, BYTES) else { return };
+    let closure = scene.closure();
+    // Host 2 has no route to the network: neither full node nor storage nodes.
+    let (devnet, file) = outside(&scene, &[1]);
+    let committee = devnet.file("committee.bcs");
+    let key = closure.public_key();
+    let archive = format!("{{ file = {file:?}, committee = {committee:?}, keys = [{key:?}] }}");
+    let neighbour = Machine::start(&scene, 1, &archive);
+    assert!(neighbour.has(closure), "{:?}", neighbour.agent.status().archives);
+
+    // A liar is on the network, too.
+    let mut liar = scene.liar(3, "forged-proof");
+    let alone = Machine::start(&scene, 2, &archive);
+    assert!(alone.has(closure), "{:?}", alone.agent.status().archives);
+    alone.restore(closure);
+    let status = alone.agent.status();
+    let detail = status.archives[0].detail.clone().unwrap_or_default();
+    assert!(status.archives[0].usable && detail.contains("full nodes: "), "{detail}");
+    let site = status.counters.site;
+    assert_eq!(site.bytes_fetched, 0, "it has no way out");
+    assert!(site.bytes_relayed_in > 0, "the slivers came from its neighbour");
+    liar.wait_for_log("lied", FIND_LIMIT);
+    let caught = || {
+        let banned = |peer: &PeerReport| peer.faults.contains_key("wrong-content");
+        alone.agent.peers().iter().filter(|peer| banned(peer)).count()
+    };
+    assert!(wait_until(FIND_LIMIT, || caught() > 0), "{:#?}", alone.agent.peers());
+    assert_eq!(caught(), 1, "and nobody else: {:#?}", alone.agent.peers());
 }

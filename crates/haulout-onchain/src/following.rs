@@ -19,7 +19,7 @@ use std::{
     ops::Range,
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -33,21 +33,28 @@ pub trait OtherWay: Send + Sync + fmt::Debug {
 /// An archive that is followed.
 #[derive(Debug)]
 pub struct Following {
-    client: Client,
     tracker: Arc<ArchiveTracker>,
-    other_way: Option<Arc<dyn OtherWay>>,
+    ways: OnceLock<Ways>,
     bytes: AtomicU64,
 }
 
+/// How blobs are read.
+#[derive(Debug)]
+struct Ways {
+    client: Client,
+    other: Option<Arc<dyn OtherWay>>,
+}
+
 impl Following {
-    /// The archive that `tracker` knows, with blobs through `client`, or else by `other_way`.
+    /// The archive that `tracker` knows. Nothing can be read before [`Following::connect`].
     #[must_use]
-    pub fn new(
-        client: Client,
-        tracker: Arc<ArchiveTracker>,
-        other_way: Option<Arc<dyn OtherWay>>,
-    ) -> Self {
-        Self { client, tracker, other_way, bytes: AtomicU64::new(0) }
+    pub fn new(tracker: Arc<ArchiveTracker>) -> Self {
+        Self { tracker, ways: OnceLock::new(), bytes: AtomicU64::new(0) }
+    }
+
+    /// Blobs are read through `client` from now on, or else by the other way. Only the first call counts.
+    pub fn connect(&self, client: Client, other: Option<Arc<dyn OtherWay>>) {
+        let _ = self.ways.set(Ways { client, other });
     }
 
     /// Bytes that were read, of packs and of the index.
@@ -62,10 +69,14 @@ impl Following {
         range: Range<u64>,
         check: Check,
     ) -> Result<Bytes, DepotError> {
-        let bytes = match read::range(&self.client, blob, range.clone(), check).await {
+        let ways = self
+            .ways
+            .get()
+            .ok_or_else(|| DepotError::new(Kind::Unavailable, "the agent is still starting"))?;
+        let bytes = match read::range(&ways.client, blob, range.clone(), check).await {
             Ok(bytes) => bytes,
             Err(error) => {
-                let Some(other) = self.other_way.as_ref().filter(|_| error.kind != Kind::Corrupt)
+                let Some(other) = ways.other.as_ref().filter(|_| error.kind != Kind::Corrupt)
                 else {
                     return Err(error);
                 };

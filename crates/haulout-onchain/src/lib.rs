@@ -4,7 +4,7 @@
 //! * [`OnChain`] reads it: blobs by slivers from storage nodes, its state proven from a trust anchor;
 //! * [`Following`] is the same for an agent, which never waits for the chain;
 //! * with a wallet it publishes too, the index blob certified and the archive updated in one transaction;
-//! * [`create`] makes a new archive.
+//! * [`create`] makes a new archive; [`change`] says who publishes, or ends its changes.
 #![forbid(unsafe_code)]
 
 mod create;
@@ -12,6 +12,7 @@ mod file;
 mod following;
 mod memory;
 mod onchain;
+mod owner;
 mod read;
 
 pub use create::{Created, create};
@@ -19,3 +20,4 @@ pub use file::{ArchiveFile, FileError};
 pub use following::{Following, OtherWay};
 pub use memory::RecentBytes;
 pub use onchain::{OnChain, Publisher};
+pub use owner::{Change, change};

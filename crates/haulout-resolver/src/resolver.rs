@@ -29,7 +29,7 @@ use crate::serving::Giver;
 use crate::site::ahead::Ahead;
 use crate::site::nars::LanNars;
 use crate::site::upstream::Upstream;
-use crate::site::walrus::{SiteWalrus, WalrusConfig};
+use crate::site::walrus::{SiteWalrus, WalrusConfig, network_id};
 use crate::site::{AheadLimits, Site};
 use crate::stats::Stats;
 use crate::transfer::{Aside, BUDGET_BYTES, Budget, CutReason, Reader, Transfers};
@@ -319,6 +319,17 @@ impl Resolver {
             let announce = move |gone: &[u32], come: &[u32]| local.announce_public(gone, come);
             SiteWalrus::join(&self.inner.site, config, Box::new(announce))
         })
+    }
+
+    /// One more network to read blobs from, or the one that there is already.
+    pub fn join_walrus(&self, config: WalrusConfig) -> SiteWalrus {
+        let id = network_id(&config.network);
+        if let Some(known) = self.walrus().filter(|known| known.id() == id) {
+            return known.clone();
+        }
+        let local = Arc::clone(&self.inner.local);
+        let announce = move |gone: &[u32], come: &[u32]| local.announce_public(gone, come);
+        SiteWalrus::join(&self.inner.site, config, Box::new(announce))
     }
 
     /// The Walrus network of this agent, if it has one.

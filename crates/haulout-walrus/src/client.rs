@@ -220,6 +220,12 @@ impl Client {
         self
     }
 
+    /// Where slivers and metadata come from.
+    #[must_use]
+    pub fn source(&self) -> &Arc<dyn Source> {
+        &self.source
+    }
+
     pub(crate) fn manner(&self) -> Manner {
         if self.source.is_shared() { Manner::Shared } else { Manner::Alone }
     }

@@ -209,3 +209,54 @@ fn a_full_node_that_lies_is_not_believed_by_any_command() {
     assert!(world.listed("a", &ours).contains(&top));
     assert!(Path::new(&world.path("a/.local/state/haulout/archives")).is_dir());
 }
+
+#[test]
+fn the_owner_says_who_publishes_and_ends_it() {
+    let world = world();
+    let (_, top) = world.sample("store", 5, 12);
+    let (root, ours, theirs) = (world.path("store"), world.archive("ours"), world.path("theirs"));
+    let publish = |archive: &str, top: &str, root: &str| {
+        world.run_as(
+            "publisher",
+            &["archive", "publish", top, "--store-root", root, "--archive", archive, "--yes"],
+        )
+    };
+    // The network's own account stands in for a second one: what counts is the cap.
+    let said = String::from_utf8(publish(&ours, &top, &root).stderr).unwrap();
+    assert!(world.status(&ours)["sequence"] == 1, "{said}");
+    let account = said_account(&world, &ours);
+    let add =
+        ["archive", "publisher", "add", &account, "--out", &theirs, "--archive", &ours, "--yes"];
+    let cap = world.ok(&add);
+    let (_, second) = world.sample("more", 6, 12);
+    assert!(publish(&theirs, &second, &world.path("more")).status.success());
+
+    // Revoked, it publishes no more; a rotated one goes on.
+    world.ok(&["archive", "publisher", "revoke", cap.trim(), "--archive", &ours, "--yes"]);
+    let (_, third) = world.sample("third", 7, 12);
+    let refused = publish(&theirs, &third, &world.path("third"));
+    assert!(!refused.status.success(), "{}", String::from_utf8_lossy(&refused.stderr));
+    world.ok(&["archive", "publisher", "rotate", "--archive", &ours, "--yes"]);
+    assert!(publish(&ours, &third, &world.path("third")).status.success());
+    assert_eq!(world.status(&ours)["sequence"], 3);
+
+    // Only the owner may; and frozen is frozen.
+    let stranger = ["archive", "freeze", "--archive", &theirs, "--yes"];
+    let said = world.run_as("publisher", &stranger);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("has no owner_cap"));
+    let before = std::fs::read_to_string(&ours).unwrap();
+    world.ok(&["archive", "freeze", "--archive", &ours, "--yes"]);
+    assert_eq!(world.status(&ours)["frozen"], true);
+    std::fs::write(&ours, before).unwrap();
+    let (_, fourth) = world.sample("fourth", 8, 12);
+    assert!(!publish(&ours, &fourth, &world.path("fourth")).status.success());
+    assert!(world.listed("reader", &ours).contains(&third));
+}
+
+/// The account behind the wallet: it is named when a transaction is shown.
+fn said_account(world: &World, archive: &str) -> String {
+    let shown = world.run_as("asking", &["archive", "publisher", "rotate", "--archive", archive]);
+    let said = String::from_utf8_lossy(&shown.stderr).into_owned();
+    let account = said.split(", from ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    account.unwrap_or_else(|| panic!("no account in {said}")).to_owned()
+}

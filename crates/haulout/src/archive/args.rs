@@ -27,8 +27,62 @@ pub(crate) enum ArchiveCommand {
     Merge(MergeArgs),
     /// Pay for the storage of everything in an archive
     Fund(FundArgs),
+    /// Say who may publish to an archive of yours
+    #[command(subcommand)]
+    Publisher(PublisherCommand),
+    /// End an archive's changes for good; this cannot be undone
+    Freeze(FreezeArgs),
     /// Work out what an archive will cost
     Cost(CostArgs),
+}
+
+/// `archive publisher …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PublisherCommand {
+    /// Let another account publish, too
+    Add {
+        /// The account, 0x…
+        account: String,
+        /// Where to write the archive file for it
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Whose archive.
+        #[command(flatten)]
+        owner: OwnerArgs,
+    },
+    /// Make a publisher's cap worthless
+    Revoke {
+        /// The cap, 0x…
+        cap: String,
+        /// Whose archive.
+        #[command(flatten)]
+        owner: OwnerArgs,
+    },
+    /// Replace this file's publisher's cap by a new one, for this wallet
+    Rotate {
+        /// Whose archive.
+        #[command(flatten)]
+        owner: OwnerArgs,
+    },
+}
+
+/// An archive and the wallet of its owner.
+#[derive(Debug, Args)]
+pub(crate) struct OwnerArgs {
+    /// Which archive.
+    #[command(flatten)]
+    pub(crate) place: Where,
+    /// Who pays.
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+}
+
+/// `archive freeze`.
+#[derive(Debug, Args)]
+pub(crate) struct FreezeArgs {
+    /// Whose archive.
+    #[command(flatten)]
+    pub(crate) owner: OwnerArgs,
 }
 
 /// Which archive.

@@ -2,6 +2,7 @@
 
 mod args;
 mod open;
+mod owner;
 mod read;
 mod source;
 mod write;
@@ -33,6 +34,8 @@ pub(crate) fn run(command: &ArchiveCommand) -> Outcome<ExitCode> {
         ArchiveCommand::Status(args) => online(read::status(args)).map(done),
         ArchiveCommand::Merge(args) => online(write::merge(args)).map(done),
         ArchiveCommand::Fund(args) => online(write::fund(args)).map(done),
+        ArchiveCommand::Publisher(command) => online(owner::publisher(command)).map(done),
+        ArchiveCommand::Freeze(args) => online(owner::freeze(args)).map(done),
         ArchiveCommand::Cost(args) => cost(args).map(done),
     }
 }

@@ -103,3 +103,59 @@ fn sizes_read_and_print() {
     assert!("99999999999 TiB".parse::<ByteSize>().is_err());
     assert!("-1 B".parse::<ByteSize>().is_err());
 }
+
+const ARCHIVES: &str = r#"
+[[archive]]
+file = "/etc/haulout/late.archive"
+priority = 50
+everything = true
+
+[[archive]]
+id = "0x00000000000000000000000000000000000000000000000000000000000000ab"
+network = "mainnet"
+committee = "/etc/haulout/committee.json"
+keys = ["cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="]
+"#;
+
+#[test]
+fn archives_are_asked_by_priority_and_read_back() {
+    let settings = from_text(ARCHIVES).unwrap();
+    let priorities: Vec<u32> = settings.archive.iter().map(|one| one.priority).collect();
+    assert_eq!(priorities, [40, 50]);
+    assert!(
+        matches!(&settings.archive[0].name, ArchiveName::Object { network, .. } if network == "mainnet")
+    );
+    assert!(matches!(&settings.archive[0].anchor, Some(Anchor::Committee(_))));
+    assert!(settings.archive[1].everything);
+    let text = toml::to_string(&settings).unwrap();
+    assert_eq!(toml::to_string(&from_text(&text).unwrap()).unwrap(), text);
+    // Another list is a change that needs a restart.
+    let differences = settings.differences(&from_text("").unwrap());
+    assert_eq!(differences.restart, ["archive"]);
+}
+
+#[test]
+fn archives_that_make_no_sense_are_refused_with_line_and_reason() {
+    let id = format!("id = \"0x{}\"", "ab".repeat(32));
+    for (body, reason) in [
+        ("priority = 3".to_owned(), "needs `file`"),
+        (format!("file = \"x\"\n{id}"), "not both"),
+        ("file = \"x\"\nnetwork = \"mainnet\"".to_owned(), "names network and package already"),
+        (id.clone(), "needs `network`"),
+        ("id = \"0xzz\"\nnetwork = \"mainnet\"".to_owned(), "is not an object id"),
+        ("file = \"x\"\ncheckpoint = \"0OIl\"".to_owned(), "is not the digest of a checkpoint"),
+        ("file = \"x\"\nkeys = [\"nonsense\"]".to_owned(), "is not a public key"),
+        ("file = \"x\"\nfiles = \"y\"".to_owned(), "unknown field `files`"),
+        (
+            "file = \"x\"\neverything = true\nkeys = [\"cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=\"]"
+                .to_owned(),
+            "means nothing",
+        ),
+    ] {
+        let report = refusal(&format!("\n[[archive]]\n{body}\n"));
+        assert!(report.starts_with(':') && report.contains(reason), "{body}: {report}");
+        assert!(report.contains("\nhint: "), "{report}");
+    }
+    let many = "[[archive]]\nfile = \"x\"\n".repeat(17);
+    assert!(from_text(&many).unwrap_err().report().contains("at most 16"));
+}

@@ -3,8 +3,9 @@
 mod follow;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,15 +13,17 @@ use haulout_depot::{ArchiveSource, Policy};
 use haulout_gateway::api::{SourceReport, Warning};
 use haulout_mesh::{Mesh, NarKey, ProofQuestion};
 use haulout_nix::{HashPart, KeySet, PathInfo, SecretKey, StoreDir};
-use haulout_onchain::{ArchiveFile, Following, RecentBytes};
+use haulout_onchain::{ArchiveFile, Following, OtherWay, RecentBytes};
 use haulout_resolver::peers::Answer;
-use haulout_resolver::{NarBytes, Proofs};
+use haulout_resolver::site::walrus::{Alone, WalrusConfig};
+use haulout_resolver::{NarBytes, Proofs, Resolver};
 use haulout_sui::archive::ArchiveTracker;
 use haulout_sui::chain::SuiChain;
 use haulout_sui::network::{TrustAnchor, base58_decode};
 use haulout_sui::prover::Prover;
 use haulout_sui::{Network, ObjectId};
-use haulout_walrus::{Client, Direct};
+use haulout_walrus::Client;
+use redstuff::BlobId;
 use tokio::task::JoinHandle;
 
 use crate::config::{Anchor, Archive, ArchiveName, Settings};
@@ -32,16 +35,17 @@ const TIDY: Duration = Duration::from_secs(30);
 
 /// A network as the agent has it, shared by all archives on it.
 struct Net {
+    /// As it was named.
+    name: String,
     network: Network,
     prover: Arc<Prover>,
-    client: OnceLock<Client>,
 }
 
 /// The archives of this machine.
 pub(crate) struct Archives {
     all: Vec<Arc<Follow>>,
-    /// What each setting says, in the order of `all`.
-    settings: Vec<Archive>,
+    /// What each setting says and the network that it names, in the order of `all`.
+    settings: Vec<(Archive, Arc<Net>)>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -62,9 +66,9 @@ impl Archives {
         let (mut all, mut settings) = (Vec::new(), Vec::new());
         for setting in &parts.settings.archive {
             match open_one(setting, &parts, &mut nets).await {
-                Ok(follow) => {
+                Ok((follow, net)) => {
                     all.push(Arc::new(follow));
-                    settings.push(setting.clone());
+                    settings.push((setting.clone(), net));
                 }
                 Err(failure) => warnings.push(Warning {
                     code: "archive".to_owned(),
@@ -81,8 +85,25 @@ impl Archives {
         self.all.is_empty()
     }
 
-    /// Begins to follow them: full nodes are asked, and peers.
-    pub(crate) fn start(&mut self, mesh: Option<&Mesh>) -> Vec<Arc<dyn haulout_resolver::Archive>> {
+    /// The network of the first one, by the name that it was given.
+    pub(crate) fn network(&self) -> Option<&str> {
+        self.settings.first().map(|(_, net)| net.name.as_str())
+    }
+
+    /// Begins to follow them: full nodes are asked, and peers. Blobs are read through the resolver's site.
+    pub(crate) fn start(
+        &mut self,
+        mesh: Option<&Mesh>,
+        resolver: &Resolver,
+        share: bool,
+    ) -> Vec<Arc<dyn haulout_resolver::Archive>> {
+        let mut readers: HashMap<ObjectId, (Client, Arc<dyn OtherWay>)> = HashMap::new();
+        for (follow, (_, net)) in self.all.iter().zip(&self.settings) {
+            let place = net.network.system_object;
+            let (client, other) =
+                readers.entry(place).or_insert_with(|| reader(net, resolver, share)).clone();
+            follow.following.connect(client, Some(other));
+        }
         for follow in &self.all {
             self.tasks.push(tokio::spawn(Arc::clone(follow).poll_for_ever()));
             self.tasks.push(tokio::spawn(Arc::clone(follow).open_for_ever()));
@@ -101,7 +122,7 @@ impl Archives {
 
     /// Judges by these trusted keys from now on, and those that the settings add.
     pub(crate) fn set_trusted(&self, trusted: &KeySet) {
-        for (follow, setting) in self.all.iter().zip(&self.settings) {
+        for (follow, (setting, _)) in self.all.iter().zip(&self.settings) {
             follow.source.set_policy(policy(setting, trusted));
         }
     }
@@ -146,7 +167,7 @@ async fn open_one(
     setting: &Archive,
     parts: &Parts<'_>,
     nets: &mut HashMap<String, Arc<Net>>,
-) -> Outcome<Follow> {
+) -> Outcome<(Follow, Arc<Net>)> {
     let (name, id, package) = named(setting)?;
     let key = format!("{name} {:?}", setting.anchor);
     let net = match nets.get(&key) {
@@ -162,8 +183,7 @@ async fn open_one(
     let tracker = ArchiveTracker::open(Arc::clone(&net.prover), id, package, Some(state)).await;
     let tracker = tracker.context(|| format!("archive {id} cannot be followed"))?;
     let tracker = Arc::new(tracker);
-    let client = net.client.get_or_init(|| direct(&net.network)).clone();
-    let following = Arc::new(Following::new(client, Arc::clone(&tracker), None));
+    let following = Arc::new(Following::new(Arc::clone(&tracker)));
     let source = ArchiveSource::new(
         following.clone(),
         following.clone(),
@@ -171,7 +191,7 @@ async fn open_one(
         policy(setting, parts.trusted),
         Arc::clone(&parts.host_key),
     );
-    Ok(Follow::new(tracker, Arc::clone(&net.prover), following, source))
+    Ok((Follow::new(tracker, Arc::clone(&net.prover), following, source), net))
 }
 
 fn open_net(name: &str, anchor: Option<&Anchor>, state: &Path) -> Outcome<Net> {
@@ -194,12 +214,22 @@ fn open_net(name: &str, anchor: Option<&Anchor>, state: &Path) -> Outcome<Net> {
             .because(error)
             .hint("`checkpoint` or `committee` in [[archive]] says what proofs start from")
     })?;
-    Ok(Net { network, prover: Arc::new(prover), client: OnceLock::new() })
+    Ok(Net { name: name.to_owned(), network, prover: Arc::new(prover) })
 }
 
-/// A client of the storage nodes themselves.
-fn direct(network: &Network) -> Client {
-    let recent = Arc::new(RecentBytes::new(Arc::new(Direct)));
+/// Reads from the whole site; and, for when nothing is known of the network's committee, from neighbours alone.
+fn reader(net: &Net, resolver: &Resolver, share: bool) -> (Client, Arc<dyn OtherWay>) {
+    let network = &net.network;
+    let direct =
+        Client::new(Arc::new(SuiChain::new(network))).with_aggregators(network.aggregators.clone());
+    let walrus = resolver.join_walrus(WalrusConfig {
+        name: net.name.clone(),
+        network: network.system_object.0.to_vec(),
+        direct,
+        cache: None,
+        share,
+    });
+    let recent = Arc::new(RecentBytes::new(Arc::clone(walrus.client().source())));
     let tidied = Arc::downgrade(&recent);
     tokio::spawn(async move {
         while let Some(recent) = tidied.upgrade() {
@@ -208,9 +238,22 @@ fn direct(network: &Network) -> Client {
             tokio::time::sleep(TIDY).await;
         }
     });
-    Client::new(Arc::new(SuiChain::new(network)))
-        .with_aggregators(network.aggregators.clone())
-        .with_source(recent)
+    let client = walrus.client().clone().with_source(recent);
+    (client, Arc::new(Neighbours(walrus.alone())))
+}
+
+/// Slivers from neighbours, without a committee.
+#[derive(Debug)]
+struct Neighbours(Alone);
+
+impl OtherWay for Neighbours {
+    fn read(
+        &self,
+        blob: BlobId,
+        range: Range<u64>,
+    ) -> haulout_depot::BoxFuture<'_, Result<Bytes, String>> {
+        Box::pin(async move { self.0.read_range(&blob, range).await })
+    }
 }
 
 /// The proofs at hand.

@@ -128,12 +128,14 @@ impl Agent {
             None => Arc::new(NoPeers),
         };
         let resolver = Arc::new(Resolver::start(&config, serving, peers));
-        if !archives.is_empty() {
-            resolver.set_archives(archives.start(mesh.as_ref()));
-        }
         upstreams.warm();
         resolver.set_upstreams(upstreams.clone());
-        super::walrus::join(&settings, &resolver, config.cache.is_some(), &mut warnings).await;
+        let (network, has_cache) = (archives.network(), config.cache.is_some());
+        super::walrus::join(&settings, &resolver, network, has_cache, &mut warnings).await;
+        if !archives.is_empty() {
+            let share = settings.share.enable;
+            resolver.set_archives(archives.start(mesh.as_ref(), &resolver, share));
+        }
         resolver.site().limit_download(settings.site.download.map(|rate| rate.0));
         resolver.limit_from_peers(settings.site.from_peers.map(|rate| rate.0));
         tokio::spawn(power::watch(Arc::downgrade(&resolver), settings.site.clone()));

@@ -14,14 +14,16 @@ use crate::walrus::Network;
 /// Below `cache.dir`, beside the NARs.
 const SLIVERS: &str = "slivers";
 
-/// Joins the network of the settings. One that cannot be used is a warning, not a failure: the agent is of use without it.
+/// Joins the network of the settings, or else `of_archive`, that of an archive. One that cannot be used is a warning, not a failure: the agent is of use without it.
 pub(crate) async fn join(
     settings: &Settings,
     resolver: &Resolver,
+    of_archive: Option<&str>,
     has_cache: bool,
     warnings: &mut Vec<Warning>,
 ) {
-    let Some(name) = settings.walrus.network.clone() else { return };
+    let name = settings.walrus.network.as_deref().or(of_archive);
+    let Some(name) = name.map(str::to_owned) else { return };
     let network = match Network::load(&name) {
         Ok(network) => network,
         Err(failure) => {

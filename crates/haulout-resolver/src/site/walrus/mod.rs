@@ -22,6 +22,7 @@
 //! # Some(()) }
 //! ```
 
+mod alone;
 mod arriving;
 mod blobs;
 mod http;
@@ -39,6 +40,7 @@ use haulout_cache::SliverCache;
 use haulout_walrus::Client;
 
 use super::{CameFrom, Site};
+pub use alone::Alone;
 use outside::{Announce, Walrus, WalrusOutside};
 use source::SiteSource;
 
@@ -93,6 +95,12 @@ impl SiteWalrus {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Reads from neighbours alone, without knowing the network's committee.
+    #[must_use]
+    pub fn alone(&self) -> Alone {
+        Alone::new(self.inner.site.clone(), self.inner.id)
     }
 
     /// What was read and fetched since the start, and what is kept.

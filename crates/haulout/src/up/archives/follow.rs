@@ -45,7 +45,7 @@ enum Stage {
 pub(super) struct Follow {
     pub(super) tracker: Arc<ArchiveTracker>,
     prover: Arc<Prover>,
-    following: Arc<Following>,
+    pub(super) following: Arc<Following>,
     pub(super) source: Arc<ArchiveSource>,
     stage: watch::Sender<Stage>,
     /// Why full nodes are of no help, if they are not.
