@@ -330,5 +330,7 @@ async fn refused(machine: &Machine, top: &StorePath) -> Outcome<String> {
         }
         sleep(POLL_INTERVAL).await;
     }
-    Ok(why.unwrap_or_default())
+    // It rests between two questions; that is not why.
+    let why = why.unwrap_or_default();
+    Ok(why.strip_prefix("did not answer a moment ago; ").map_or(why.clone(), str::to_owned))
 }
