@@ -332,5 +332,5 @@ async fn refused(machine: &Machine, top: &StorePath) -> Outcome<String> {
     }
     // It rests between two questions; that is not why.
     let why = why.unwrap_or_default();
-    Ok(why.strip_prefix("did not answer a moment ago; ").map_or(why.clone(), str::to_owned))
+    Ok(why.strip_prefix("did not answer a moment ago; ").map_or_else(|| why.clone(), str::to_owned))
 }
