@@ -401,6 +401,18 @@ impl Inner {
         make_room(&mut lock(&self.segments), MEMORY_BYTES, SEGMENTS_MAX)
     }
 
+    /// Whether there is room to fetch further ahead for this machine: what is under way counts whole here. A home does not
+    /// count so: refusing a piece to peers costs the line outside, and pieces on a slow line are mostly empty.
+    fn fits_ahead(&self) -> bool {
+        let mut segments = lock(&self.segments);
+        let coming: u64 = segments
+            .values()
+            .filter(|segment| segment.idle_since().is_none())
+            .map(|segment| segment.bytes_coming())
+            .sum();
+        coming <= MEMORY_BYTES && make_room(&mut segments, MEMORY_BYTES, SEGMENTS_MAX)
+    }
+
     fn forget(&self, object: &SiteObject) {
         lock(&self.segments).retain(|key, _| key.object != object.key);
     }

@@ -67,8 +67,13 @@ impl Segment {
         self.object.key.segment(self.index)
     }
 
-    /// Bytes held, or, while it is filled, that will be.
+    /// Bytes held.
     pub(super) fn bytes(&self) -> u64 {
+        lock(&self.state).have
+    }
+
+    /// Bytes held, or, while it is filled, that will be.
+    pub(super) fn bytes_coming(&self) -> u64 {
         let state = lock(&self.state);
         let coming = if state.driven { self.object.segment_len(self.index) } else { None };
         coming.unwrap_or(0).max(state.have)

@@ -90,7 +90,7 @@ impl Reading {
         let most = usize::try_from(AHEAD_BYTES / cut.segment_bytes()).unwrap_or(1).max(1);
         while self.ahead.len() < most && self.next_index < cut.count() {
             // With memory short, one segment at a time.
-            if !self.ahead.is_empty() && !self.inner.fits() {
+            if !self.ahead.is_empty() && !self.inner.fits_ahead() {
                 return;
             }
             let range = cut.range(self.next_index);
