@@ -286,7 +286,7 @@ async fn a_machine_that_dies_in_the_middle_is_not_missed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_is_not_sent_on_to_another_agent() {
     let cache = Cache::start(Duration::ZERO);
-    let (paths, _) = cache.fill(4, 1 << 20).await;
+    let (paths, _) = cache.fill(20, 2 << 20).await;
     for is_agent in [true, false] {
         let line = if is_agent { "HauloutAgent: 1\n" } else { "" };
         let info = format!("StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 40\n{line}");
