@@ -1,12 +1,12 @@
 //! A laptop that travels: it takes part where it was told to, and is silent in the café.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use haulout_mesh::mdns::message::{Data, Kind, Message, Name, Question};
 use rustix::process::Signal;
-use system_tests::{Agent, AgentSpec, FIND_LIMIT, Host, Lab, Scene, haulout, wait_until};
+use system_tests::{Agent, AgentSpec, FIND_LIMIT, Host, Lab, Scene, haulout, http, wait_until};
 
 /// "Within seconds", on a busy machine.
 const SECONDS: Duration = Duration::from_secs(20);
@@ -75,11 +75,16 @@ fn a_laptop_is_silent_in_the_cafe_and_takes_part_at_home() {
     let neighbour = scene.seed(0);
     let laptop = scene.machine_with(1, scene.nix(), &[], |spec| {
         spec.set("network.known", format!("[{rule:?}]"))
+            .set("gateway.listen", "\"0.0.0.0:5300\"")
             .set("upstream.urls", format!("[{cache:?}]"))
     });
     let agent = &laptop.agent;
     agent.wait_for_peers(1, FIND_LIMIT);
     assert!(announced(home).contains(&name_of(agent)));
+    // Machines without an agent may ask it here, and not in the café.
+    let door = SocketAddr::from((lab.host(1).address(), 5300));
+    let asks = || http::get(home, door, "/nix-cache-info").map(|answer| answer.status);
+    assert_eq!(asks().unwrap(), 200);
     assert!(
         says(agent, "status").contains(&format!("known by \"{rule}\"")),
         "{}",
@@ -95,6 +100,7 @@ fn a_laptop_is_silent_in_the_cafe_and_takes_part_at_home() {
         BTreeSet::from([name_of(&neighbour)]),
         "who asks learns of the other alone"
     );
+    assert!(asks().is_err(), "{:?}", asks());
     let status = says(agent, "status");
     assert!(status.contains("silent") && status.contains(&hardware_address(cafe)), "{status}");
     assert!(says(agent, "doctor").contains("none of the known networks is here"));

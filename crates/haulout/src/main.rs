@@ -29,6 +29,7 @@ use cli::{Cli, Command};
 use error::Outcome;
 
 fn main() -> ExitCode {
+    end_quietly_without_a_reader();
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(failure) => {
@@ -36,6 +37,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `haulout doctor | head -1` is no bug: who closes the pipe has read enough. Rust reports it as a panic of `println!`.
+fn end_quietly_without_a_reader() {
+    /// What a shell reports of a program that SIGPIPE ended.
+    const ENDED_BY_SIGPIPE: i32 = 128 + 13;
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(ENDED_BY_SIGPIPE);
+        }
+        usual(panic);
+    }));
 }
 
 fn run(cli: Cli) -> Outcome<ExitCode> {

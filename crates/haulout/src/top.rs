@@ -133,8 +133,8 @@ fn view(before: &Look, now: &Look, rows: usize) -> String {
         status.version,
         format!("{:?}", status.state).to_lowercase(),
         report::duration(Duration::from_secs(status.uptime_seconds)),
-        report::bytes(status.saved.today_bytes),
-        report::bytes(status.saved.total_bytes),
+        report::bytes(status.saved.outside_avoided().0),
+        report::bytes(status.saved.outside_avoided().1),
     );
     text.push_str(&format!(
         "to Nix {}    from peers {}    to peers {}    narinfos {}/s\n",

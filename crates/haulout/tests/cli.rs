@@ -309,3 +309,15 @@ fn the_demo_tells_the_truth() {
     assert!(demo.status.success(), "{}{}", stdout(&demo), stderr(&demo));
     assert!(stdout(&demo).contains("none wrong"), "{}", stdout(&demo));
 }
+
+/// A reader that has seen enough is no reason to talk of bugs.
+#[test]
+fn a_pipe_that_is_closed_early_is_no_panic() {
+    let script = "\"$0\" man --help | true; \"$0\" completions bash | head -c 1 >/dev/null; echo \"${PIPESTATUS[0]}\"";
+    let output = std::process::Command::new("bash")
+        .args(["-c", script, env!("CARGO_BIN_EXE_haulout")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("panicked"), "{said}");
+}

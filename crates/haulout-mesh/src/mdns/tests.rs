@@ -531,3 +531,34 @@ fn part() -> impl Strategy<Value = (Option<Question>, Option<Record>)> {
     });
     (prop::option::of(question), prop::option::of(record))
 }
+
+/// What the fuzzer begins with.
+const SEEDS: [&[u8]; 3] = [
+    include_bytes!("../../../../fuzz/seeds/mdns/answer"),
+    include_bytes!("../../../../fuzz/seeds/mdns/legacy"),
+    include_bytes!("../../../../fuzz/seeds/mdns/conversation"),
+];
+
+proptest! {
+    /// As the fuzz target, for a moment.
+    #[test]
+    fn mangled_packets_are_read_and_written_alike(
+        seed in 0..SEEDS.len(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = SEEDS[seed].to_vec();
+        for (index, to) in changes {
+            let index = index.index(bytes.len());
+            bytes[index] = to;
+        }
+        bytes.truncate(cut.index(bytes.len()).max(bytes.len() / 2));
+        super::hear(&bytes);
+        if let Ok(message) = Message::parse(&bytes)
+            && message.questions.iter().all(|question| question.kind != Kind::Other)
+            && let Some(written) = message.to_bytes()
+        {
+            prop_assert_eq!(Message::parse(&written), Ok(message));
+        }
+    }
+}

@@ -190,8 +190,13 @@ fn parse_one(section: &str, key: &str, value: &str, origin: &Origin) -> Outcome<
     if first.is_ok() {
         return first;
     }
-    let other = [quoted.clone(), format!("[{quoted}]")].iter().find_map(|text| read(text).ok());
-    other.map_or(first, Ok)
+    if let Ok(layer) = read(&quoted) {
+        return Ok(layer);
+    }
+    let only = read(&format!("[{quoted}]"));
+    let wants_list =
+        first.as_ref().is_err_and(|failure| failure.report().contains("expected a sequence"));
+    if only.is_ok() || wants_list { only } else { first }
 }
 
 fn parse_flag(flag: &str, assignment: &str) -> Outcome<Layer> {

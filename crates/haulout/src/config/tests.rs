@@ -159,3 +159,22 @@ fn archives_that_make_no_sense_are_refused_with_line_and_reason() {
     let many = "[[archive]]\nfile = \"x\"\n".repeat(17);
     assert!(from_text(&many).unwrap_err().report().contains("at most 16"));
 }
+
+#[test]
+fn networks_are_known_by_what_people_write() {
+    let known = r#"["gateway 52-54-0-A-B-C", "subnet 10.20.0.0/16", "ssid Home"]"#;
+    let settings = from_text(&format!("[network]\nknown = {known}\n")).unwrap();
+    let text = toml::to_string(&settings).unwrap();
+    assert!(text.contains("gateway 52:54:00:0a:0b:0c"), "{text}");
+    assert_eq!(toml::to_string(&from_text(&text).unwrap()).unwrap(), text);
+    let flag = |value: &str| {
+        let flags = [("--set".to_owned(), format!("network.known={value}"))];
+        load(None, &BTreeMap::new(), &flags)
+    };
+    assert_eq!(flag("ssid Home").unwrap().network.known.len(), 1);
+    let report = flag("wifi Home").unwrap_err().report();
+    assert!(
+        report.contains("\"gateway MAC\", \"subnet ADDRESS/BITS\" or \"ssid NAME\""),
+        "{report}"
+    );
+}
