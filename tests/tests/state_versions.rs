@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use haulout_gateway::api::{AgentState, AgentStatus};
 use system_tests::{Agent, AgentSpec, FIND_LIMIT, Lab, Scene, wait_until};
 
 const SECONDS: Duration = Duration::from_secs(20);
@@ -36,7 +37,7 @@ fn a_cache_of_a_later_version_is_left_alone_and_used_again_after_the_downgrade()
     };
     let files = listing();
     machine.agent.restart();
-    let status = machine.agent.status();
+    let status = settled(&machine.agent);
     assert_eq!(status.cache.dir, None, "it runs without a cache");
     let warning = status.warnings.iter().find(|one| one.code == "no-cache").expect("and says so");
     assert!(
@@ -53,7 +54,13 @@ fn a_cache_of_a_later_version_is_left_alone_and_used_again_after_the_downgrade()
 
     fs::write(dir.join("VERSION"), ours).unwrap();
     machine.agent.restart();
-    assert_eq!(kept(&machine.agent), before, "and nothing is lost");
+    assert_eq!(settled(&machine.agent).cache.nars, before, "and nothing is lost");
+}
+
+/// What it says of itself once it has read what is on the disk.
+fn settled(agent: &Agent<'_>) -> AgentStatus {
+    assert!(wait_until(SECONDS, || agent.status().state == AgentState::Serving));
+    agent.status()
 }
 
 fn walk(dir: &std::path::Path) -> Vec<(std::path::PathBuf, u64)> {
@@ -75,15 +82,15 @@ fn the_identity_and_the_sums_of_other_versions_are_kept_or_refused_by_name() {
     let Some(lab) = Lab::new(1) else { return };
     let spec = AgentSpec::new(&lab.dir().join("empty"), &[]);
     let mut agent = Agent::start(lab.host(0), &spec);
-    let id = agent.status().peer_id;
+    let id = settled(&agent).peer_id;
     assert!(agent.process().terminate(SECONDS).success());
     let state = home(&lab, 0).join("state");
 
     // Sums with a field that this version does not know, and without one that it does: both count on.
     fs::write(state.join("savings.json"), r#"{"day":1,"total_bytes":4242,"by_moon":[1]}"#).unwrap();
     agent.restart();
-    assert_eq!(agent.status().peer_id, id, "the same machine for the others");
-    assert_eq!(agent.status().saved.total_bytes, 4242);
+    assert_eq!(settled(&agent).peer_id, id, "the same machine for the others");
+    assert!(wait_until(SECONDS, || agent.status().saved.total_bytes == 4242));
     assert!(agent.process().terminate(SECONDS).success());
 
     // A key file that cannot be read is no reason to become somebody else.
@@ -103,5 +110,5 @@ fn the_identity_and_the_sums_of_other_versions_are_kept_or_refused_by_name() {
     assert_ne!(fs::read_to_string(&key).unwrap(), ours, "it was not overwritten");
     fs::write(&key, ours).unwrap();
     agent.restart();
-    assert_eq!(agent.status().peer_id, id);
+    assert_eq!(settled(&agent).peer_id, id);
 }
