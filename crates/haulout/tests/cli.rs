@@ -314,10 +314,8 @@ fn the_demo_tells_the_truth() {
 #[test]
 fn a_pipe_that_is_closed_early_is_no_panic() {
     let script = "\"$0\" man --help | true; \"$0\" completions bash | head -c 1 >/dev/null; echo \"${PIPESTATUS[0]}\"";
-    let output = std::process::Command::new("bash")
-        .args(["-c", script, env!("CARGO_BIN_EXE_haulout")])
-        .output()
-        .unwrap();
+    let output =
+        Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_haulout")]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!said.contains("panicked"), "{said}");
 }
