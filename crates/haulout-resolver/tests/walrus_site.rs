@@ -321,13 +321,16 @@ async fn a_neighbour_that_lies_is_banned_and_costs_a_retry() {
     }
     let given = network.nodes.bytes_sent() - before;
     println!("with a liar: {:.4} × one read", given as f64 / one as f64);
-    let bans = |agent: &Arc<Agent>| {
+    let bans = |agent: &Arc<Agent>, of_liar: bool| {
         let peers = agent.mesh.peers();
         let banned = peers.iter().filter(|peer| peer.banned_for.is_some());
-        assert!(banned.clone().all(|peer| peer.id == liar.mesh.id()), "an honest one is banned");
-        banned.count()
+        banned.filter(|peer| (peer.id == liar.mesh.id()) == of_liar).count()
     };
-    assert_eq!(agents.iter().map(bans).sum::<usize>(), 3, "everybody it lied to has banned it");
+    let all = |of_liar| agents.iter().map(|agent| bans(agent, of_liar)).sum::<usize>();
+    assert_eq!(all(true), 3, "everybody it lied to has banned it");
+    // Who passed a lie on before it was found out is taken for its author now and then, for 30 s
+    // (docs/threat-model.md). Not by everybody, or the site would fall apart.
+    assert!(all(false) <= 2, "{} bans of honest ones", all(false));
     // Its quarter of the slivers once for it, and once again for each of the three that it had lied to, at worst.
     assert!(given * 10 <= one * 20, "{given} of {one}");
 }

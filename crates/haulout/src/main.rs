@@ -71,7 +71,7 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Bench(args) => bench::run(&args),
         Command::Install(args) => install::install(&args),
         Command::Uninstall(args) => install::uninstall(&args),
-        Command::Completions { shell } => Ok(shell::completions(shell)),
+        Command::Completions { shell } => shell::completions(shell),
         Command::Man { out } => shell::man(&out),
     }
 }
