@@ -1,6 +1,6 @@
 //! What this crate wants from the world.
 
-use crate::DepotError;
+use crate::{DepotError, Kind};
 use bytes::Bytes;
 use haulout_archive::Digest;
 use haulout_nix::{HashPart, PathInfo};
@@ -42,7 +42,7 @@ pub enum Standing {
     Unknown,
 }
 
-/// Where blobs are.
+/// Where blobs are. What writes has a default for places that are only read.
 pub trait Blobs: Send + Sync + fmt::Debug {
     /// Some bytes of a blob of `size` bytes. They need not be verified: all that is read here is
     /// checked against an index root. [`Blobs::read_verified`] is asked when that check failed.
@@ -68,14 +68,20 @@ pub trait Blobs: Send + Sync + fmt::Debug {
         file: &'a Path,
         epochs: u32,
         certify: Certify,
-    ) -> BoxFuture<'a, Result<Stored, DepotError>>;
+    ) -> BoxFuture<'a, Result<Stored, DepotError>> {
+        let _ = (file, epochs, certify);
+        Box::pin(async { Err(read_only()) })
+    }
 
     /// How a blob stands. `object` is the `Blob` object that the archive names.
     fn standing(
         &self,
         blob: BlobId,
         object: [u8; 32],
-    ) -> BoxFuture<'_, Result<Standing, DepotError>>;
+    ) -> BoxFuture<'_, Result<Standing, DepotError>> {
+        let _ = (blob, object);
+        Box::pin(async { Ok(Standing::Unknown) })
+    }
 
     /// Pays for a stored blob until `end_epoch` at least; gives the end it then has.
     fn extend(
@@ -83,10 +89,20 @@ pub trait Blobs: Send + Sync + fmt::Debug {
         blob: BlobId,
         object: [u8; 32],
         end_epoch: u32,
-    ) -> BoxFuture<'_, Result<u32, DepotError>>;
+    ) -> BoxFuture<'_, Result<u32, DepotError>> {
+        let _ = (blob, object, end_epoch);
+        Box::pin(async { Err(read_only()) })
+    }
 
     /// Largest blob, in bytes.
-    fn blob_bytes_max(&self) -> BoxFuture<'_, Result<u64, DepotError>>;
+    fn blob_bytes_max(&self) -> BoxFuture<'_, Result<u64, DepotError>> {
+        Box::pin(async { Err(read_only()) })
+    }
+}
+
+/// What a place says that is only for reading: an agent does not change archives.
+fn read_only() -> DepotError {
+    DepotError::new(Kind::Refused, "this place of blobs is for reading")
 }
 
 /// An index segment as the archive's state names it.

@@ -8,16 +8,13 @@ use crate::{
     read::{self, Check},
 };
 use bytes::Bytes;
-use haulout_depot::{
-    Blobs, BoxFuture, Certify, DepotError, Kind, Registry, Standing, State, Stored, Update,
-};
+use haulout_depot::{Blobs, BoxFuture, DepotError, Kind, Registry, State, Update};
 use haulout_sui::archive::ArchiveTracker;
 use haulout_walrus::Client;
 use redstuff::BlobId;
 use std::{
     fmt,
     ops::Range,
-    path::Path,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -91,10 +88,6 @@ impl Following {
     }
 }
 
-fn read_only() -> DepotError {
-    DepotError::new(Kind::Refused, "an agent does not change archives")
-}
-
 impl Blobs for Following {
     fn read(
         &self,
@@ -112,27 +105,6 @@ impl Blobs for Following {
         range: Range<u64>,
     ) -> BoxFuture<'_, Result<Bytes, DepotError>> {
         Box::pin(self.read_range(blob, range, Check::Slivers))
-    }
-
-    fn store<'a>(
-        &'a self,
-        _: &'a Path,
-        _: u32,
-        _: Certify,
-    ) -> BoxFuture<'a, Result<Stored, DepotError>> {
-        Box::pin(async { Err(read_only()) })
-    }
-
-    fn standing(&self, _: BlobId, _: [u8; 32]) -> BoxFuture<'_, Result<Standing, DepotError>> {
-        Box::pin(async { Ok(Standing::Unknown) })
-    }
-
-    fn extend(&self, _: BlobId, _: [u8; 32], _: u32) -> BoxFuture<'_, Result<u32, DepotError>> {
-        Box::pin(async { Err(read_only()) })
-    }
-
-    fn blob_bytes_max(&self) -> BoxFuture<'_, Result<u64, DepotError>> {
-        Box::pin(async { Err(read_only()) })
     }
 }
 
@@ -152,6 +124,6 @@ impl Registry for Following {
     }
 
     fn update<'a>(&'a self, _: u64, _: &'a Update) -> BoxFuture<'a, Result<u64, DepotError>> {
-        Box::pin(async { Err(read_only()) })
+        Box::pin(async { Err(DepotError::new(Kind::Refused, "an agent does not change archives")) })
     }
 }

@@ -156,7 +156,6 @@ async fn a_switch_that_forwards_nothing_for_a_while_heals() {
 
 /// As above, until the announcements have run out on both sides and nobody has a reason to announce or ask anything.
 #[tokio::test]
-#[ignore = "takes three minutes"]
 async fn a_long_cut_heals_too() {
     log();
     let Some(lan) = Lan::new(2, Addresses::V4) else { return };

@@ -1,16 +1,13 @@
 //! What archives cost an agent: looking a path up in an index that is in memory, and checking proofs.
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use haulout_archive::segment::page_shift_for;
 use haulout_archive::testing::{self, Segment};
-use haulout_depot::{
-    Blobs, BoxFuture, Certify, DepotError, Kind, LevelRecord, Reader, Standing, State, Stored,
-};
+use haulout_depot::{Blobs, BoxFuture, DepotError, Kind, LevelRecord, Reader, State};
 use haulout_devnet::{LocalNet, Plan};
 use haulout_sui::proof::{Expected, ExpectedOwner, ObjectProof, Trust};
 use haulout_sui::prover::Prover;
@@ -43,10 +40,6 @@ fn runtime() -> Outcome<tokio::runtime::Runtime> {
 #[derive(Debug)]
 struct One(Bytes);
 
-fn read_only() -> DepotError {
-    DepotError::new(Kind::Refused, "this is for reading")
-}
-
 impl Blobs for One {
     fn read(
         &self,
@@ -56,7 +49,9 @@ impl Blobs for One {
     ) -> BoxFuture<'_, Result<Bytes, DepotError>> {
         let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
         let part = self.0.get(at(range.start)..at(range.end)).map(|part| self.0.slice_ref(part));
-        Box::pin(async move { part.ok_or_else(read_only) })
+        Box::pin(async move {
+            part.ok_or_else(|| DepotError::new(Kind::Unavailable, "outside the blob"))
+        })
     }
 
     fn read_verified(
@@ -66,27 +61,6 @@ impl Blobs for One {
         range: Range<u64>,
     ) -> BoxFuture<'_, Result<Bytes, DepotError>> {
         self.read(blob, size, range)
-    }
-
-    fn store<'a>(
-        &'a self,
-        _: &'a Path,
-        _: u32,
-        _: Certify,
-    ) -> BoxFuture<'a, Result<Stored, DepotError>> {
-        Box::pin(async { Err(read_only()) })
-    }
-
-    fn standing(&self, _: BlobId, _: [u8; 32]) -> BoxFuture<'_, Result<Standing, DepotError>> {
-        Box::pin(async { Ok(Standing::Unknown) })
-    }
-
-    fn extend(&self, _: BlobId, _: [u8; 32], _: u32) -> BoxFuture<'_, Result<u32, DepotError>> {
-        Box::pin(async { Err(read_only()) })
-    }
-
-    fn blob_bytes_max(&self) -> BoxFuture<'_, Result<u64, DepotError>> {
-        Box::pin(async { Err(read_only()) })
     }
 }
 
