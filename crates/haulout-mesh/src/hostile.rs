@@ -45,7 +45,7 @@ pub(crate) async fn raw_dial(
     endpoint.connect_with(config, addr, SERVER_NAME).unwrap().await.unwrap()
 }
 
-async fn read_raw_hello(recv: &mut RecvStream) -> Vec<u8> {
+pub(crate) async fn read_raw_hello(recv: &mut RecvStream) -> Vec<u8> {
     let len = usize::from(recv.read_u16().await.unwrap());
     assert!(len <= HELLO_BODY_MAX);
     let mut body = vec![0; len];
@@ -71,13 +71,6 @@ async fn ask_raw(conn: &Connection, bytes: &[u8]) -> Vec<u8> {
     let _ = send.write_all(bytes).await;
     let _ = send.finish();
     recv.read_to_end(1 << 20).await.unwrap_or_default()
-}
-
-async fn connected(mesh: &Mesh, other: &Mesh) {
-    eventually("connected", || {
-        mesh.peers().iter().any(|peer| peer.id == other.id() && peer.state == PeerState::Connected)
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -406,60 +399,6 @@ async fn lying_and_stalling_streams_are_cut() {
 }
 
 #[tokio::test]
-async fn two_that_dial_each_other_keep_one_connection() {
-    for round in 0..2 {
-        let item = Item::new(1, 200_000, true);
-        let (world_a, world_b) = (World::new([item.clone()]), World::new([]));
-        // Fixed ports, so that both can name the other before either runs.
-        let ports: Vec<u16> = (0..2)
-            .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
-            .collect();
-        let make = |own: usize, seed: u8, other: u8| {
-            let mut config = config(seed);
-            config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, ports[own]))];
-            let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, ports[1 - own]));
-            config.static_peers.push(StaticPeer { addr, key: Some(identity(other).id()) });
-            config
-        };
-        let (a, b) = tokio::join!(
-            start(make(0, 40 + round, 50), &world_a),
-            start(make(1, 50, 40 + round), &world_b)
-        );
-        connected(&a, &b).await;
-        connected(&b, &a).await;
-        eventually("holdings", || b.who_has(&item.hash()) == [a.id()]).await;
-        // Long enough for a second connection to have come up and been closed.
-        for _ in 0..20 {
-            let mut stream = b.nar_range(&a.id(), &item.key(), 0..200_000, SOON).await.unwrap();
-            assert!(read_all(&mut stream).await.unwrap() == *item.nar);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        assert_eq!(a.peers().len(), 1);
-        assert_eq!(b.who_has(&item.hash()), [a.id()]);
-        a.shutdown().await;
-        b.shutdown().await;
-    }
-}
-
-#[tokio::test]
-async fn a_peer_that_comes_back_is_found_again() {
-    let item = Item::new(1, 1_000, true);
-    let world = World::new([item.clone()]);
-    let a = start(config(1), &world).await;
-    let addr = a.local_addrs()[0];
-    let b = start(with_peer(config(2), &a), &World::new([])).await;
-    eventually("there", || b.who_has(&item.hash()) == [a.id()]).await;
-    a.shutdown().await;
-    eventually("gone", || b.who_has(&item.hash()).is_empty()).await;
-    let gone = b.path_infos(&a.id(), &item.hash(), 1, SOON).await;
-    assert_eq!(gone, Err(RequestError::NotConnected));
-    let mut again = config(1);
-    again.listen = vec![addr];
-    let _a = start(again, &world).await;
-    eventually("back", || b.who_has(&item.hash()) == [a.id()]).await;
-}
-
-#[tokio::test]
 async fn slow_openers_are_let_go() {
     let mesh = start(config(1), &World::new([])).await;
     let me = identity(5);
@@ -471,66 +410,6 @@ async fn slow_openers_are_let_go() {
     assert_eq!(crate::registry::closed_with(&reason), Some(code::TIMEOUT));
     assert!(started.elapsed() < Duration::from_secs(4));
     assert!(mesh.peers().is_empty());
-}
-
-/// Says hello to the mesh that dials `endpoint`, and keeps the connection.
-async fn greet(endpoint: &Endpoint) -> Connection {
-    let conn = endpoint.accept().await.unwrap().await.unwrap();
-    let (mut send, mut recv) = conn.accept_bi().await.unwrap();
-    read_raw_hello(&mut recv).await;
-    send.write_all(&Hello { minor: 0, proof: None }.encode()).await.unwrap();
-    send.finish().unwrap();
-    conn
-}
-
-#[test]
-fn a_peer_that_crashed_is_back_at_once() {
-    let build = || {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
-    };
-    let outer = build();
-    // The mesh dials, and its connections are the ones to keep: the hard case.
-    let (first, second) = (identity(1), identity(2));
-    let (mesh_key, peer) = if first.id() < second.id() { (1, second) } else { (2, first) };
-    let doomed = build();
-    let (endpoint, addr) = doomed.block_on(async {
-        let endpoint = raw_endpoint(&peer);
-        let addr = endpoint.local_addr().unwrap();
-        (endpoint, addr)
-    });
-    let mut dialling = config(mesh_key);
-    dialling.static_peers.push(StaticPeer { addr, key: Some(peer.id()) });
-    let mesh = outer.block_on(start(dialling, &World::new([])));
-    let conn = doomed.block_on(greet(&endpoint));
-    let connected = || mesh.peers().iter().any(|peer| peer.state == PeerState::Connected);
-    outer.block_on(eventually("connected", connected));
-    // The process dies: nothing is said, the socket is closed by the kernel.
-    let runtime_gone = std::thread::spawn(move || {
-        doomed.shutdown_background();
-        drop((conn, endpoint));
-    });
-    runtime_gone.join().unwrap();
-    outer.block_on(async {
-        let started = Instant::now();
-        let bound = loop {
-            match transport::bind(addr) {
-                Ok(bound) => break bound,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        };
-        let server = transport::server_config(&peer, 8).unwrap();
-        let endpoint = Endpoint::new(
-            transport::endpoint_config(&peer),
-            Some(server),
-            bound.socket,
-            Arc::new(TokioRuntime),
-        )
-        .unwrap();
-        // The mesh notices by its next keep-alive at the latest, and dials again.
-        let _conn = tokio::time::timeout(Duration::from_secs(6), greet(&endpoint)).await.unwrap();
-        println!("back after {:?}", started.elapsed());
-        assert!(started.elapsed() < Duration::from_secs(5));
-    });
 }
 
 #[tokio::test]

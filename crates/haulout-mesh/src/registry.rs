@@ -4,6 +4,7 @@
 //! `peers`.
 
 mod dialling;
+mod duplicates;
 mod link;
 mod standing;
 mod views;
@@ -29,7 +30,8 @@ use crate::narframe::FrameCache;
 use crate::networks::{Networks, Snapshot};
 use crate::pressure::CpuGauge;
 use crate::view::MeshEvent;
-use dialling::{MISSED_FOR, REDIAL_MIN, REDIAL_STRANGER};
+use dialling::MISSED_FOR;
+pub(crate) use duplicates::Adopted;
 pub(crate) use link::{Link, Stats, closed_with};
 
 /// Why a connection is closed, as the QUIC application error code.
@@ -48,13 +50,13 @@ pub(crate) mod code {
 const ADDRS_MAX: usize = 16;
 /// Reasons kept for one peer.
 const REASONS_MAX: usize = 8;
-/// How long a superseded connection stays open for what is under way on it.
-pub(crate) const DUPLICATE_GRACE: Duration = Duration::from_millis(1_500);
 
 /// What is known of one peer.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) link: Option<Arc<Link>>,
+    /// A second connection that we would give up, until the other end, whose word counts, has chosen.
+    spare: Option<Arc<Link>>,
     pub(crate) addrs: Vec<SocketAddr>,
     /// Announced by mDNS right now.
     pub(crate) discovered: bool,
@@ -76,6 +78,7 @@ impl Entry {
     fn new(now: Instant) -> Self {
         Self {
             link: None,
+            spare: None,
             addrs: Vec::new(),
             discovered: false,
             fixed: false,
@@ -92,6 +95,11 @@ impl Entry {
 
     pub(crate) fn link(&self) -> Option<&Arc<Link>> {
         self.link.as_ref().filter(|link| link.alive())
+    }
+
+    /// The present connection and the spare one.
+    fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        self.link.iter().chain(&self.spare).filter(|link| link.alive())
     }
 
     /// Whether there is a reason to dial at all.
@@ -160,16 +168,6 @@ pub(crate) enum Dialled {
     Unwelcome,
 }
 
-/// What becomes of a new connection.
-pub(crate) enum Adopted {
-    /// It is the peer's connection now; the one it replaces, if any, is to be closed after a grace.
-    Kept(Option<Arc<Link>>),
-    /// Another connection of the same pair stays; close this one after a grace.
-    Superseded,
-    /// Close it at once with this code.
-    Refused(u32),
-}
-
 impl Shared {
     pub(crate) fn now(&self) -> Now {
         Now::from_start(self.started.elapsed())
@@ -229,50 +227,6 @@ impl Shared {
         victim.is_some_and(|victim| peers.entries.remove(&victim).is_some())
     }
 
-    /// Takes a new connection in, or not. Of two connections of one pair both ends keep the one that the smaller key
-    /// dialled; of two dialled by the same end, the newer (the other end has lost the older, or it would not dial).
-    pub(crate) fn adopt(&self, link: &Arc<Link>) -> Adopted {
-        if link.peer == self.id {
-            return Adopted::Refused(code::SELF);
-        }
-        let now = self.now();
-        let mut peers = self.lock_peers();
-        if link.dialler != self.id && self.crowded(&peers, link) {
-            return Adopted::Refused(code::FULL);
-        }
-        if !self.make_room(&mut peers, &link.peer, true) {
-            return Adopted::Refused(code::FULL);
-        }
-        if !peers.table.connected(link.peer, now) {
-            return Adopted::Refused(code::BANNED);
-        }
-        let entry = peers.entries.entry(link.peer).or_insert_with(|| Entry {
-            stats: Arc::clone(&link.stats),
-            ..Entry::new(Instant::now())
-        });
-        entry.failures = 0;
-        entry.missing_since = None;
-        entry.membership = link.membership;
-        let old = entry.link.take().filter(|old| old.alive());
-        if let Some(old) = &old
-            && old.dialler != link.dialler
-            && old.dialler < link.dialler
-            && !old.silent.load(Ordering::Relaxed)
-        {
-            entry.link = Some(Arc::clone(old));
-            return Adopted::Superseded;
-        }
-        entry.link = Some(Arc::clone(link));
-        let addr = link.addr();
-        entry.addrs.retain(|known| *known != addr);
-        if link.dialler == self.id {
-            // It answered there: try it first next time.
-            entry.addrs.insert(0, addr);
-            entry.addrs.truncate(ADDRS_MAX);
-        }
-        Adopted::Kept(old)
-    }
-
     /// Whether other peers have all connections that are allowed, in all or from this address. Looked at before a handshake
     /// too; but many can be under way at once.
     fn crowded(&self, peers: &Peers, new: &Link) -> bool {
@@ -287,36 +241,6 @@ impl Shared {
                 >= limits.connections_per_address
     }
 
-    /// Books the end of a connection. True if it was the peer's present one.
-    pub(crate) fn lost(&self, link: &Arc<Link>, reason: &quinn::ConnectionError) -> bool {
-        let mut peers = self.lock_peers();
-        let Some(entry) = peers.entries.get_mut(&link.peer) else {
-            return false;
-        };
-        if !entry.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
-            return false;
-        }
-        entry.link = None;
-        entry.missing_since = closed_with(reason).is_none().then(Instant::now);
-        let pause = match closed_with(reason) {
-            Some(code::STRANGER) => REDIAL_STRANGER,
-            Some(code::SHUTDOWN | code::FULL) => REDIAL_MIN * 4,
-            _ => REDIAL_MIN / 2,
-        };
-        entry.next_dial = Instant::now() + pause;
-        peers.table.disconnected(&link.peer);
-        drop(peers);
-        let mut hints = write(&self.hints);
-        // Unless the next connection is up already, and its holdings may be in.
-        if self.link(&link.peer).is_none() {
-            hints.remove_peer(&link.peer);
-            lock(&self.homes).gone(&link.peer);
-        }
-        drop(hints);
-        self.wake.notify_one();
-        true
-    }
-
     /// The peer's present connection.
     pub(crate) fn link(&self, peer: &PeerId) -> Option<Arc<Link>> {
         self.lock_peers().entries.get(peer)?.link().cloned()
@@ -324,7 +248,11 @@ impl Shared {
 
     /// Ends the connections over networks that are not known any more.
     pub(crate) fn close_unknown(&self, networks: &Snapshot) {
-        for link in self.links() {
+        let every: Vec<Arc<Link>> = {
+            let peers = self.lock_peers();
+            peers.entries.values().flat_map(Entry::links).cloned().collect()
+        };
+        for link in every {
             if link.local_ip().is_some_and(|ip| !networks.allows_local(ip)) {
                 link.close(code::SHUTDOWN, "not on this network");
             }
@@ -341,7 +269,7 @@ impl Shared {
         lock(&self.endpoints).clear();
         let mut peers = self.lock_peers();
         for entry in peers.entries.values_mut() {
-            entry.link = None;
+            (entry.link, entry.spare) = (None, None);
         }
     }
 

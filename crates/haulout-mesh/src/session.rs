@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use crate::api::Membership;
 use crate::config::Strangers;
 use crate::membership::Role;
-use crate::registry::{Adopted, DUPLICATE_GRACE, Dialled, Link, Shared, closed_with, code, lock};
+use crate::registry::{Adopted, Dialled, Link, Shared, closed_with, code, lock};
 use crate::serve;
 use crate::tls::{SERVER_NAME, peer_of};
 use crate::transport;
@@ -194,8 +194,16 @@ async fn established(
             tracing::debug!(peer = %peer.short(), addr = %link.addr(), ?membership, ?role, "connected");
             shared.emit(MeshEvent::Connected { peer, membership });
             if let Some(old) = old {
-                close_later(old);
+                shared.part_from(old);
             }
+            tokio::spawn(run(Arc::clone(shared), link));
+            Some(peer)
+        }
+        Adopted::Spare => {
+            if let Some(kept) = shared.link(&peer) {
+                tokio::spawn(probe(Arc::clone(shared), kept));
+            }
+            shared.part_from(Arc::clone(&link));
             tokio::spawn(run(Arc::clone(shared), link));
             Some(peer)
         }
@@ -205,7 +213,7 @@ async fn established(
             }
             // The other end may have asked something on it already: answer that, then close.
             let requests = tokio::spawn(accept_requests(Arc::clone(shared), Arc::clone(&link)));
-            close_later(link);
+            shared.part_from(link);
             drop(requests);
             Some(peer)
         }
@@ -242,13 +250,6 @@ pub(crate) async fn probe(shared: Arc<Shared>, link: Arc<Link>) {
     }
 }
 
-fn close_later(link: Arc<Link>) {
-    tokio::spawn(async move {
-        sleep(DUPLICATE_GRACE).await;
-        link.close(code::DUPLICATE, "another connection is in use");
-    });
-}
-
 /// Runs an adopted connection to its end.
 async fn run(shared: Arc<Shared>, link: Arc<Link>) {
     let mut tasks = JoinSet::new();
@@ -261,7 +262,7 @@ async fn run(shared: Arc<Shared>, link: Arc<Link>) {
     if shared.lost(&link, &reason) {
         tracing::debug!(peer = %link.peer.short(), %reason, "connection ended");
         shared.emit(MeshEvent::Lost { peer: link.peer, reason: reason.to_string() });
-    } else if closed_with(&reason).is_none() {
+    } else {
         tracing::trace!(peer = %link.peer.short(), %reason, "superseded connection ended");
     }
 }

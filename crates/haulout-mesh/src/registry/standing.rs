@@ -10,11 +10,12 @@ use haulout_swarm::holdings::Message;
 use haulout_swarm::peers::{SILENCE, State, Verdict};
 use haulout_swarm::{Fault, PeerId};
 
+use super::duplicates::Place;
 use super::{Entry, Link, Peers, REASONS_MAX, Shared, code, read, write};
 use crate::view::MeshEvent;
 
 impl Shared {
-    /// Applies holdings that arrived on `link`; ignored unless it is the peer's present connection. May take some
+    /// Applies holdings that arrived on `link`; ignored unless it is a connection of the peer that may stay. May take some
     /// milliseconds for a large snapshot: for a blocking thread.
     pub(crate) fn take_holdings(
         &self,
@@ -24,13 +25,14 @@ impl Shared {
         let count = {
             // Both locks, in this order, so that the end of the connection cannot come between.
             let mut hints = write(&self.hints);
-            let current = self.link(&link.peer);
-            if !current.is_some_and(|current| Arc::ptr_eq(&current, link)) {
-                return Ok(());
-            }
+            let Some(place) = self.place_of(link) else { return Ok(()) };
             match message {
                 Message::Snapshot(snapshot) => drop(hints.apply_snapshot(link.peer, snapshot)?),
-                Message::Delta(delta) => hints.apply_delta(link.peer, delta)?,
+                Message::Delta(delta) => match hints.apply_delta(link.peer, delta) {
+                    // The same news came over the other connection.
+                    Err(DirectoryError::WrongBase { .. }) if place == Place::Spare => return Ok(()),
+                    applied => applied?,
+                },
             }
             hints.entries(&link.peer)
         };
@@ -42,7 +44,7 @@ impl Shared {
         let now = self.now();
         let reason =
             detail.map_or_else(|| fault.to_string(), |detail| format!("{fault}: {detail}"));
-        let (verdict, link) = {
+        let (verdict, links) = {
             let mut peers = self.lock_peers();
             let Peers { entries, table } = &mut *peers;
             let Some(entry) = entries.get_mut(peer) else {
@@ -53,12 +55,12 @@ impl Shared {
                 entry.reasons.pop_front();
             }
             entry.reasons.push_back(reason.clone());
-            (table.blame(peer, fault, now), entry.link().cloned())
+            (table.blame(peer, fault, now), entry.links().cloned().collect::<Vec<_>>())
         };
         let banned = matches!(verdict, Verdict::Banned { .. });
         if banned {
             tracing::warn!(peer = %peer.short(), %reason, "peer banned");
-            if let Some(link) = link {
+            for link in links {
                 link.close(code::BANNED, "banned");
             }
         } else {
