@@ -55,12 +55,27 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
-    /// Sends a signal, for example [`Signal::STOP`] and [`Signal::CONT`].
+    /// Sends a signal, for example [`Signal::STOP`] and [`Signal::CONT`]. Returns from the former when nothing of the process
+    /// runs any more: threads on other processors go on for a moment.
     pub fn signal(&self, signal: Signal) {
         if self.ended.is_none() {
             // A program that has just ended on its own is no error.
-            let _ = kill_process(self.pid(), signal);
+            let sent = kill_process(self.pid(), signal);
+            if sent.is_ok() && signal == Signal::STOP {
+                wait_until(Duration::from_secs(5), || self.stands_still());
+            }
         }
+    }
+
+    /// Whether every thread is stopped (or gone).
+    fn stands_still(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten();
+        let mut states = tasks.flatten().filter_map(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+            // "pid (name) S ...", and the name may hold anything.
+            stat.rsplit_once(") ")?.1.chars().next()
+        });
+        states.all(|state| "TtZX".contains(state))
     }
 
     /// `kill -9`, and waits until it is gone.
