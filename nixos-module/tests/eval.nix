@@ -4,7 +4,11 @@
 #   nix-instantiate --store dummy:// --eval --strict --json --arg lib ./lib.nix eval.nix
 #
 # and with nixpkgs' own library: the same with --arg lib '<nixpkgs/lib>'.
-{ lib }:
+{
+  lib,
+  # Configurations of the guides.
+  guides ? [ ],
+}:
 let
   l = import lib;
 
@@ -168,6 +172,17 @@ in
     unsigned = complaints (with' { settings.share.local_builds = true; });
     unshared = complaints (with' { signingKeyFile = "/run/keys/sign"; });
   };
+  guides = map (
+    guide:
+    let
+      config = eval [ guide ];
+    in
+    {
+      toml = config.services.haulout.settings;
+      complaints = complaints config;
+      keys = config.nix.settings.trusted-public-keys;
+    }
+  ) guides;
   unit = unit team.systemd.services.haulout;
   service = import ../service.nix;
 }

@@ -104,26 +104,71 @@ fn mistakes_are_found_when_the_system_is_built() {
 #[test]
 fn the_agent_takes_the_settings_of_the_module() {
     let Some(it) = evaluated() else { return };
-    let scratch = Scratch::new();
     for configuration in ["plain", "team"] {
-        let file = scratch.path().join(format!("{configuration}.toml"));
-        let mut text = String::new();
-        for (section, values) in it[configuration]["toml"].as_object().unwrap() {
-            text.push_str(&format!("[{section}]\n"));
-            for (key, value) in values.as_object().unwrap() {
-                // Strings, numbers and lists of strings are written alike in JSON and TOML.
-                text.push_str(&format!("{key} = {value}\n"));
+        assert_taken(configuration, &it[configuration]["toml"]);
+    }
+}
+
+fn assert_taken(what: &str, settings: &Value) {
+    let scratch = Scratch::new();
+    let file = scratch.path().join("haulout.toml");
+    let mut text = String::new();
+    for (section, values) in settings.as_object().unwrap() {
+        text.push_str(&format!("[{section}]\n"));
+        for (key, value) in values.as_object().unwrap() {
+            // Strings, numbers and lists of strings are written alike in JSON and TOML.
+            text.push_str(&format!("{key} = {value}\n"));
+        }
+    }
+    std::fs::write(&file, &text).unwrap();
+    // What the key of local builds is, the credential says.
+    let checked = Command::new(system_tests::haulout())
+        .args(["up", "--check", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{what}: {said}\n{text}");
+}
+
+/// What the guides tell NixOS users to write is taken by the module, and what comes of it by the agent.
+#[test]
+fn what_the_guides_say_for_nixos_works() {
+    let Some(nix) = Nix::find() else { return };
+    let scratch = Scratch::new();
+    let mut fragments = Vec::new();
+    for guide in
+        ["README.md", "docs/install.md", "docs/archives.md", "docs/caches.md", "docs/walrus.md"]
+    {
+        let text = std::fs::read_to_string(module_dir().join("..").join(guide)).unwrap();
+        let blocks = text.split("```nix\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        for (number, block) in blocks.enumerate() {
+            let name = format!("{}-{number}.nix", guide.replace('/', "-"));
+            // A whole file needs nixpkgs: it is only parsed.
+            let whole = block.starts_with('{');
+            let body = if whole { block.to_owned() } else { format!("{{\n{block}}}\n") };
+            std::fs::write(scratch.path().join(&name), body).unwrap();
+            let kind = scratch.path().join("kind.nix");
+            std::fs::write(&kind, format!("builtins.typeOf (import ./{name})")).unwrap();
+            let parsed = nix.evaluate(scratch.path(), "kind.nix", &[]);
+            assert!(parsed.is_ok(), "{name}: {parsed:?}");
+            if !whole {
+                fragments.push(scratch.path().join(&name).display().to_string());
             }
         }
-        std::fs::write(&file, &text).unwrap();
-        // What the key of local builds is, the credential says.
-        let checked = Command::new(system_tests::haulout())
-            .args(["up", "--check", "--config"])
-            .arg(&file)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&checked.stderr);
-        assert!(checked.status.success(), "{configuration}: {said}\n{text}");
+    }
+    assert!(fragments.len() >= 2, "the guides have no more such blocks: {fragments:?}");
+    let list = format!("[ {} ]", fragments.join(" "));
+    let it = nix
+        .evaluate(
+            &module_dir().join("tests"),
+            "eval.nix",
+            &[("lib", "./lib.nix"), ("guides", &list)],
+        )
+        .unwrap();
+    for (fragment, made) in fragments.iter().zip(it["guides"].as_array().unwrap()) {
+        assert_eq!(made["complaints"], json!([]), "{fragment}");
+        assert_taken(fragment, &made["toml"]);
     }
 }
 

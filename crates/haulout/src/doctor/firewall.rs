@@ -14,10 +14,12 @@ pub(super) fn examine() -> Vec<Finding> {
         .filter_map(listing)
         .collect();
     if listings.is_empty() {
-        return vec![Finding::unknown(
-            "firewall",
-            "the firewall's rules cannot be seen (run it as root to have them looked at)",
-        )];
+        let why = if rustix::process::geteuid().is_root() {
+            "the firewall's rules cannot be seen: neither `nft` nor `iptables-save` works here"
+        } else {
+            "the firewall's rules cannot be seen (run it as root to have them looked at)"
+        };
+        return vec![Finding::unknown("firewall", why)];
     }
     vec![judge(&listings.join("\n"))]
 }

@@ -226,5 +226,6 @@ fn systemctl(arguments: &[&str]) -> Outcome<()> {
 
 /// The daemon reads nix.conf when it starts. Single-user installations have none.
 fn restart_nix_daemon() {
-    let _ = Command::new("systemctl").args(["try-restart", "nix-daemon.service"]).status();
+    // Its complaint that there is no such unit would only puzzle.
+    let _ = Command::new("systemctl").args(["-q", "try-restart", "nix-daemon.service"]).output();
 }
