@@ -1,11 +1,16 @@
 //! What others say: services of the kinds that are looked for, kept for as long as their records hold.
 
+mod life;
+mod sighting;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::message::{Data, Kind, Message, Name, Question, Record};
 use super::{Dice, LinkId, Time, Transmit};
+use life::{GRACE, Life};
+use sighting::{Hosts, MISSING_AFTER, Sighting, ask, leave};
 
 /// First pause between questions for instances; doubles (RFC 6762 §5.2).
 const ASK_FIRST: Duration = Duration::from_secs(1);
@@ -19,19 +24,8 @@ const ADDRS_MAX: usize = 12;
 const OWN_TTL: u32 = 4_500;
 /// Longest TXT record kept, in bytes.
 const TXT_MAX: usize = 1_024;
-/// A record holds no longer than this without being heard again: a day.
-const TTL_MAX: u32 = 86_400;
-/// Times at which a record is asked for again, in percent of its life (RFC 6762 §5.2); after the last it ends.
-const REFRESH_PERCENT: [u32; 3] = [80, 87, 94];
-/// Pauses before asking for what an announcement lacked: its other packets may be on their way.
-const MISSING_AFTER: [Duration; 3] =
-    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
-/// What was taken back, or replaced, is gone after this (RFC 6762 §10.1, §10.2).
-const GRACE: Duration = Duration::from_secs(1);
 /// Questions that become due within this are asked together.
 const TOGETHER: Duration = Duration::from_millis(500);
-/// What one answer brings is asked for with one question: records that are about to end within this.
-const ONE_ANSWER: Duration = Duration::from_secs(5);
 /// Questions in one packet, and known answers: about 1,200 bytes each, so that packets fit an Ethernet frame.
 const QUESTIONS_MAX: usize = 24;
 const KNOWN_MAX: usize = 28;
@@ -60,73 +54,6 @@ pub(crate) enum Heard {
     Twin(IpAddr),
 }
 
-/// How long something holds.
-#[derive(Clone, Copy, Debug)]
-struct Life {
-    heard: Time,
-    until: Time,
-    /// How often it was asked for again.
-    asked: usize,
-    /// When it is to be asked for again.
-    refresh: Time,
-}
-
-impl Life {
-    fn new(now: Time, ttl: u32, dice: &mut Dice) -> Self {
-        let ttl = Duration::from_secs(u64::from(ttl.min(TTL_MAX)));
-        // Everybody heard it at the same time: who asks first spares the others the question.
-        let spread = dice.millis(0, 1 + u64::try_from(ttl.as_millis()).unwrap_or(0) / 50);
-        let mut life = Self { heard: now, until: now + ttl, asked: 0, refresh: now };
-        life.refresh = life.at(0) + spread;
-        life
-    }
-
-    fn at(&self, stage: usize) -> Time {
-        REFRESH_PERCENT
-            .get(stage)
-            .map_or(self.until, |percent| self.heard + (self.until - self.heard) * *percent / 100)
-    }
-
-    fn was_asked(&mut self, now: Time) {
-        self.asked += 1;
-        self.refresh = self.at(self.asked).max(now + GRACE);
-    }
-
-    /// It ends in a moment, unless it is said again.
-    fn end(&mut self, now: Time) {
-        self.until = self.until.min(now + GRACE);
-        self.refresh = self.until;
-        self.asked = REFRESH_PERCENT.len();
-    }
-
-    fn next(&self) -> Time {
-        if self.asked < REFRESH_PERCENT.len() { self.refresh.min(self.until) } else { self.until }
-    }
-
-    fn wants_refresh(&self, by: Time) -> bool {
-        self.asked < REFRESH_PERCENT.len() && self.refresh <= by
-    }
-
-    fn left(&self, now: Time) -> u32 {
-        u32::try_from(self.until.saturating_sub(now).as_secs()).unwrap_or(u32::MAX)
-    }
-
-    /// More than half of its life is left: others may be spared repeating it.
-    fn is_young(&self, now: Time) -> bool {
-        self.until.saturating_sub(now) > (self.until - self.heard) / 2
-    }
-}
-
-/// An instance on one link.
-#[derive(Debug)]
-struct Sighting {
-    ptr: Life,
-    srv: Option<(u16, Name, Life)>,
-    txt: Option<(Box<[u8]>, Life)>,
-    /// Times that what is missing was asked for, and when it is again.
-    missing: (usize, Time),
-}
-
 #[derive(Debug)]
 struct Instance {
     kind: usize,
@@ -136,21 +63,12 @@ struct Instance {
     due: Option<Time>,
 }
 
-/// A host that instances are at, on one link. Others are not remembered.
-#[derive(Debug, Default)]
-struct Host {
-    addrs: Vec<(IpAddr, Life)>,
-    instances: BTreeSet<Name>,
-}
-
 /// When a link is asked for instances.
 #[derive(Clone, Copy, Debug)]
 struct Asking {
     next: Time,
     pause: Duration,
 }
-
-type Hosts = HashMap<(LinkId, Name), Host>;
 
 /// The browser.
 #[derive(Debug)]
@@ -553,86 +471,6 @@ impl Browser {
         }
         times.into_iter().min()
     }
-}
-
-/// An instance is no longer at a host.
-fn leave(hosts: &mut Hosts, id: LinkId, host: &Name, instance: &Name) {
-    let key = (id, host.clone());
-    if let Some(host) = hosts.get_mut(&key) {
-        host.instances.remove(instance);
-        if host.instances.is_empty() {
-            hosts.remove(&key);
-        }
-    }
-}
-
-impl Sighting {
-    /// The addresses of the host that it is at.
-    fn addrs<'a>(&self, id: LinkId, hosts: &'a Hosts) -> &'a [(IpAddr, Life)] {
-        let host = self.srv.as_ref().and_then(|(_, target, _)| hosts.get(&(id, target.clone())));
-        host.map(|host| host.addrs.as_slice()).unwrap_or_default()
-    }
-
-    /// Whether something is missing that a whole announcement has.
-    fn lacks(&self, addrs: &[(IpAddr, Life)]) -> bool {
-        self.srv.is_none() || self.txt.is_none() || addrs.is_empty()
-    }
-
-    /// Asks for what is missing or about to end.
-    fn tend(
-        &mut self,
-        now: Time,
-        soon: Time,
-        name: &Name,
-        addrs: Option<&mut Vec<(IpAddr, Life)>>,
-        questions: &mut Vec<Question>,
-    ) {
-        let mut none = Vec::new();
-        let addrs = addrs.unwrap_or(&mut none);
-        addrs.retain(|(_, life)| life.until > now);
-        let missing =
-            self.lacks(addrs) && self.missing.0 < MISSING_AFTER.len() && self.missing.1 <= soon;
-        if missing {
-            self.missing.0 += 1;
-            self.missing.1 = now + MISSING_AFTER.get(self.missing.0).copied().unwrap_or(ASK_LAST);
-        }
-        let ends_soon = |life: &Life| life.wants_refresh(soon);
-        let place_ends = self.srv.as_ref().is_some_and(|(_, _, life)| ends_soon(life))
-            || addrs.iter().any(|(_, life)| ends_soon(life));
-        match &mut self.srv {
-            None if missing => questions.push(ask(name, Kind::Srv)),
-            Some((_, target, life)) if place_ends || (missing && addrs.is_empty()) => {
-                // Whoever says where an instance is adds the addresses; if that did not help, they are asked for themselves.
-                let by = now + ONE_ANSWER;
-                let enough = life.wants_refresh(by)
-                    && addrs.iter().all(|(_, life)| life.asked == 0)
-                    && !addrs.is_empty();
-                if life.wants_refresh(by) {
-                    life.was_asked(now);
-                    questions.push(ask(name, Kind::Srv));
-                }
-                for (_, life) in addrs.iter_mut().filter(|(_, life)| life.wants_refresh(by)) {
-                    life.was_asked(now);
-                }
-                if !enough {
-                    questions.extend([Kind::A, Kind::Aaaa].map(|kind| ask(target, kind)));
-                }
-            }
-            _ => {}
-        }
-        match &mut self.txt {
-            None if missing => questions.push(ask(name, Kind::Txt)),
-            Some((_, life)) if ends_soon(life) => {
-                life.was_asked(now);
-                questions.push(ask(name, Kind::Txt));
-            }
-            _ => {}
-        }
-    }
-}
-
-fn ask(name: &Name, kind: Kind) -> Question {
-    Question { name: name.clone(), kind, unicast: false }
 }
 
 /// The instance over all links, if any has all of it.
