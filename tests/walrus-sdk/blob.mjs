@@ -2,7 +2,8 @@
 //   {"write": base64, "deletable": bool}  -> {"blobId", "object"}
 //   {"read": blobId}                      -> {"data": base64}
 //   {"status": blobId}                    -> {"status"}
-//   {"files": {name: base64}}             -> {"blobId"} of a quilt, read back by name
+//   {"files": [{name, data, tags}]}       -> {"blobId", "ids", "files", "attributes"}: a quilt, read back
+//   {"attributes": objectId, "set": {…}}  -> {"attributes"}: set, null for taken away, read back
 // A failure is answered by {"error"}. The environment has RPC, SYSTEM, STAKING and ACCOUNT, and
 // NODE_EXTRA_CA_CERTS with the nodes' certificates, so TLS is verified in the ordinary way.
 import { createInterface } from 'node:readline';
@@ -36,21 +37,41 @@ const commands = {
     return { status: await client.walrus.getVerifiedBlobStatus({ blobId: status }) };
   },
   async files({ files }) {
-    const all = Object.entries(files).map(([identifier, contents]) =>
-      WalrusFile.from({ contents: new Uint8Array(Buffer.from(contents, 'base64')), identifier }),
+    const all = files.map(({ name, data, tags }) =>
+      WalrusFile.from({
+        contents: new Uint8Array(Buffer.from(data, 'base64')),
+        identifier: name,
+        tags,
+      }),
     );
-    const [{ blobId }] = await client.walrus.writeFiles({
+    const written = await client.walrus.writeFiles({
       files: all,
-      deletable: false,
+      deletable: true,
       epochs: 3,
+      attributes: { made: 'by the SDK' },
       signer,
     });
+    const [{ blobId, blobObject }] = written;
+    const attributes = await client.walrus.readBlobAttributes({ blobObjectId: blobObject.id });
     const blob = await client.walrus.getBlob({ blobId });
-    const read = {};
-    for (const file of await blob.files()) {
-      read[await file.getIdentifier()] = Buffer.from(await file.bytes()).toString('base64');
-    }
-    return { blobId, files: read };
+    const told = async (file) => ({
+      name: await file.getIdentifier(),
+      tags: await file.getTags(),
+      data: Buffer.from(await file.bytes()).toString('base64'),
+    });
+    const inBlob = await Promise.all((await blob.files()).map(told));
+    // Each by its patch id alone, too.
+    const ids = written.map(({ id }) => id);
+    const byId = await Promise.all((await client.walrus.getFiles({ ids })).map(told));
+    return { blobId, object: blobObject.id, ids, files: inBlob, byId, attributes };
+  },
+  async attributes({ attributes: blobObjectId, set }) {
+    await client.walrus.executeWriteBlobAttributesTransaction({
+      blobObjectId,
+      attributes: set,
+      signer,
+    });
+    return { attributes: await client.walrus.readBlobAttributes({ blobObjectId }) };
   },
 };
 

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use data_encoding::{BASE64, HEXLOWER};
 use haulout_devnet::storage::Faults;
 use haulout_devnet::{LocalNet, Plan, files};
+use haulout_sui::chain::SuiChain;
+use haulout_walrus::ReadOptions;
 use redstuff::{PairIndex, ShardCount};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
@@ -152,6 +154,51 @@ impl Devnet {
         let faults = Faults { down: true, ..Faults::default() };
         assert!(self.runtime.block_on(self.net.nodes().set_faults(index, faults)));
     }
+}
+
+#[test]
+fn the_sdk_writes_files_and_ours_reads_them() {
+    if package().is_none() {
+        return;
+    }
+    let devnet = Devnet::new();
+    let file = |name: &str, length: usize, tags: Value| json!({ "name": name, "data": BASE64.encode(&random(length)), "tags": tags });
+    let files = vec![
+        file("b/second", 70_000, json!({ "kind": "large", "of": "two" })),
+        file("a-first", 5, json!({})),
+        file("empty", 0, json!({ "a": "" })),
+    ];
+    let told = devnet.sdk(&[json!({ "files": files })]).remove(0);
+    assert_eq!(told["attributes"], json!({ "_walrusBlobType": "quilt", "made": "by the SDK" }));
+    let mut sorted = files.clone();
+    sorted.sort_by_key(|file| file["name"].as_str().map(str::to_owned));
+    assert_eq!(told["files"], json!(sorted), "in the order of names");
+    assert_eq!(told["byId"], told["files"]);
+
+    // What the SDK wrote, our client reads: by name, and by the ids that the SDK gave.
+    let chain = std::sync::Arc::new(SuiChain::new(devnet.net.network()));
+    let client = haulout_walrus::Client::new(chain);
+    let blob = told["blobId"].as_str().and_then(|id| id.parse().ok()).expect("a blob id");
+    let options = ReadOptions::default();
+    let ids = told["ids"].as_array().expect("ids");
+    assert_eq!(ids.len(), sorted.len());
+    for (id, file) in ids.iter().zip(&sorted) {
+        let name = file["name"].as_str().expect("a name");
+        let by_name = devnet.runtime.block_on(client.quilt_file(&blob, name, &options));
+        let id = id.as_str().and_then(|id| id.parse().ok()).expect("a patch id");
+        let by_id = devnet.runtime.block_on(client.quilt_patch(&id, &options));
+        for (found, _) in [by_name.expect("a file"), by_id.expect("a file")] {
+            assert_eq!(found.identifier, name);
+            assert_eq!(BASE64.encode(&found.data), file["data"]);
+            assert_eq!(json!(found.tags), file["tags"]);
+        }
+    }
+
+    // Attributes are changed, added and taken away.
+    let set = json!({ "made": null, "_walrusBlobType": "other", "content-type": "text/plain" });
+    let told = devnet.sdk(&[json!({ "attributes": told["object"], "set": set })]).remove(0);
+    let expected = json!({ "_walrusBlobType": "other", "content-type": "text/plain" });
+    assert_eq!(told["attributes"], expected, "{told}");
 }
 
 #[test]

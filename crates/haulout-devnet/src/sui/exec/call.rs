@@ -61,6 +61,13 @@ impl<'c, 'a> Call<'c, 'a> {
         decode(bytes).ok_or_else(|| bad(position, CommandArgumentError::InvalidBcsBytes))
     }
 
+    /// Gives a plain argument, taken by mutable reference, another value.
+    pub(crate) fn set_data<T: Serialize>(&mut self, position: usize, value: &T) {
+        if let Some(argument @ Value::Data(_)) = self.args.get_mut(position) {
+            *argument = Value::data(value);
+        }
+    }
+
     /// The id of an object argument.
     pub(crate) fn id(&self, position: usize) -> Result<Address, Failure> {
         match self.args.get(position) {

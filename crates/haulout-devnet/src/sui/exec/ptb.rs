@@ -136,13 +136,14 @@ impl Machine<'_, '_> {
             Kind::Archive => archive::call(&mut view, name),
             Kind::Wal | Kind::Opaque => Err(Failure(ExecutionError::FunctionNotFound)),
         }?;
-        for (position, (argument, value)) in call.arguments.iter().zip(&args).enumerate() {
-            if matches!(value, Value::Taken) {
-                if matches!(argument, Argument::Gas) {
-                    let kind = CommandArgumentError::InvalidGasCoinUsage;
-                    return Err(Failure::argument(position, kind));
-                }
-                *self.place(argument, position)? = Value::Taken;
+        for (position, (argument, value)) in call.arguments.iter().zip(args).enumerate() {
+            if matches!((&value, argument), (Value::Taken, Argument::Gas)) {
+                let kind = CommandArgumentError::InvalidGasCoinUsage;
+                return Err(Failure::argument(position, kind));
+            }
+            // Objects are in the session; what was moved away or changed in place is seen from now on.
+            if !matches!(value, Value::Object(_)) {
+                *self.place(argument, position)? = value;
             }
         }
         Ok(results)

@@ -199,6 +199,38 @@ impl<'a> Session<'a> {
         self.slots.insert(id, slot);
     }
 
+    /// Takes in an object that belongs to another one, if there is such an object.
+    pub(crate) fn load_child(&mut self, id: Address) {
+        if !self.slots.contains_key(&id)
+            && let Some(object) = self.env.store.get(id)
+        {
+            self.load(object, true, false);
+        }
+    }
+
+    /// Makes an object that belongs to another one, under an id that derives from its name.
+    pub(crate) fn create_child<T: Serialize>(
+        &mut self,
+        (parent, id): (Address, Address),
+        type_: StructTag,
+        value: &T,
+    ) {
+        let (contents, owner) = (encode(value), Some(Owner::Object(parent)));
+        let now = Now::Live(Live { type_, public: false, contents, owner });
+        let slot = Slot { before: None, created: true, writable: true, dirty: true, now };
+        let before = self.slots.remove(&id).and_then(|slot| slot.before);
+        let created = before.is_none();
+        self.slots.insert(id, Slot { before, created, ..slot });
+    }
+
+    /// Deletes one. Of one that this transaction made nothing is left, not even a trace.
+    pub(crate) fn delete_child(&mut self, id: Address) {
+        match self.slots.get(&id) {
+            Some(Slot { before: None, .. }) => drop(self.slots.remove(&id)),
+            _ => self.delete(id),
+        }
+    }
+
     /// The value of a dynamic field keyed by a `u64`.
     pub(crate) fn field<V: DeserializeOwned>(
         &mut self,
@@ -207,10 +239,7 @@ impl<'a> Session<'a> {
         value: &StructTag,
     ) -> Option<V> {
         let id = field_id(parent, key);
-        if !self.slots.contains_key(&id) {
-            let object = self.env.store.get(id)?;
-            self.load(object, true, false);
-        }
+        self.load_child(id);
         let type_ = field_tag(TypeTag::U64, value.clone().into());
         self.read::<(Address, u64, V)>(id, &type_).map(|(_, _, value)| value)
     }

@@ -239,6 +239,71 @@ fn a_deletable_blob_is_certified_by_its_object_and_goes() {
     assert!(world.chain.store.get(blob).is_none());
 }
 
+/// The attributes of a blob object, as the chain has them.
+fn attributes(world: &World, blob: Address) -> Option<Vec<(String, String)>> {
+    let name = bcs::to_bytes(&b"metadata".to_vec()).unwrap();
+    let bytes = sui_sdk_types::TypeTag::Vector(Box::new(sui_sdk_types::TypeTag::U8));
+    let object = world.chain.store.get(blob.derive_dynamic_child_id(&bytes, &name))?;
+    assert_eq!(*object.owner(), sui_sdk_types::Owner::Object(blob));
+    let field: (Address, Vec<u8>, Vec<(String, String)>) =
+        bcs::from_bytes(object.as_struct().unwrap().contents()).unwrap();
+    Some(field.2)
+}
+
+#[test]
+fn a_blob_has_attributes() {
+    let mut world = World::new();
+    let blob = registered(&mut world, true, 5);
+    let set = |ptb: &mut Ptb<'_>, ids: &WalrusIds, pairs: &[(&str, &str)]| {
+        let blob = ptb.owned(blob).unwrap();
+        for (key, value) in pairs {
+            let args = vec![blob, ptb.pure(key), ptb.pure(value)];
+            ptb.call(ids.package, "blob", "insert_or_update_metadata_pair", args);
+        }
+        blob
+    };
+    let add = |ptb: &mut Ptb<'_>, ids: &WalrusIds| {
+        let blob = ptb.owned(blob).unwrap();
+        let metadata = ptb.call(ids.package, "metadata", "new", vec![]);
+        let args = vec![metadata, ptb.pure(&"made"), ptb.pure(&"here")];
+        ptb.call(ids.package, "metadata", "insert_or_update", args);
+        ptb.call(ids.package, "blob", "add_metadata", vec![blob, metadata]);
+    };
+    let unset = |ptb: &mut Ptb<'_>, ids: &WalrusIds, key: &str| {
+        let args = vec![ptb.owned(blob).unwrap(), ptb.pure(&key)];
+        ptb.call(ids.package, "blob", "remove_metadata_pair", args);
+    };
+    let pairs = |pairs: &[(&str, &str)]| {
+        Some(pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>())
+    };
+    assert_eq!(world.aborts(|ptb, ids| unset(ptb, ids, "a")), ("blob".into(), 8));
+    world.ok(add);
+    assert_eq!(attributes(&world, blob), pairs(&[("made", "here")]));
+    assert_eq!(world.aborts(add), ("blob".into(), 7));
+    world.ok(|ptb, ids| _ = set(ptb, ids, &[("a", "1"), ("b", "2"), ("a", "3")]));
+    assert_eq!(attributes(&world, blob), pairs(&[("made", "here"), ("b", "2"), ("a", "3")]));
+    assert_eq!(world.aborts(|ptb, ids| unset(ptb, ids, "c")), ("vec_map".into(), 1));
+    world.ok(|ptb, ids| unset(ptb, ids, "made"));
+    world.ok(|ptb, ids| {
+        let blob = ptb.owned(blob).unwrap();
+        ptb.call(ids.package, "blob", "take_metadata", vec![blob]);
+    });
+    assert_eq!(attributes(&world, blob), None);
+    // Made by the first pair; made and taken away at once; gone with its blob.
+    world.ok(|ptb, ids| {
+        let blob = set(ptb, ids, &[("x", "y")]);
+        ptb.call(ids.package, "blob", "take_metadata", vec![blob]);
+    });
+    assert_eq!(attributes(&world, blob), None);
+    world.ok(|ptb, ids| _ = set(ptb, ids, &[("x", "y")]));
+    assert_eq!(attributes(&world, blob), pairs(&[("x", "y")]));
+    world.ok(|ptb, ids| {
+        let blob = ptb.owned(blob).unwrap();
+        ptb.call(ids.package, "blob", "burn", vec![blob]);
+    });
+    assert_eq!(attributes(&world, blob), None);
+}
+
 #[test]
 fn shards_move_and_the_new_committee_certifies() {
     let mut world = World::new();

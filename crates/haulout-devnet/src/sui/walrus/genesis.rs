@@ -144,6 +144,7 @@ impl Build {
             ("blob", &["Blob"]),
             ("bls_aggregate", &["BlsCommittee", "BlsCommitteeMember"]),
             ("events", &["BlobRegistered", "BlobCertified", "BlobDeleted", "EpochChangeStart"]),
+            ("metadata", &["Metadata"]),
             ("shared_blob", &["SharedBlob"]),
             ("staking", &["Staking"]),
             ("staking_inner", &["StakingInnerV1"]),

@@ -6,6 +6,7 @@
 mod certificate;
 mod genesis;
 mod index;
+mod metadata;
 mod reserve;
 mod shared_blob;
 mod staking;
@@ -39,6 +40,14 @@ pub(crate) fn call(call: &mut Call<'_, '_>, name: (&str, &str)) -> Result<Vec<Va
         ("system", "extend_blob_with_resource") => system::extend_blob_with_resource(call),
         ("system", "invalidate_blob_id") => system::invalidate_blob_id(call),
         ("blob", "burn") => system::burn(call),
+        ("metadata", "new") => metadata::new(call),
+        ("metadata", "insert_or_update") => metadata::insert_or_update(call),
+        ("metadata", "remove") => metadata::remove(call),
+        ("blob", "add_metadata") => metadata::add_metadata(call),
+        ("blob", "add_or_replace_metadata") => metadata::add_or_replace_metadata(call),
+        ("blob", "take_metadata") => metadata::take_metadata(call),
+        ("blob", "insert_or_update_metadata_pair") => metadata::insert_or_update_pair(call),
+        ("blob", "remove_metadata_pair") => metadata::remove_pair(call),
         ("storage_resource", "destroy") => reserve::destroy_storage(call),
         ("shared_blob", "new") => shared_blob::new(call),
         ("shared_blob", "new_funded") => shared_blob::new_funded(call),

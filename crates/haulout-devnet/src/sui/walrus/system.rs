@@ -11,7 +11,7 @@ use sui_sdk_types::Address;
 use super::{
     VERSION, blob_tag,
     certificate::{self, Threshold},
-    storage_tag, system_inner_tag, system_tag, wal_coin_tag,
+    metadata, storage_tag, system_inner_tag, system_tag, wal_coin_tag,
 };
 use crate::sui::{
     exec::{Call, Failure, Value},
@@ -232,6 +232,7 @@ pub(super) fn delete_blob(call: &mut Call<'_, '_>) -> Result<Vec<Value>, Failure
     let epoch = system.epoch();
     call.assert(blob.deletable, "blob", "delete", NOT_DELETABLE)?;
     call.assert(blob.storage.end_epoch > epoch, "blob", "delete", RESOURCE_BOUNDS)?;
+    metadata::drop_of(call, id);
     call.session.delete(id);
     let event = BlobDeleted {
         epoch,
@@ -321,6 +322,7 @@ pub(super) fn invalidate_blob_id(call: &mut Call<'_, '_>) -> Result<Vec<Value>, 
 pub(super) fn burn(call: &mut Call<'_, '_>) -> Result<Vec<Value>, Failure> {
     call.arity(1)?;
     let (id, blob): (_, Blob) = call.take(0, &blob_tag(call.package))?;
+    metadata::drop_of(call, id);
     call.session.delete(id);
     call.session.delete_inner(address(blob.storage.id));
     Ok(vec![])
