@@ -33,6 +33,9 @@ use crate::{
 
 /// A view is read anew after this long at the latest.
 const VIEW_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+/// The same once the clock says that the epoch may have changed, and while shards are moving (hours on mainnet): those who
+/// read blobs meanwhile ask for the committees with every sliver.
+const CHANGING_AGE_MAX: Duration = Duration::from_secs(30);
 /// `refresh` reads anew, but not more often than this.
 const REFRESH_MIN: Duration = Duration::from_secs(2);
 /// While no full node answers, the last view is used, and they are asked again this often. Committees hold for
@@ -111,8 +114,12 @@ impl SuiChain {
     pub async fn system(&self, refresh: bool) -> Result<SystemView, RpcError> {
         let mut cache = self.cache.lock().await;
         if let Some(Cached { read, failed, view }) = cache.as_ref() {
-            let age_max = if refresh { REFRESH_MIN } else { VIEW_AGE_MAX };
-            let is_new = read.elapsed() < age_max && (refresh || !view.may_have_changed());
+            let age_max = match (refresh, view.may_have_changed()) {
+                (true, _) => REFRESH_MIN,
+                (false, true) => CHANGING_AGE_MAX,
+                (false, false) => VIEW_AGE_MAX,
+            };
+            let is_new = read.elapsed() < age_max;
             if is_new || failed.is_some_and(|failed| failed.elapsed() < RETRY) {
                 return Ok(view.clone());
             }

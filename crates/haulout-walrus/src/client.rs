@@ -81,6 +81,12 @@ pub trait Source: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Told of a sliver (its BCS, verified) that was made here because its node does not serve it: what
+    /// fetches for many keeps it for them.
+    fn rebuilt(&self, metadata: &Metadata, axis: AxisKind, pair: PairIndex, raw: Bytes) {
+        let _ = (metadata, axis, pair, raw);
+    }
+
     /// Something that came from here is not the blob's. If that was on the way and not at the node, it
     /// is this source's business to find out who did it; when it has, it says [`Blame::OnTheWay`], and
     /// is asked for the same again.
@@ -249,8 +255,9 @@ impl Client {
     }
 
     /// One sliver as it arrives from the node that stores it in this epoch, and that node, for whoever
-    /// relays or caches it. Not verified: see [`is_sliver`]. A node that says that the shard is not its
-    /// own is believed once, and the committees are read anew.
+    /// relays or caches it. Not verified: see [`is_sliver`]. While shards are moving the node that had
+    /// it before is asked too. A node that says that the shard is not its own is believed once, and
+    /// the committees are read anew.
     ///
     /// # Errors
     /// The committee is not known, or its node does not serve the sliver.
@@ -263,19 +270,42 @@ impl Client {
         let mut refreshed = false;
         loop {
             let view = self.committees(refreshed).await?;
-            let committee = view.for_reading(None);
-            let owner =
-                committee.owner_of_pair(metadata.id(), pair).ok_or(SliverFetchError::NoPair)?;
-            let nodes = self.nodes(committee);
-            let node = nodes.get(owner).ok_or(SliverFetchError::NoPair)?;
-            match self.source.sliver_body(node, metadata, axis, pair).await {
-                Ok(body) => return Ok((node.info.node_id, body)),
-                Err(error) if error.verdict() == Verdict::WrongShard && !refreshed => {
+            match self.sliver_from_owners(&view, metadata, axis, pair).await {
+                Err(SliverFetchError::Node(error))
+                    if error.verdict() == Verdict::WrongShard && !refreshed =>
+                {
                     refreshed = true;
                 }
-                Err(error) => return Err(error.into()),
+                done => return done,
             }
         }
+    }
+
+    /// From the owner in this epoch, or else from the one before. The error is the former's.
+    async fn sliver_from_owners(
+        &self,
+        view: &CommitteeView,
+        metadata: &Metadata,
+        axis: AxisKind,
+        pair: PairIndex,
+    ) -> Result<(NodeId, SliverBody), SliverFetchError> {
+        let mut failure = None;
+        let mut asked = None;
+        for committee in view.holding() {
+            let owner = committee.owner_of_pair(metadata.id(), pair);
+            let nodes = self.nodes(committee);
+            let Some(node) = owner.and_then(|owner| nodes.get(owner)) else { continue };
+            if asked.replace(node.info.node_id) == Some(node.info.node_id) {
+                continue;
+            }
+            match self.source.sliver_body(node, metadata, axis, pair).await {
+                Ok(body) => return Ok((node.info.node_id, body)),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        Err(failure.map_or(SliverFetchError::NoPair, SliverFetchError::Node))
     }
 
     /// The nodes of a committee; those whose address or key cannot be used are absent.

@@ -312,6 +312,13 @@ impl CommitteeView {
         matches!(self.state, EpochState::ChangeSync(_))
     }
 
+    /// The committees whose nodes may have a shard's slivers, the likeliest first: while shards are
+    /// moving the node that gives one up has it longer than the other takes to get it.
+    pub fn holding(&self) -> impl Iterator<Item = &Committee> + Send {
+        let previous = self.previous.as_ref().filter(|_| self.is_changing());
+        std::iter::once(&self.current).chain(previous)
+    }
+
     /// The committee to read a blob from that was first certified in epoch `certified`: while
     /// shards are moving the previous one has what is older than this epoch.
     #[must_use]
@@ -408,5 +415,8 @@ mod tests {
         assert_eq!(view.for_reading(Some(6)).epoch, 6);
         assert_eq!(view.for_reading(Some(7)).epoch, 7);
         assert_eq!(view.for_reading(None).epoch, 7);
+        assert_eq!(view.holding().map(|committee| committee.epoch).collect::<Vec<_>>(), [7, 6]);
+        view.state = EpochState::ChangeDone(1);
+        assert_eq!(view.holding().map(|committee| committee.epoch).collect::<Vec<_>>(), [7]);
     }
 }

@@ -91,7 +91,8 @@ impl NodeError {
                     }
                     (Some(reason::FORBIDDEN_BLOB), _) | (_, 451) => Verdict::Forbidden,
                     (_, 404) => Verdict::Missing,
-                    (_, 500..) => Verdict::Unreachable,
+                    // Not in the service's own words, it is of something in front of it: a redirection, a wall.
+                    (_, 500..) | (None, _) => Verdict::Unreachable,
                     _ => Verdict::Wrong,
                 }
             }

@@ -207,8 +207,8 @@ fn errors_mean_what_they_mean() {
     assert_eq!(verdict(500, None), Verdict::Unreachable);
     assert_eq!(verdict(400, Some("NOT_REGISTERED")), Verdict::NotRegistered);
     assert_eq!(verdict(400, Some("MISSING_SLIVERS")), Verdict::Incomplete);
-    assert_eq!(verdict(400, None), Verdict::Wrong);
-    assert_eq!(verdict(302, None), Verdict::Wrong);
+    assert_eq!(verdict(400, None), Verdict::Unreachable);
+    assert_eq!(verdict(302, None), Verdict::Unreachable);
 }
 
 /// Blobs of which every sliver was recorded.

@@ -3,6 +3,7 @@
 mod error;
 mod gather;
 mod recover;
+mod share;
 mod status;
 mod tries;
 
@@ -131,7 +132,7 @@ impl Client {
             let (committee, nodes) = tries.committee(self).await?;
             match gather::metadata(self, &committee, &nodes, blob, &mut report).await {
                 Ok(metadata) => return Ok(metadata),
-                Err(error) => tries.again(error).await?,
+                Err(error) => tries.again(self, error).await?,
             }
         }
     }
@@ -153,7 +154,7 @@ impl Client {
             let once = self.read_once(place, blob, &mut state, options, &mut report).await;
             match once {
                 Ok(bytes) => return Ok((bytes, report)),
-                Err(error) => match tries.again(error).await {
+                Err(error) => match tries.again(self, error).await {
                     Ok(()) => {}
                     Err(error) => break error,
                 },
@@ -214,7 +215,13 @@ impl Client {
         let goal = Goal { wanted: indices(0..n.rows()), others: true, need: n.rows() };
         let have = &mut state.primary;
         match gather::slivers::<Primary>(self, place, &metadata, &goal, have, report).await {
-            Ok(()) => self.decode(&metadata, &state.primary, options).await,
+            Ok(()) => {
+                let blob = self.decode(&metadata, &state.primary, options).await?;
+                if options.consistency != Consistency::Skip {
+                    share::rows(self, &metadata, &blob, &state.primary);
+                }
+                Ok(blob)
+            }
             // Nodes that lost or spoilt their primary slivers may still have the others.
             Err(error @ ReadError::TooFew { .. }) => {
                 let goal =
@@ -261,7 +268,7 @@ impl Client {
             let range = range.clone();
             match self.range_once(place, blob, range, &mut state, options, &mut report).await {
                 Ok(bytes) => return Ok((bytes, report)),
-                Err(error) => match tries.again(error).await {
+                Err(error) => match tries.again(self, error).await {
                     Ok(()) => {}
                     Err(error) => break error,
                 },
@@ -357,7 +364,34 @@ impl Client {
         }
         for item in missing(have) {
             let index = SliverIndex::<A>::new(item);
-            have.insert(item, recover::sliver(place, metadata, index, report).await?);
+            let sliver = recover::sliver(place, metadata, index, report).await?;
+            share::sliver(self, metadata, &sliver);
+            have.insert(item, sliver);
+        }
+        Ok(())
+    }
+
+    /// These columns, from the slivers that they are, or else cut out of the whole blob.
+    async fn columns(
+        &self,
+        place: (&Committee, &Nodes),
+        metadata: &Metadata,
+        items: &[u16],
+        state: &mut State,
+        report: &mut Report,
+    ) -> Result<(), ReadError> {
+        match self.exactly(place, metadata, items, &mut state.secondary, report).await {
+            Err(ReadError::TooFew { .. }) => {}
+            done => return done,
+        }
+        let options = ReadOptions::default();
+        let blob = self.read_once(place, metadata.id(), state, &options, report).await?;
+        let missing = items.iter().copied().filter(|item| !state.secondary.contains_key(item));
+        let (of, missing): (_, Vec<u16>) = (metadata.clone(), missing.collect());
+        let cut = blocking(move || share::columns(&of, &blob, &missing)).await?;
+        let inconsistent = |_| ReadError::Decode(*metadata.id(), DecodeError::Inconsistent);
+        for sliver in cut.map_err(inconsistent)? {
+            state.secondary.insert(sliver.index().get(), sliver);
         }
         Ok(())
     }
@@ -448,16 +482,14 @@ impl<'a> Columns<'a> {
                 self.client.ready(place, self.blob, &mut self.state, &mut self.report).await;
             let once = match ready {
                 Ok((metadata, state)) => {
-                    let have = &mut state.secondary;
-                    let report = &mut self.report;
-                    let got = self.client.exactly(place, &metadata, &items, have, report).await;
-                    got.map(|()| metadata)
+                    let (client, report) = (self.client, &mut self.report);
+                    client.columns(place, &metadata, &items, state, report).await.map(|()| metadata)
                 }
                 Err(error) => Err(error),
             };
             match once {
                 Ok(metadata) => return Ok(metadata),
-                Err(error) => tries.again(error).await?,
+                Err(error) => tries.again(self.client, error).await?,
             }
         }
     }

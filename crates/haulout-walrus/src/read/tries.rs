@@ -39,7 +39,8 @@ impl<'a> Tries<'a> {
     ) -> Result<(Committee, Nodes), ReadError> {
         self.count += 1;
         let view = client.committees(self.count > 1).await?;
-        let committee = if view.is_changing() {
+        // What fetches for many asks both committees by itself (see `Client::sliver_from_owner`).
+        let committee = if view.is_changing() && !client.source.is_shared() {
             self.during_change(client, &view).await
         } else {
             view.current.clone()
@@ -62,7 +63,11 @@ impl<'a> Tries<'a> {
     }
 
     /// Waits before the next try, or returns the error if another would not help.
-    pub(super) async fn again(&mut self, error: ReadError) -> Result<(), ReadError> {
+    pub(super) async fn again(
+        &mut self,
+        client: &Client,
+        error: ReadError,
+    ) -> Result<(), ReadError> {
         let changing = self.view.as_ref().is_some_and(CommitteeView::is_changing);
         let most = match &error {
             ReadError::TooFew { account, .. } | ReadError::NoMetadata { account, .. } => {
@@ -71,12 +76,26 @@ impl<'a> Tries<'a> {
             ReadError::NotFound(_) if changing => READ_TRIES,
             _ => 1,
         };
-        if self.count >= most {
+        if self.count >= most && !self.is_outdated(client, &error).await {
             return Err(error);
         }
         tracing::debug!(%error, try = self.count, "reading again");
         tokio::time::sleep(pause(self.count)).await;
         Ok(())
+    }
+
+    /// Whether the epoch changed under a read that failed for want of nodes: what the nodes said, they
+    /// said as members of another committee.
+    async fn is_outdated(&self, client: &Client, error: &ReadError) -> bool {
+        let of_nodes = matches!(
+            error,
+            ReadError::TooFew { .. } | ReadError::NoMetadata { .. } | ReadError::NotFound(_)
+        );
+        let Some(view) = self.view.as_ref().filter(|_| of_nodes && self.count < READ_TRIES) else {
+            return false;
+        };
+        let stage = |view: &CommitteeView| (view.epoch, view.is_changing());
+        client.committees(true).await.is_ok_and(|now| stage(&now) != stage(view))
     }
 }
 

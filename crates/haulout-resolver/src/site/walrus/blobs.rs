@@ -22,8 +22,7 @@ const WINDOWS: usize = 2;
 const ONE_GO_BYTES: u64 = 64 << 20;
 /// The same for one of which rows turned out to be missing.
 const DEGRADED_BYTES: u64 = 1 << 30;
-/// Rows of a window that may be rebuilt before the rest is read in one go: each costs this agent more than a sliver, and helps
-/// nobody else.
+/// Rows of a window that may be rebuilt before the rest is read in one go: each costs this agent more than a sliver.
 const REBUILT_MAX: usize = 2;
 
 impl SiteWalrus {

@@ -117,7 +117,7 @@ impl Walrus {
     }
 
     /// Keeps what was found right; nobody waits for the disk.
-    fn keep(self: &Arc<Self>, key: SliverKey, bytes: Bytes) {
+    pub(super) fn keep(self: &Arc<Self>, key: SliverKey, bytes: Bytes) {
         let Some(cache) = self.cache.clone() else { return };
         let walrus = Arc::clone(self);
         tokio::task::spawn_blocking(move || {

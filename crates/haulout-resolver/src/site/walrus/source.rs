@@ -101,6 +101,13 @@ impl Source for SiteSource {
         true
     }
 
+    /// Kept and announced like what this agent fetched, so that others need not make it again.
+    fn rebuilt(&self, metadata: &Metadata, axis: AxisKind, pair: PairIndex, raw: Bytes) {
+        if let Some(object) = sliver_object(self.0.id, metadata, axis, pair) {
+            self.0.keep(object.key.id, raw);
+        }
+    }
+
     /// Homes check what they fetch before its end leaves them, so what is false became so on the way.
     fn wrong<'a>(&'a self, what: Piece<'a>) -> BoxFuture<'a, Blame> {
         async move {

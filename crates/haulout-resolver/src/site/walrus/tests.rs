@@ -343,6 +343,26 @@ async fn false_and_missing_slivers_of_nodes_are_replaced_by_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_no_node_has_is_made_once_for_all() {
+    let place = tempfile::tempdir().unwrap();
+    let office = office(3, 10, 1 << 20, Some(place.path()));
+    // Three of the four rows are gone: the blob is made of others.
+    lock(&office.nodes.missing).extend([0, 1, 3]);
+    office.read(0).await;
+    // The metadata, the four slivers that came, the three rows that were made.
+    office.settle(8).await;
+    let given = office.given();
+    // From now on nothing at all comes from nodes; still the rows are found.
+    lock(&office.nodes.missing).extend(0..10);
+    for at in 1..3 {
+        let range = office.agents[at].read(&office.blob(), 0..1 << 20, None).await.unwrap();
+        assert!(range == office.content);
+        assert_eq!(office.agents[at].counts().from_peers.slivers, 4);
+    }
+    assert_eq!(office.given(), given);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blobs_are_streamed_in_order_and_ranges_cost_their_rows() {
     let office = office(2, 100, 20 << 20, None);
     let (start, end) = (3_000_001, 9_000_000);
