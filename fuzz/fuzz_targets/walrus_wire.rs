@@ -1,10 +1,10 @@
-//! What storage nodes answer as JSON, and texts that come from the chain.
+//! What storage nodes answer as JSON, their certificates, and texts that come from the chain.
 #![no_main]
 
 use haulout_walrus::{
     ObjectId,
     committee::split_address,
-    is_base_url,
+    is_base_url, network_key,
     wire::{BlobStatus, Failure, ServiceHealth, SignedAnswer, StorageConfirmation, StoredOnNode, Success},
 };
 use libfuzzer_sys::fuzz_target;
@@ -28,6 +28,9 @@ fuzz_target!(|bytes: &[u8]| {
     check::<Success<ServiceHealth>>(bytes);
     if let Ok(failure) = serde_json::from_slice::<Failure>(bytes) {
         let _ = failure.reason();
+    }
+    if let Some(key) = network_key(bytes) {
+        assert!(matches!(key[0], 2 | 3));
     }
     let Ok(text) = str::from_utf8(bytes) else { return };
     if let Ok(id) = text.parse::<ObjectId>() {

@@ -31,6 +31,20 @@ struct Base<'a> {
     prefix: &'a str,
 }
 
+impl Base<'_> {
+    /// What goes into the `Host` field: the usual port is not named, as there are fronts that know themselves without it only.
+    fn authority(&self) -> String {
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => self.host.to_owned(),
+        };
+        match (self.secure, self.port) {
+            (true, 443) | (false, 80) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
+}
+
 /// Whether a text is the base URL of an aggregator: `http` or `https`, host, perhaps port and path.
 #[must_use]
 pub fn is_base_url(text: &str) -> bool {
@@ -121,7 +135,7 @@ where
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| cut(&error))?;
     let driver = tokio::spawn(connection);
     let request = Request::get(path)
-        .header(HOST, format!("{}:{}", base.host, base.port))
+        .header(HOST, base.authority())
         .body(Empty::<Bytes>::new())
         .map_err(|error| cut(&error))?;
     // An aggregator reads the blob before it answers, so it may be silent for long.
@@ -151,6 +165,10 @@ mod tests {
         );
         let base = parse("http://127.0.0.1:31415/walrus/").unwrap();
         assert_eq!((base.secure, base.port, base.prefix), (false, 31415, "/walrus"));
+        let authority = |url| parse(url).unwrap().authority();
+        assert_eq!(authority("https://a.example"), "a.example");
+        assert_eq!(authority("https://a.example:80"), "a.example:80");
+        assert_eq!(authority("http://[::1]:31415"), "[::1]:31415");
         for bad in
             ["", "ftp://x", "https://", "https://a@b", "https://a b", "https://x/?y", "https://a:b"]
         {

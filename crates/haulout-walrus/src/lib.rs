@@ -14,6 +14,7 @@ pub mod bls;
 mod chain;
 mod client;
 pub mod committee;
+mod committee_file;
 mod http;
 pub mod limits;
 mod node;
@@ -32,9 +33,11 @@ pub use client::{Blame, Client, Direct, Node, Piece, SliverFetchError, Source, i
 pub use committee::{
     Committee, CommitteeError, CommitteeView, EpochState, NodeId, ObjectId, StorageNode,
 };
+pub use committee_file::{CommitteeFile, CommitteeFileError};
 pub use http::HttpError;
 pub use node::{NodeClient, NodeError, ReceivedSliver, SliverBody, Uploaded, Verdict};
 pub use read::{
     Account, AxisName, ContentCheck, Progress, QuiltReadError, ReadError, ReadOptions, Report,
 };
+pub use tls::network_key;
 pub use write::{Journal, JournalError, StoreOptions, Stored, WriteError, check_certificate};

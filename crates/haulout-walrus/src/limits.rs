@@ -117,3 +117,12 @@ pub const CERTIFY_TRIES: u32 = 3;
 
 /// Most bytes of a journal of a write.
 pub const JOURNAL_BYTES_MAX: u64 = 64 << 10;
+
+/// Most bytes of a committee file: one of 111 nodes and 1,000 shards has about 50 KiB.
+pub const COMMITTEE_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Most aggregators in one: more are never asked.
+pub const AGGREGATORS_MAX: usize = 16;
+
+/// Longest name of a node in one, in characters: names are for tables that people read.
+pub const NODE_NAME_CHARS_MAX: usize = 256;

@@ -34,6 +34,15 @@ fn compressed_key(spki: &[u8]) -> Option<[u8; NETWORK_KEY_BYTES]> {
     Some(key)
 }
 
+/// The P-256 key of a certificate (DER), compressed, as the chain has a node's; `None` for a certificate
+/// that is malformed or has another kind of key.
+#[must_use]
+pub fn network_key(certificate: &[u8]) -> Option<[u8; NETWORK_KEY_BYTES]> {
+    let der = CertificateDer::from_slice(certificate);
+    let parsed = ParsedCertificate::try_from(&der).ok()?;
+    compressed_key(&parsed.subject_public_key_info())
+}
+
 /// Accepts exactly one key.
 #[derive(Debug)]
 struct PinnedKey {
@@ -50,8 +59,7 @@ impl ServerCertVerifier for PinnedKey {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        match compressed_key(&certificate.subject_public_key_info()) {
+        match network_key(end_entity) {
             Some(key) if key[..] == self.key[..] => Ok(ServerCertVerified::assertion()),
             _ => Err(CertificateError::ApplicationVerificationFailure.into()),
         }

@@ -80,7 +80,7 @@ struct CertifiedJson {
 }
 
 /// The journal of one write.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Journal {
     path: Option<PathBuf>,
     content: Content,
@@ -108,34 +108,61 @@ impl Journal {
     /// # Errors
     /// The file is something else, or cannot be read.
     pub fn open(path: &Path, metadata: &Metadata, deletable: bool) -> Result<Self, JournalError> {
-        let mut journal =
-            Self { path: Some(path.to_owned()), ..Self::in_memory(metadata, deletable) };
-        let Some(text) = read(path)? else { return Ok(journal) };
+        let new = Self { path: Some(path.to_owned()), ..Self::in_memory(metadata, deletable) };
+        let Some(text) = read(path)? else { return Ok(new) };
         let malformed = |reason: String| JournalError::Malformed { path: path.to_owned(), reason };
-        let content: Content =
-            serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
-        if content.version != VERSION {
-            return Err(malformed(format!("version {}", content.version)));
-        }
-        let same = |a: &Content, b: &Content| {
-            (a.blob_id, a.shards, a.deletable) == (b.blob_id, b.shards, b.deletable)
+        let found = Self { path: new.path.clone(), ..Self::parse(&text).map_err(malformed)? };
+        let key = |journal: &Self| {
+            let content = &journal.content;
+            (content.blob_id, content.shards, content.deletable)
         };
-        if !same(&content, &journal.content) {
-            return Err(JournalError::Other { path: path.to_owned(), blob: content.blob_id });
+        match key(&found) == key(&new) {
+            true => Ok(found),
+            false => {
+                Err(JournalError::Other { path: path.to_owned(), blob: found.content.blob_id })
+            }
         }
-        if let Some(CertificateJson { epoch, bcs }) = &content.certificate {
-            let bytes =
-                BASE64.decode(bcs.as_bytes()).map_err(|error| malformed(error.to_string()))?;
+    }
+
+    /// A journal from the content of its file; it is kept nowhere.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let mut content: Content =
+            serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if content.version != VERSION {
+            return Err(format!("version {}", content.version));
+        }
+        let certificate = |CertificateJson { epoch, bcs }: CertificateJson| {
+            let bytes = BASE64.decode(bcs.as_bytes()).map_err(|error| error.to_string())?;
             let certificate = ConfirmationCertificate::from_bcs(&bytes);
-            let certificate = certificate.map_err(|error| malformed(error.to_string()))?;
-            journal.certificate = Some((*epoch, certificate));
-        }
-        journal.certified = content.certified.as_ref().map(|certified| Certified {
+            Ok::<_, String>((epoch, certificate.map_err(|error| error.to_string())?))
+        };
+        let certificate = content.certificate.take().map(certificate).transpose()?;
+        let certified = content.certified.take().map(|certified| Certified {
+            epoch: certified.epoch,
+            transaction: certified.transaction,
+        });
+        Ok(Self { path: None, content, certificate, certified })
+    }
+
+    /// The content of its file.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        let certificate = self.certificate.as_ref().map(|(epoch, certificate)| CertificateJson {
+            epoch: *epoch,
+            bcs: BASE64.encode(&certificate.to_bcs()),
+        });
+        let certified = self.certified.as_ref().map(|certified| CertifiedJson {
             epoch: certified.epoch,
             transaction: certified.transaction.clone(),
         });
-        journal.content = content;
-        Ok(journal)
+        let content = Content { certificate, certified, ..self.content.clone() };
+        // Numbers and texts under fixed names: nothing in it can fail to be written.
+        let mut text = serde_json::to_vec_pretty(&content).unwrap_or_default();
+        text.push(b'\n');
+        text
     }
 
     /// The registration, if it outlives `epoch`.
@@ -187,20 +214,10 @@ impl Journal {
         self.save()
     }
 
-    fn save(&mut self) -> Result<(), JournalError> {
-        self.content.certificate = self.certificate.as_ref().map(|(epoch, certificate)| {
-            CertificateJson { epoch: *epoch, bcs: BASE64.encode(&certificate.to_bcs()) }
-        });
-        self.content.certified = self.certified.as_ref().map(|certified| CertifiedJson {
-            epoch: certified.epoch,
-            transaction: certified.transaction.clone(),
-        });
+    fn save(&self) -> Result<(), JournalError> {
         let Some(path) = &self.path else { return Ok(()) };
         let failed = |source| JournalError::Io { path: path.clone(), source };
-        let mut text = serde_json::to_vec_pretty(&self.content)
-            .map_err(|error| failed(io::Error::other(error)))?;
-        text.push(b'\n');
-        replace(path, &text).map_err(failed)
+        replace(path, &self.text()).map_err(failed)
     }
 }
 
