@@ -140,7 +140,7 @@ impl Registered {
 pub struct Certified {
     /// The epoch in which it was certified.
     pub epoch: u32,
-    /// The transaction, in the chain's text form.
+    /// The transaction, in the chain's text form; empty if it was certified by an earlier write.
     pub transaction: String,
 }
 

@@ -106,13 +106,30 @@ fn puts(fleet: &Fleet) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_journal_costs_no_second_registration() {
+async fn what_is_stored_is_not_paid_for_or_certified_again() {
     let fleet = Fleet::start(7, 7).await;
     let options = StoreOptions::permanent(1);
-    for _ in 0..2 {
-        fleet.client().store(&*fleet.chain, encoded(&fleet, 100), &options).await.unwrap();
-    }
-    assert_eq!((fleet.chain.count("register"), fleet.chain.count("certify")), (1, 2));
+    let store =
+        async || fleet.client().store(&*fleet.chain, encoded(&fleet, 100), &options).await.unwrap();
+    let first = store().await;
+    let before = puts(&fleet);
+    let again = store().await;
+    assert_eq!((fleet.chain.count("register"), fleet.chain.count("certify")), (1, 1));
+    assert_eq!((again.registered.object, puts(&fleet)), (first.registered.object, before));
+    assert_eq!((again.certified.epoch, again.certified.transaction.as_str()), (1, ""));
+
+    // Killed after it was certified, before that was noted: the chain knows.
+    let place = tempfile::tempdir().unwrap();
+    let journal = place.path().join("write.json");
+    let options = StoreOptions { journal: Some(journal.clone()), ..StoreOptions::permanent(1) };
+    let blob = encoded(&fleet, 200);
+    fleet.client().store(&*fleet.chain, blob.clone(), &options).await.unwrap();
+    let text = std::fs::read_to_string(&journal).unwrap();
+    let mut noted: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(noted.as_object_mut().unwrap().remove("certified").is_some());
+    std::fs::write(&journal, noted.to_string()).unwrap();
+    fleet.client().store(&*fleet.chain, blob, &options).await.unwrap();
+    assert_eq!((fleet.chain.count("register"), fleet.chain.count("certify")), (2, 3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

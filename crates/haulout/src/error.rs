@@ -54,8 +54,14 @@ impl Failure {
     pub(crate) fn report(&self) -> String {
         let mut text = format!("error: {}", self.message);
         let mut cause = self.source.as_deref().map(|e| e as &dyn StdError);
+        let mut last = self.message.clone();
         while let Some(error) = cause {
-            text.push_str(&format!("\n  because: {error}"));
+            let said = error.to_string();
+            // Where one error is wrapped in another, both may say the same.
+            if said != last {
+                text.push_str(&format!("\n  because: {said}"));
+            }
+            last = said;
             cause = error.source();
         }
         if let Some(hint) = &self.hint {

@@ -67,7 +67,7 @@ fn run(cli: Cli) -> Outcome<ExitCode> {
         Command::Archive(command) => archive::run(&command),
         Command::Verify(args) => verify::run(&args),
         Command::Push(args) => push::run(&args),
-        Command::Walrus(command) => walrus::run(&command),
+        Command::Walrus(args) => walrus::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Install(args) => install::install(&args),
         Command::Uninstall(args) => install::uninstall(&args),

@@ -178,12 +178,21 @@ impl Write<'_> {
                 return Err(WriteError::OtherNetwork { encoded, shards });
             }
             let registered = self.registered(view.epoch).await?;
-            if let Some(certified) = self.journal.certified() {
-                return Ok(self.stored(registered, certified.clone(), 0));
+            if let Some(stored) = self.finished(registered)? {
+                return Ok(stored);
             }
             match self.certify(&view.current, &registered).await {
                 Ok(stored) => return Ok(stored),
-                Err(error) if tries < CERTIFY_TRIES && is_about_epochs(&error) => {
+                Err(error) if is_about_epochs(&error) => {
+                    // Perhaps because a write that was killed got as far as that.
+                    if let Ok(Some(existing)) = self.existing().await
+                        && let Some(stored) = self.finished(existing)?
+                    {
+                        return Ok(stored);
+                    }
+                    if tries >= CERTIFY_TRIES {
+                        return Err(error);
+                    }
                     tracing::info!(%error, "collecting confirmations of the new epoch");
                     self.journal.forget_certificate()?;
                     tries += 1;
@@ -193,8 +202,43 @@ impl Write<'_> {
         }
     }
 
+    /// What is certified, by this write or an earlier one, needs nothing more.
+    fn finished(&mut self, registered: Registered) -> Result<Option<Stored>, WriteError> {
+        let certified = match (self.journal.certified(), registered.certified_epoch) {
+            (Some(certified), _) => certified.clone(),
+            (None, Some(epoch)) => {
+                // By which transaction is not known here.
+                let certified = Certified { epoch, transaction: String::new() };
+                self.journal.set_registered(registered)?;
+                self.journal.set_certified(certified.clone())?;
+                certified
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(self.stored(registered, certified, 0)))
+    }
+
     fn stored(&self, registered: Registered, certified: Certified, confirmed: u32) -> Stored {
         Stored { blob: self.blob(), registered, certified, confirmed_shards: confirmed }
+    }
+
+    fn registration(&self) -> Result<Registration, WriteError> {
+        let metadata = self.encoded.metadata();
+        Ok(Registration {
+            blob: *metadata.id(),
+            root_hash: *metadata.root_hash(),
+            unencoded_length: metadata.unencoded_length(),
+            encoded_length: metadata.shards().encoded_length(metadata.unencoded_length())?,
+            epochs: self.options.epochs,
+            deletable: self.options.deletable,
+        })
+    }
+
+    /// What the chain has of this wallet that is as good as a new registration.
+    async fn existing(&self) -> Result<Option<Registered>, WriteError> {
+        let registration = self.registration()?;
+        let existing = self.registrar.existing(&registration).await;
+        existing.map_err(WriteError::chain("look for an earlier registration"))
     }
 
     /// The registration from the journal or the wallet, or a new one.
@@ -202,21 +246,11 @@ impl Write<'_> {
         if let Some(registered) = self.journal.registered(epoch) {
             return Ok(registered);
         }
-        let metadata = self.encoded.metadata();
-        let registration = Registration {
-            blob: *metadata.id(),
-            root_hash: *metadata.root_hash(),
-            unencoded_length: metadata.unencoded_length(),
-            encoded_length: metadata.shards().encoded_length(metadata.unencoded_length())?,
-            epochs: self.options.epochs,
-            deletable: self.options.deletable,
-        };
-        let existing = self.registrar.existing(&registration).await;
-        let existing = existing.map_err(WriteError::chain("look for an earlier registration"))?;
-        if let Some(registered) = existing {
+        if let Some(registered) = self.existing().await? {
             self.journal.set_registered(registered)?;
             return Ok(registered);
         }
+        let registration = self.registration()?;
         let new = self.registrar.register(&registration).await;
         let new = new.map_err(WriteError::chain("register the blob"))?;
         self.journal.set_registered(new)?;

@@ -360,10 +360,17 @@ impl Registrar for TestChain {
         *refuse = refuse.saturating_sub(1);
         Box::pin(async move {
             let checked = check_certificate(&view.current, certificate);
-            match checked.is_ok() && !refused {
-                true => Ok(Certified { epoch: view.epoch, transaction: "tx".to_owned() }),
-                false => Err(ChainError::new(ChainErrorKind::Refused, "wrong epoch")),
+            if checked.is_err() || refused {
+                return Err(ChainError::new(ChainErrorKind::Refused, "wrong epoch"));
             }
+            let id = BlobId(certificate.message[7..39].try_into().unwrap());
+            let mut blobs = self.blobs.lock().unwrap();
+            match &mut blobs.get_mut(&id).unwrap().certified_epoch {
+                certified @ None => *certified = Some(view.epoch),
+                // As the contract has it.
+                Some(_) => return Err(ChainError::new(ChainErrorKind::Refused, "certified")),
+            }
+            Ok(Certified { epoch: view.epoch, transaction: "tx".to_owned() })
         })
     }
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use haulout_devnet::control::State;
-use haulout_devnet::storage::{Faults, Refuse};
+use haulout_devnet::storage::{Faults, NodesError, Refuse};
 use haulout_devnet::sui::FaultState;
-use haulout_devnet::{LocalNet, Plan, files};
+use haulout_devnet::{LocalNet, LocalNetError, Plan, files};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -57,9 +57,8 @@ fn up(args: &UpArgs) -> Outcome<()> {
         let mut interrupt = signal(SignalKind::interrupt()).context(failed)?;
         let mut terminate = signal(SignalKind::terminate()).context(failed)?;
         let net = LocalNet::start(&plan(args)?).await.map_err(|error| {
-            Failure::new("cannot start the devnet").because(error).hint(
-                "another devnet may be running in the same directory: choose another with --dir",
-            )
+            let hint = advice(&error);
+            Failure::new("cannot start the devnet").because(error).hint(hint)
         })?;
         announce(args, &net)?;
         tokio::select! {
@@ -69,6 +68,19 @@ fn up(args: &UpArgs) -> Outcome<()> {
         net.stop().await;
         Ok(())
     })
+}
+
+fn advice(error: &LocalNetError) -> &'static str {
+    match error {
+        LocalNetError::Shards(_) => "--shards takes 4 and more; the public networks have 1000",
+        LocalNetError::Nodes(NodesError::Shape(_)) => {
+            "every node has a shard: --nodes of at most --shards, or --weights that add up to --shards"
+        }
+        LocalNetError::Nodes(NodesError::Store(_)) => {
+            "another devnet may be running in the same directory: choose another with --dir"
+        }
+        _ => "are the directory and the addresses yours? --dir, --listen, --rpc, --control",
+    }
 }
 
 fn plan(args: &UpArgs) -> Outcome<Plan> {

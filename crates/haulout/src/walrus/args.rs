@@ -5,6 +5,22 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 /// `haulout walrus …`.
+#[derive(Debug, Args)]
+pub(crate) struct WalrusArgs {
+    /// The network, where one is needed: `mainnet`, `testnet`, or a file that describes a network or a committee
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE|NAME",
+        env = "HAULOUT_WALRUS_NETWORK",
+        default_value = "mainnet"
+    )]
+    pub(crate) network: String,
+    #[command(subcommand)]
+    pub(crate) command: WalrusCommand,
+}
+
+/// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WalrusCommand {
     /// Print the blob id a file has on a network of N shards
@@ -90,28 +106,12 @@ pub(crate) struct DecodeArgs {
     pub(crate) json: bool,
 }
 
-/// Which network.
-#[derive(Debug, Args)]
-pub(crate) struct NetworkArgs {
-    /// `mainnet`, `testnet`, or a file that describes a network or a committee
-    #[arg(
-        long,
-        value_name = "FILE|NAME",
-        env = "HAULOUT_WALRUS_NETWORK",
-        default_value = "mainnet"
-    )]
-    pub(crate) network: String,
-}
-
 /// `walrus info`.
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
     /// The blob's id: 43 characters of base64, or the number on chain
     #[arg(allow_hyphen_values = true)]
     pub(crate) blob_id: String,
-    /// Which network.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
@@ -124,12 +124,12 @@ pub(crate) struct ReadArgs {
     #[arg(allow_hyphen_values = true)]
     pub(crate) blob_id: String,
     /// Only bytes A to B (B excluded), from the slivers that hold them
-    #[arg(long, value_name = "A-B")]
+    #[arg(long, value_name = "A-B", allow_hyphen_values = true)]
     pub(crate) range: Option<String>,
     /// Where to write; `-` for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// How thoroughly to check a whole blob; anything but the default goes to the storage nodes directly
+    /// How thoroughly to check a whole blob; an agent checks at least as the default does
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) check: Check,
     /// Read from the storage nodes even if an agent on this machine reads from this network
@@ -143,9 +143,6 @@ pub(crate) struct ReadArgs {
         default_value = "127.0.0.1:5299"
     )]
     pub(crate) agent: String,
-    /// Which network.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
     /// Print JSON about the read (to standard error if the blob goes to standard output)
     #[arg(long)]
     pub(crate) json: bool,
@@ -172,9 +169,6 @@ pub(crate) struct StoreArgs {
     /// Where to note what is done, so that an interrupted store goes on (default: below the state directory)
     #[arg(long, value_name = "DIR")]
     pub(crate) journal: Option<PathBuf>,
-    /// Which network.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
     /// Print JSON, one object a file
     #[arg(long)]
     pub(crate) json: bool,
@@ -223,9 +217,6 @@ pub(crate) struct QuiltPlace {
     /// With --file: number of shards it was made for
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) shards: u16,
-    /// Which network.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
 }
 
 /// `walrus quilt ls`.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use haulout_walrus::wire::BlobStatus;
 use haulout_walrus::{BlobName, ReadError, ReadOptions, Report};
-use redstuff::BlobId;
+use redstuff::{BlobId, DecodeError};
 use serde::Serialize;
 
 use super::args::{Check, InfoArgs, ReadArgs};
 use super::files::{bar, is_stream, print_json, print_line, write};
 use super::network::Network;
-use super::offline::Description;
+use super::offline::{Description, worker};
 use super::{agent, blob_id};
 use crate::error::{Failure, Outcome};
 use crate::report;
@@ -48,9 +48,9 @@ struct Info {
 }
 
 /// `walrus info`.
-pub(super) async fn info(args: &InfoArgs) -> Outcome<()> {
+pub(super) async fn info(args: &InfoArgs, network: &str) -> Outcome<()> {
     let id = blob_id(&args.blob_id)?;
-    let network = Network::load(&args.network.network)?;
+    let network = Network::load(network)?;
     let client = &network.client;
     let metadata = client.metadata(&id).await.map_err(explain)?;
     let status = client.status(&id).await.map_err(explain)?;
@@ -154,20 +154,37 @@ struct ThroughAgent {
 }
 
 /// `walrus read`.
-pub(super) async fn read(args: &ReadArgs) -> Outcome<()> {
+pub(super) async fn read(args: &ReadArgs, network: &str) -> Outcome<()> {
     let id = blob_id(&args.blob_id)?;
     let range = args.range.as_deref().map(parse_range).transpose()?;
-    let network = Network::load(&args.network.network)?;
-    let direct = args.direct || args.check != Check::Default;
-    let agent = if direct { None } else { agent::find(&args.agent, &network).await };
+    if range.is_some() && args.check == Check::Strict {
+        return Err(Failure::new("--check strict needs the whole blob, not a range of it").hint(
+            "every sliver of a range is verified against the blob's metadata without it; \
+             read all of the blob to know that it was encoded correctly",
+        ));
+    }
+    let network = Network::load(network)?;
+    let agent = if args.direct { None } else { agent::find(&args.agent, &network).await };
     match agent {
-        Some(agent) => read_through(agent, args, &id, range).await,
+        Some(agent) => read_through(agent, &network, args, &id, range).await,
         None => read_direct(&network, args, &id, range).await,
+    }
+}
+
+/// Encodes what the agent gave again: it has checked less than that.
+async fn check_strictly(network: &Network, id: &BlobId, bytes: &[u8]) -> Outcome<()> {
+    let view = network.client.committees(false).await.map_err(|error| explain(error.into()))?;
+    let (n, bytes) = (view.current.n_shards, bytes.to_vec());
+    let made = tokio::task::spawn_blocking(move || n.blob_id(&bytes)).await.map_err(worker)?;
+    match made {
+        Ok(made) if made == *id => Ok(()),
+        _ => Err(explain(ReadError::Decode(*id, DecodeError::Inconsistent))),
     }
 }
 
 async fn read_through(
     agent: SocketAddr,
+    network: &Network,
     args: &ReadArgs,
     id: &BlobId,
     range: Option<(u64, Option<u64>)>,
@@ -181,6 +198,9 @@ async fn read_through(
     let read = agent::read(agent, id, range.as_ref(), &bar).await;
     bar.finish_and_clear();
     let bytes = read?;
+    if args.check == Check::Strict {
+        check_strictly(network, id, &bytes).await?;
+    }
     write(&args.out, &bytes)?;
     if args.json {
         let cost = ThroughAgent { blob_id: *id, bytes: bytes.len(), agent };

@@ -13,24 +13,25 @@ use std::process::ExitCode;
 
 use redstuff::{BlobId, Consistency, ShardCount};
 
-pub(crate) use args::WalrusCommand;
-use args::{Check, QuiltCommand};
+pub(crate) use args::WalrusArgs;
+use args::{Check, QuiltCommand, WalrusCommand};
 pub(crate) use network::Network;
 
 use crate::error::{Context, Failure, Outcome};
 
 /// Runs a `haulout walrus` command.
-pub(crate) fn run(command: &WalrusCommand) -> Outcome<ExitCode> {
-    let done = match command {
+pub(crate) fn run(args: &WalrusArgs) -> Outcome<ExitCode> {
+    let network = args.network.as_str();
+    let done = match &args.command {
         WalrusCommand::BlobId(args) => offline::blob_id(args),
         WalrusCommand::Encode(args) => offline::encode(args),
         WalrusCommand::Decode(args) => offline::decode(args),
-        WalrusCommand::Info(args) => online(blob::info(args)),
-        WalrusCommand::Read(args) => online(blob::read(args)),
-        WalrusCommand::Store(args) => online(store::store(args)),
+        WalrusCommand::Info(args) => online(blob::info(args, network)),
+        WalrusCommand::Read(args) => online(blob::read(args, network)),
+        WalrusCommand::Store(args) => online(store::store(args, network)),
         WalrusCommand::Quilt(QuiltCommand::Create(args)) => quilt::create(args),
-        WalrusCommand::Quilt(QuiltCommand::Ls(args)) => online(quilt::ls(args)),
-        WalrusCommand::Quilt(QuiltCommand::Cat(args)) => online(quilt::cat(args)),
+        WalrusCommand::Quilt(QuiltCommand::Ls(args)) => online(quilt::ls(args, network)),
+        WalrusCommand::Quilt(QuiltCommand::Cat(args)) => online(quilt::cat(args, network)),
     };
     match done {
         Err(failure) if files::is_closed_pipe(&failure) => Ok(ExitCode::SUCCESS),

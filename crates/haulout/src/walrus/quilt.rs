@@ -137,12 +137,16 @@ fn local(place: &QuiltPlace) -> Outcome<(ShardCount, Vec<u8>)> {
 
 fn not_a_quilt(place: &QuiltPlace) -> impl FnOnce(QuiltReadError) -> Failure {
     let quilt = place.quilt.clone();
+    let hint = match place.file {
+        true => "is it one, and made for so many --shards?",
+        false => "`haulout walrus read` reads other blobs",
+    };
     move |error| match error {
         QuiltReadError::Read(error) => explain(error),
         QuiltReadError::NoFile(name) => no_file(&name, &quilt),
-        QuiltReadError::Quilt(error) => Failure::new(format!("{quilt} is not a quilt"))
-            .because(error)
-            .hint("`haulout walrus read` reads other blobs"),
+        QuiltReadError::Quilt(error) => {
+            Failure::new(format!("{quilt} is not a quilt")).because(error).hint(hint)
+        }
     }
 }
 
@@ -152,7 +156,7 @@ fn no_file(name: &str, quilt: &str) -> Failure {
 }
 
 /// `walrus quilt ls`.
-pub(super) async fn ls(args: &QuiltLsArgs) -> Outcome<()> {
+pub(super) async fn ls(args: &QuiltLsArgs, network: &str) -> Outcome<()> {
     let place = &args.place;
     let listing = if place.file {
         let (n, blob) = local(place)?;
@@ -163,7 +167,7 @@ pub(super) async fn ls(args: &QuiltLsArgs) -> Outcome<()> {
         Listing::of(id, &index)
     } else {
         let id = blob_id(&place.quilt)?;
-        let network = Network::load(&place.network.network)?;
+        let network = Network::load(network)?;
         let read = network.client.quilt_index(&id, &ReadOptions::default()).await;
         let (index, _) = read.map_err(not_a_quilt(place))?;
         Listing::of(id, &index)
@@ -175,7 +179,7 @@ pub(super) async fn ls(args: &QuiltLsArgs) -> Outcome<()> {
 }
 
 /// `walrus quilt cat`.
-pub(super) async fn cat(args: &QuiltCatArgs) -> Outcome<()> {
+pub(super) async fn cat(args: &QuiltCatArgs, network: &str) -> Outcome<()> {
     let place = &args.place;
     let needed = || {
         Failure::new("which file of the quilt?")
@@ -194,7 +198,7 @@ pub(super) async fn cat(args: &QuiltCatArgs) -> Outcome<()> {
         let options = ReadOptions::default();
         let read = match (patch, &args.identifier) {
             (Some(patch), None) => {
-                let network = Network::load(&place.network.network)?;
+                let network = Network::load(network)?;
                 network.client.quilt_patch(&patch, &options).await
             }
             (Some(_), Some(_)) => {
@@ -204,7 +208,7 @@ pub(super) async fn cat(args: &QuiltCatArgs) -> Outcome<()> {
             (None, identifier) => {
                 let id = blob_id(&place.quilt)?;
                 let identifier = identifier.as_deref().ok_or_else(needed)?;
-                let network = Network::load(&place.network.network)?;
+                let network = Network::load(network)?;
                 network.client.quilt_file(&id, identifier, &options).await
             }
         };

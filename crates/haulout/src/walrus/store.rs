@@ -24,12 +24,13 @@ struct Done {
     end_epoch: u32,
     deletable: bool,
     certified_epoch: u32,
-    transaction: String,
+    /// `None`: it was stored before, nothing was sent.
+    transaction: Option<String>,
 }
 
 /// `walrus store`.
-pub(super) async fn store(args: &StoreArgs) -> Outcome<()> {
-    let network = Network::load(&args.network.network)?;
+pub(super) async fn store(args: &StoreArgs, network: &str) -> Outcome<()> {
+    let network = Network::load(network)?;
     let journals = journals(args)?;
     let registrar = network.registrar(args.wallet.as_deref(), &journals, args.yes)?;
     let view = network.client.committees(false).await;
@@ -83,7 +84,13 @@ async fn store_one(
 }
 
 fn report(file: &str, size: u64, stored: &Stored, json: bool) -> Outcome<()> {
+    let transaction = &stored.certified.transaction;
+    let transaction = (!transaction.is_empty()).then(|| transaction.clone());
     if !json {
+        if transaction.is_none() {
+            let until = stored.registered.end_epoch;
+            eprintln!("{file} was stored before, until epoch {until}: nothing was paid");
+        }
         return print_line(&format!("{} {file}", stored.blob));
     }
     let done = Done {
@@ -94,7 +101,7 @@ fn report(file: &str, size: u64, stored: &Stored, json: bool) -> Outcome<()> {
         end_epoch: stored.registered.end_epoch,
         deletable: stored.registered.deletable,
         certified_epoch: stored.certified.epoch,
-        transaction: stored.certified.transaction.clone(),
+        transaction,
     };
     print_json(&done, None)
 }
