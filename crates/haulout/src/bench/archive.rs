@@ -29,7 +29,7 @@ const PROOFS: usize = 40;
 /// Updates of a busy archive, and new committees, in a day.
 const UPDATES_A_DAY: f64 = 24.0;
 
-fn runtime() -> Outcome<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> Outcome<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -10,6 +10,7 @@ mod figure;
 mod load;
 mod nar;
 mod narinfo;
+mod walrus;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ pub(crate) fn run(args: &BenchArgs) -> Outcome<ExitCode> {
             Bench::Lookup => directory::look_ups(crowd.get_or_insert_with(Crowd::make)),
             Bench::Archive => archive::look_ups()?,
             Bench::Proofs => archive::proofs()?,
+            Bench::Walrus => walrus::run()?,
             Bench::Narinfo => narinfo::run(crowd.get_or_insert_with(Crowd::make))?,
         });
     }
