@@ -24,11 +24,20 @@ impl<'lab> Devnet<'lab> {
     /// When it does not start.
     #[must_use]
     pub fn start(host: &'lab Host, address: &str, nodes: u16) -> Self {
+        Self::start_with(host, address, nodes, nodes)
+    }
+
+    /// The same with `shards` shards, as equal as possible on each node.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(host: &'lab Host, address: &str, shards: u16, nodes: u16) -> Self {
         let dir = host.dir().join("devnet");
         let mut command = host.command(haulout());
         command.args(["devnet", "up", "--json", "--dir"]).arg(&dir);
-        let count = nodes.to_string();
-        command.args(["--shards", &count, "--nodes", &count, "--listen", address]);
+        let (shards, nodes) = (shards.to_string(), nodes.to_string());
+        command.args(["--shards", &shards, "--nodes", &nodes, "--listen", address]);
         command.args(["--rpc", &format!("{address}:0")]);
         let mut process = Process::start("devnet", command, &host.dir().join("devnet.log"));
         wait_until(START_LIMIT, || process.log().contains("\"network\"") || !process.is_alive());
@@ -50,6 +59,38 @@ impl<'lab> Devnet<'lab> {
         let mut command = self.host.command(haulout());
         command.arg("devnet").args(arguments).arg("--dir").arg(&self.dir);
         succeeded(&command.output().expect("haulout devnet"));
+    }
+
+    /// Stores a blob; its id.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn store(&self, data: &[u8]) -> String {
+        let file = self.host.dir().join("blob");
+        std::fs::write(&file, data).expect("scratch");
+        let mut command = self.host.command(haulout());
+        command.args(["walrus", "store", "--epochs", "3", "--yes"]).arg(&file);
+        command.args([
+            "--network",
+            &self.file("network.toml"),
+            "--wallet",
+            &self.file("account.key"),
+        ]);
+        command.env("HOME", self.host.dir()).env_remove("XDG_STATE_HOME");
+        let said = succeeded(&command.output().expect("haulout walrus"));
+        said.split(' ').next().expect("a blob id").to_owned()
+    }
+
+    /// Bytes that the storage nodes have given away.
+    ///
+    /// # Panics
+    /// When it does not say.
+    pub fn bytes_sent(&self) -> u64 {
+        let mut command = self.host.command(haulout());
+        command.args(["devnet", "status", "--json", "--dir"]).arg(&self.dir);
+        let said = succeeded(&command.output().expect("haulout devnet"));
+        let state: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        state["bytes_sent"].as_u64().unwrap_or_else(|| panic!("{state}"))
     }
 
     /// Makes storage nodes go, or come back.

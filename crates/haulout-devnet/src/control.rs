@@ -58,6 +58,8 @@ pub struct State {
     pub sui_epoch: u64,
     /// What is wrong with the full node.
     pub full_node: FaultState,
+    /// Bytes of bodies that all storage nodes together have sent.
+    pub bytes_sent: u64,
     /// The storage nodes.
     pub nodes: Vec<NodeState>,
 }
@@ -210,6 +212,7 @@ impl Commands {
             checkpoint: self.chain.height(),
             sui_epoch: self.chain.sui_epoch(),
             full_node: self.full_node.get(),
+            bytes_sent: self.nodes.bytes_sent(),
             nodes: (0..self.nodes.len()).filter_map(node).collect(),
         }
     }
