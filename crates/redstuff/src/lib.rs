@@ -33,6 +33,7 @@ mod encode;
 mod hash;
 mod inconsistency;
 mod index;
+mod memory;
 mod merkle;
 pub mod messages;
 mod metadata;

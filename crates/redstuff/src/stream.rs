@@ -4,6 +4,8 @@
 //! slice: the same few bytes of every symbol at a time. Only the states of the `n * n`
 //! symbol hashes are carried from slice to slice.
 
+use std::convert::Infallible;
+
 use rayon::prelude::*;
 
 use crate::{
@@ -16,6 +18,33 @@ use crate::{
 
 /// Slices are made of this many bytes of every symbol: a block of the hash.
 const SLICE_UNIT: usize = 128;
+
+/// Bytes of every symbol in a slice if memory is no concern: the states of the hashes are
+/// fetched seldom then, and for 100 shards the slice stays in the cache.
+pub(crate) const SLICE_BYTES: usize = 512;
+
+/// Bytes of memory to encode in slices of `step` bytes of every symbol.
+pub(crate) fn memory(n: ShardCount, step: usize) -> usize {
+    n.as_usize() * (n.columns() * step + n.as_usize() * STATE_BYTES)
+}
+
+/// Bytes of a symbol's hash, half done.
+const STATE_BYTES: usize = 80;
+
+/// The metadata of a blob in memory, in slices.
+pub(crate) fn metadata(n: ShardCount, blob: &[u8]) -> Result<Metadata, TooLarge> {
+    let read = |offset: u64, out: &mut [u8]| {
+        // Only bytes of the blob are asked for, so their offsets fit.
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        out.copy_from_slice(&blob[start..][..out.len()]);
+        Ok::<(), Infallible>(())
+    };
+    let memory = n.as_usize() * n.columns() * SLICE_BYTES;
+    n.metadata_of_source(blob.len() as u64, memory, read).map_err(|error| match error {
+        StreamError::TooLarge(error) => error,
+        StreamError::Read(never) => match never {},
+    })
+}
 
 /// Why the metadata of a stream could not be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -76,6 +76,16 @@ proptest! {
         prop_assert!(asked.iter().all(|&asked| asked));
     }
 
+    // Large blobs are encoded in slices if only the metadata is wanted.
+    #[test]
+    fn metadata_of_large_blobs(shards in 4..20u16, length in 200_000..500_000usize) {
+        let n = ShardCount::new(shards).unwrap();
+        let blob: Vec<u8> = (0..length).map(|i| (i * i / 7 + i) as u8).collect();
+        if let Ok(encoded) = n.encode(blob.clone()) {
+            prop_assert_eq!(&n.metadata(&blob).unwrap(), encoded.metadata());
+        }
+    }
+
     #[test]
     fn slivers_verify_unless_altered(
         (encoded, _) in encoded(), index in any::<u16>(), at in any::<prop::sample::Index>(), bit in 0..8u8
