@@ -191,7 +191,7 @@ mod tests {
             ("n_shards = 4", "n_shards = 3", "shards"),
             ("https://a.example", "a.example", "not an http(s) URL"),
             ("[::1]:9001", "9001", "host:port"),
-            ("shards = [\n    0,\n    3,\n]", "shards = [70000]", "not a committee file"),
+            ("shards = [0, 3]", "shards = [70000]", "not a committee file"),
             ("name = 'node \"1\"'", &long, "has more than"),
         ] {
             let changed = text.replace(from, to);

@@ -323,7 +323,8 @@ impl NodeClient {
         Ok(confirmation.signed)
     }
 
-    /// The symbols, with proofs, that the node's slivers have for a sliver to rebuild.
+    /// The symbols, with proofs, that the node's slivers have for a sliver to rebuild, and the bytes of the
+    /// answer. `shards` is how many shards the node has in this epoch.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -332,12 +333,13 @@ impl NodeClient {
         metadata: &Metadata,
         target: SliverIndex<T>,
         shards: usize,
-    ) -> Result<RecoverySymbols, NodeError> {
+    ) -> Result<(RecoverySymbols, usize), NodeError> {
         let (blob, kind) = (metadata.id(), axis_name(T::KIND));
         let path =
             format!("/v1/blobs/{blob}/recoverySymbols?targetSliver={target}&targetType={kind}");
         let symbol = metadata.symbol_size().as_usize() + SYMBOL_OVERHEAD;
-        Ok(self.binary(&path, 3 + shards * symbol).await?.0)
+        let (symbols, raw) = self.binary(&path, 3 + shards_at_most(shards) * symbol).await?;
+        Ok((symbols, raw.len()))
     }
 
     /// The symbols, without proofs, that the node's slivers have for systematic slivers to rebuild.
@@ -356,7 +358,8 @@ impl NodeClient {
         }
         let _ = write!(path, "targetType={}", axis_name(T::KIND));
         let symbol = metadata.symbol_size().as_usize() + SYMBOL_OVERHEAD;
-        Ok(self.binary(&path, 3 + targets.len() * (5 + shards * symbol)).await?.0)
+        let most = 3 + targets.len() * (5 + shards_at_most(shards) * symbol);
+        Ok(self.binary(&path, most).await?.0)
     }
 
     async fn upload(&self, path: &str, body: Bytes) -> Result<Uploaded, NodeError> {
@@ -404,6 +407,11 @@ impl NodeClient {
         let answer = self.ask(Method::POST, &path, body, JSON_BODY_MAX).await?;
         parse_json::<SignedAnswer>(&answer).map(|SignedAnswer(signed)| signed)
     }
+}
+
+/// Shards that a node may still have slivers of, beside those of this epoch: what it gave up it keeps for a while.
+fn shards_at_most(shards: usize) -> usize {
+    2 * shards + 16
 }
 
 fn sliver_path<A: Axis>(blob: &BlobId, PairIndex(pair): PairIndex) -> String {

@@ -129,7 +129,9 @@ async fn check(
                     node.recovery_symbols(of, SliverIndex::<Secondary>::new(target), shards).await
                 }
             };
-            symbols.map(|symbols: RecoverySymbols| symbols.to_bcs() == body)
+            symbols.map(|(symbols, bytes): (RecoverySymbols, usize)| {
+                symbols.to_bcs() == body && bytes == body.len()
+            })
         }
         ("PUT", ["metadata"]) => {
             let sent = case.sent.map(|part| recording.part(part)).unwrap_or_default();

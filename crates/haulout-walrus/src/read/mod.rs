@@ -40,6 +40,8 @@ pub struct ReadOptions {
     /// For ranges: says whether bytes are the right ones, because their hash is known. Slivers are
     /// then verified one by one only if it says no, to find out who lied.
     pub content: Option<ContentCheck>,
+    /// The blob's metadata, if the caller has it: it is not fetched again then.
+    pub metadata: Option<Metadata>,
 }
 
 /// Whether bytes are what they should be.
@@ -52,6 +54,7 @@ impl Default for ReadOptions {
             max_bytes: BLOB_BYTES_MAX,
             progress: None,
             content: None,
+            metadata: None,
         }
     }
 }
@@ -72,7 +75,7 @@ pub struct Report {
     pub metadata_bytes: u64,
     /// Bytes of slivers fetched and found good.
     pub sliver_bytes: u64,
-    /// Bytes of symbols fetched to rebuild slivers.
+    /// Bytes of symbols, with their proofs, fetched to rebuild slivers.
     pub symbol_bytes: u64,
     /// Slivers fetched and found good.
     pub slivers: usize,
@@ -121,6 +124,13 @@ struct State {
     secondary: Have<Secondary>,
 }
 
+impl State {
+    fn new(blob: &BlobId, options: &ReadOptions) -> Self {
+        let metadata = options.metadata.clone().filter(|metadata| metadata.id() == blob);
+        Self { metadata, ..Self::default() }
+    }
+}
+
 impl Client {
     /// A blob's metadata, verified.
     ///
@@ -147,7 +157,7 @@ impl Client {
         options: &ReadOptions,
     ) -> Result<(Vec<u8>, Report), ReadError> {
         let (mut tries, mut report) = (Tries::new(blob), Report::new(options));
-        let mut state = State::default();
+        let mut state = State::new(blob, options);
         let failed = loop {
             let (committee, nodes) = tries.committee(self).await?;
             let place = (&committee, &nodes);
@@ -261,7 +271,7 @@ impl Client {
         options: &ReadOptions,
     ) -> Result<(Vec<u8>, Report), ReadError> {
         let (mut tries, mut report) = (Tries::new(blob), Report::new(options));
-        let mut state = State::default();
+        let mut state = State::new(blob, options);
         let failed = loop {
             let (committee, nodes) = tries.committee(self).await?;
             let place = (&committee, &nodes);
@@ -468,7 +478,7 @@ struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     fn new(client: &'a Client, blob: &'a BlobId, options: &ReadOptions) -> Self {
-        Self { client, blob, state: State::default(), report: Report::new(options) }
+        Self { client, blob, state: State::new(blob, options), report: Report::new(options) }
     }
 
     /// Makes sure of the columns `range`.

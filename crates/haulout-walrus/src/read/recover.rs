@@ -40,17 +40,21 @@ pub(super) async fn sliver<T: Axis>(
             let node = nodes.get(candidate.node).ok_or(Outcome::Failed(Verdict::Unreachable))?;
             let shards = node.info.shards.len();
             let answer = node.client.recovery_symbols(metadata, target, shards).await;
-            let RecoverySymbols(list) = answer.map_err(|error| blame(candidate.node, &error))?;
+            let (RecoverySymbols(list), bytes) =
+                answer.map_err(|error| blame(candidate.node, &error))?;
             let verified = list.into_iter().map(|symbol| {
                 let (of, symbol) = symbol.into_typed::<T>()?;
                 (of == target).then_some(())?;
                 symbol.verify(metadata, target).ok()
             });
-            verified.collect::<Option<Vec<_>>>().ok_or(Outcome::Lie)
+            let verified: Option<Vec<_>> = verified.collect();
+            verified.map(|verified| (verified, bytes as u64)).ok_or(Outcome::Lie)
         }
         .boxed()
     };
-    carry_out(&mut plan, fetch, |_, found| {
+    let mut fetched = 0;
+    carry_out(&mut plan, fetch, |_, (found, bytes): (Vec<VerifiedSymbol<T>>, u64)| {
+        fetched += bytes;
         symbols.extend(found);
         symbols.sort_by_key(|symbol| symbol.content().symbol.source.get());
         symbols.dedup_by_key(|symbol| symbol.content().symbol.source.get());
@@ -61,8 +65,7 @@ pub(super) async fn sliver<T: Axis>(
     let account = Account::of(committee, plan.nodes());
     report.liars.extend(&account.liars);
     let found = symbols.len();
-    let bytes = metadata.symbol_size().as_u64() * found as u64;
-    report.symbol_bytes += bytes;
+    report.symbol_bytes += fetched;
     if found < needed {
         let axis = AxisName(T::KIND.other());
         return Err(ReadError::TooFew { blob: *metadata.id(), axis, found, needed, account });

@@ -84,7 +84,7 @@ async fn measure(net: &LocalNet, dir: &std::path::Path) -> Outcome<Vec<Figure>> 
         Figure::new(format!("read with {DOWN} nodes down"), "MB/s", mb / degraded),
         Figure::new("fetched for it", "times the blob", once(&after)),
         Figure::new("a row whose node is down, rebuilt", "ms", rebuilt * 1e3),
-        Figure::new("symbols fetched for it", "KB", symbols / 1e3),
+        Figure::new("symbols and proofs fetched for it", "KB", symbols / 1e3),
     ])
 }
 
@@ -152,7 +152,7 @@ impl Reading {
         Ok((middle, fetched as f64 / RANGES as f64))
     }
 
-    /// Seconds to rebuild the first row, and bytes of symbols that took.
+    /// Seconds to rebuild the first row, and bytes of symbols and proofs that took.
     async fn rebuilt(&self) -> Outcome<(f64, f64)> {
         let row = self.client.metadata(&self.id).await.context(unreadable)?;
         let row = row.sliver_len::<Primary>() as u64;

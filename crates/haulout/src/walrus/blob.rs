@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use haulout_walrus::wire::BlobStatus;
 use haulout_walrus::{BlobName, ReadError, ReadOptions, Report};
+use redstuff::bcs::Wire;
 use redstuff::{BlobId, DecodeError};
 use serde::Serialize;
 
@@ -235,6 +236,7 @@ async fn read_direct(
     let options = ReadOptions {
         consistency: args.check.into(),
         progress: Some(progress),
+        metadata: Some(metadata.clone()),
         ..ReadOptions::default()
     };
     let read = match range {
@@ -242,7 +244,8 @@ async fn read_direct(
         Some(range) => client.read_range(id, range, &options).await,
     };
     bar.finish_and_clear();
-    let (bytes, report) = read.map_err(explain)?;
+    let (bytes, mut report) = read.map_err(explain)?;
+    report.metadata_bytes += metadata.with_id().to_bcs().len() as u64;
     write(&args.out, &bytes)?;
     if args.json {
         return print_json(&Cost::of(*id, bytes.len(), &report), Some(&args.out));
