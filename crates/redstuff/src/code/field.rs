@@ -51,7 +51,30 @@ impl Fft {
     pub(super) fn inverse(self, work: &mut [Block], blocks: usize) {
         #[cfg(target_arch = "x86_64")]
         if let Some(tables) = gfni::tables(self.skew + self.size) {
-            return gfni::ifft(tables.token, tables, self.of(work, blocks), blocks, self);
+            return gfni::ifft(tables.token, tables, self.of(work, blocks), blocks, self, 0);
+        }
+        self.inverse_by_library(work, blocks);
+    }
+
+    /// Inverse FFT of the used shards, which are elsewhere, into `work`, where the others are.
+    pub(super) fn inverse_from(self, sources: &[&[Block]], work: &mut [Block], blocks: usize) {
+        // Groups of four are read from where they are, the rest is copied.
+        #[cfg(target_arch = "x86_64")]
+        let tables = gfni::tables(self.skew + self.size).filter(|_| self.size >= 4);
+        #[cfg(target_arch = "x86_64")]
+        let done = if tables.is_some() { sources.len() / 4 * 4 } else { 0 };
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
+        for (source, shard) in
+            sources.iter().zip(work[self.start * blocks..].chunks_exact_mut(blocks)).skip(done)
+        {
+            shard.copy_from_slice(source);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(tables) = tables {
+            let (token, data) = (tables.token, self.of(work, blocks));
+            gfni::ifft_from(token, tables, sources, data, blocks, self);
+            return gfni::ifft(token, tables, data, blocks, self, done);
         }
         self.inverse_by_library(work, blocks);
     }
@@ -142,9 +165,15 @@ mod tests {
             let unused = (fft.start + fft.used) * blocks_per_shard..(fft.start + size) * blocks_per_shard;
             data[unused.clone()].fill([0; 64]);
             let (mut a, mut b) = (data.clone(), data.clone());
+            let mut c = blocks(!seed, data.len());
+            c[unused.clone()].fill([0; 64]);
+            let shards = data.chunks(blocks_per_shard).skip(fft.start).take(fft.used);
+            fft.inverse_from(&shards.collect::<Vec<_>>(), &mut c, blocks_per_shard);
             fft.inverse(&mut a, blocks_per_shard);
             fft.inverse_by_library(&mut b, blocks_per_shard);
             prop_assert_eq!(&a, &b);
+            let whole = fft.start * blocks_per_shard..(fft.start + size) * blocks_per_shard;
+            prop_assert_eq!(&a[whole.clone()], &c[whole]);
             fft.forward(&mut a, blocks_per_shard);
             fft.forward_by_library(&mut b, blocks_per_shard);
             a[unused.clone()].fill([0; 64]);

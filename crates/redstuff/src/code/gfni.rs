@@ -168,7 +168,59 @@ pub(super) fn fft(
     }
 }
 
-/// In-place inverse FFT of `data`, the shards `fft` covers, two layers at a time.
+/// Two layers of the inverse FFT on a block of each of four shards.
+#[rite(v4x, import_intrinsics)]
+fn inverse([x0, x1, x2, x3]: [__m512i; 4], [m01, m02, m23]: [[__m512i; 2]; 3]) -> [__m512i; 4] {
+    let x1 = _mm512_xor_si512(x1, x0);
+    let x3 = _mm512_xor_si512(x3, x2);
+    let x0 = add_product(x0, x1, m01);
+    let x2 = add_product(x2, x3, m23);
+    let (x2, x3) = (_mm512_xor_si512(x2, x0), _mm512_xor_si512(x3, x1));
+    [add_product(x0, x2, m02), add_product(x1, x3, m02), x2, x3]
+}
+
+/// The factors of two layers of the inverse FFT for the group that begins at shard `first`.
+#[rite(v4x, import_intrinsics)]
+fn factors(tables: &Tables, first: usize, dist: usize, skew: usize) -> [[__m512i; 2]; 3] {
+    let base = first + dist + skew - 1;
+    [base, base + dist, base + dist * 2].map(|at| vectors(&tables.skew[at]))
+}
+
+/// The first two layers of the inverse FFT of `sources`, at least four of them, into `data`; the
+/// shards beyond are not touched.
+#[arcane(import_intrinsics)]
+pub(super) fn ifft_from(
+    _token: X64V4xToken,
+    tables: &Tables,
+    sources: &[&[Block]],
+    data: &mut [Block],
+    blocks: usize,
+    fft: Fft,
+) {
+    let groups = data.chunks_mut(4 * blocks).zip(sources.as_chunks::<4>().0).enumerate();
+    for (group, (data, [s0, s1, s2, s3])) in groups {
+        let m = factors(tables, 4 * group, 1, fft.skew);
+        let [d0, d1, d2, d3] = quarters(data);
+        let from = s0.iter().zip(*s1).zip(*s2).zip(*s3);
+        let to = d0.iter_mut().zip(d1).zip(d2).zip(d3);
+        for ((((s0, s1), s2), s3), (((d0, d1), d2), d3)) in from.zip(to) {
+            let x = [
+                _mm512_loadu_si512(s0),
+                _mm512_loadu_si512(s1),
+                _mm512_loadu_si512(s2),
+                _mm512_loadu_si512(s3),
+            ];
+            let [x0, x1, x2, x3] = inverse(x, m);
+            _mm512_storeu_si512(d0, x0);
+            _mm512_storeu_si512(d1, x1);
+            _mm512_storeu_si512(d2, x2);
+            _mm512_storeu_si512(d3, x3);
+        }
+    }
+}
+
+/// In-place inverse FFT of `data`, the shards `fft` covers, two layers at a time; the first
+/// two are done already for the first `done` shards.
 #[arcane(import_intrinsics)]
 pub(super) fn ifft(
     _token: X64V4xToken,
@@ -176,25 +228,26 @@ pub(super) fn ifft(
     data: &mut [Block],
     blocks: usize,
     fft: Fft,
+    done: usize,
 ) {
     let mut dist = 1;
     while dist * 4 <= fft.size {
         let dist4 = dist * 4;
-        for (group, first) in data.chunks_mut(dist4 * blocks).zip((0..fft.used).step_by(dist4)) {
-            let base = first + dist + fft.skew - 1;
-            let m01 = vectors(&tables.skew[base]);
-            let m02 = vectors(&tables.skew[base + dist]);
-            let m23 = vectors(&tables.skew[base + dist * 2]);
+        let skip = if dist == 1 { done / 4 } else { 0 };
+        let groups = data.chunks_mut(dist4 * blocks).zip((0..fft.used).step_by(dist4)).skip(skip);
+        for (group, first) in groups {
+            let m = factors(tables, first, dist, fft.skew);
             let [s0, s1, s2, s3] = quarters(group);
             for (((s0, s1), s2), s3) in s0.iter_mut().zip(s1).zip(s2).zip(s3) {
-                let (x0, x2) = (_mm512_loadu_si512(s0), _mm512_loadu_si512(s2));
-                let x1 = _mm512_xor_si512(_mm512_loadu_si512(s1), x0);
-                let x3 = _mm512_xor_si512(_mm512_loadu_si512(s3), x2);
-                let x0 = add_product(x0, x1, m01);
-                let x2 = add_product(x2, x3, m23);
-                let (x2, x3) = (_mm512_xor_si512(x2, x0), _mm512_xor_si512(x3, x1));
-                _mm512_storeu_si512(s0, add_product(x0, x2, m02));
-                _mm512_storeu_si512(s1, add_product(x1, x3, m02));
+                let x = [
+                    _mm512_loadu_si512(s0),
+                    _mm512_loadu_si512(s1),
+                    _mm512_loadu_si512(s2),
+                    _mm512_loadu_si512(s3),
+                ];
+                let [x0, x1, x2, x3] = inverse(x, m);
+                _mm512_storeu_si512(s0, x0);
+                _mm512_storeu_si512(s1, x1);
                 _mm512_storeu_si512(s2, x2);
                 _mm512_storeu_si512(s3, x3);
             }

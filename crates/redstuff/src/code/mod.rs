@@ -76,21 +76,32 @@ impl Code {
     /// Encodes in place: source shards in `work[..original]`, afterwards the recovery
     /// shards in `work[..recovery]`, each of `blocks` blocks.
     pub(crate) fn encode(&self, work: &mut [Block], blocks: usize) {
+        self.encode_with(work, blocks, |fft, work| fft.inverse(work, blocks));
+    }
+
+    /// Encodes source shards that are elsewhere; afterwards the recovery shards are in
+    /// `work[..recovery]`, each of `blocks` blocks.
+    pub(crate) fn encode_from(&self, sources: &[&[Block]], work: &mut [Block], blocks: usize) {
+        self.encode_with(work, blocks, |fft, work| {
+            fft.inverse_from(&sources[fft.start..][..fft.used], work, blocks);
+        });
+    }
+
+    fn encode_with(&self, work: &mut [Block], blocks: usize, inverse: impl Fn(Fft, &mut [Block])) {
         assert_eq!(work.len(), self.encode_work() * blocks);
         work[self.original * blocks..].fill([0; 64]);
         if self.high_rate {
-            self.encode_high(work, blocks);
+            self.encode_high(work, blocks, inverse);
         } else {
-            self.encode_low(work, blocks);
+            self.encode_low(work, blocks, inverse);
         }
     }
 
-    fn encode_high(&self, work: &mut [Block], blocks: usize) {
+    fn encode_high(&self, work: &mut [Block], blocks: usize, inverse: impl Fn(Fft, &mut [Block])) {
         let (chunk, shards) = (self.chunk(), self.encode_work());
         for start in (0..shards).step_by(chunk) {
             let present = (self.original - start).min(chunk);
-            let fft = Fft { start, size: chunk, used: present, skew: start + chunk };
-            fft.inverse(work, blocks);
+            inverse(Fft { start, size: chunk, used: present, skew: start + chunk }, work);
             if start > 0 {
                 let (first, rest) = work.split_at_mut(start * blocks);
                 xor(&mut first[..chunk * blocks], &rest[..chunk * blocks]);
@@ -100,10 +111,9 @@ impl Code {
         fft.forward(work, blocks);
     }
 
-    fn encode_low(&self, work: &mut [Block], blocks: usize) {
+    fn encode_low(&self, work: &mut [Block], blocks: usize, inverse: impl Fn(Fft, &mut [Block])) {
         let (chunk, shards) = (self.chunk(), self.encode_work());
-        let fft = Fft { start: 0, size: chunk, used: self.original, skew: 0 };
-        fft.inverse(work, blocks);
+        inverse(Fft { start: 0, size: chunk, used: self.original, skew: 0 }, work);
         for start in (chunk..shards).step_by(chunk) {
             work.copy_within(..chunk * blocks, start * blocks);
         }

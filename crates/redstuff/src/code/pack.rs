@@ -24,6 +24,16 @@ impl Layout {
         Self { size, full: size / 64, tail: size % 64 / 2 }
     }
 
+    /// Whether symbols are made of whole blocks.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.tail == 0
+    }
+
+    /// A symbol's blocks, if it is made of whole ones: then they lie in it as in a shard.
+    pub(crate) fn whole<'a>(&self, symbol: &'a [u8]) -> Option<&'a [Block]> {
+        self.is_whole().then_some(symbol.as_chunks().0)
+    }
+
     /// Blocks that `count` symbols take.
     pub(crate) fn blocks(&self, count: usize) -> usize {
         count * self.full + (count * self.tail).div_ceil(32)

@@ -97,10 +97,15 @@ impl Code {
         strips.into_par_iter().zip(outputs).for_each_init(Vec::new, |space, (strip, outputs)| {
             let (layout, blocks) = (strip.layout(), strip.blocks());
             let work = scratch(space, self.encode_work() * blocks);
-            for (i, shard) in work.chunks_exact_mut(blocks).take(self.original).enumerate() {
-                layout.pack(strip.of(source(i)), 0, strip.count, shard);
+            let whole = |i| layout.whole(strip.of(source(i)));
+            if let Some(sources) = (0..self.original).map(whole).collect::<Option<Vec<_>>>() {
+                self.encode_from(&sources, work, blocks);
+            } else {
+                for (i, shard) in work.chunks_exact_mut(blocks).take(self.original).enumerate() {
+                    layout.pack(strip.of(source(i)), 0, strip.count, shard);
+                }
+                self.encode(work, blocks);
             }
-            self.encode(work, blocks);
             for (shard, output) in work.chunks_exact(blocks).zip(outputs) {
                 layout.unpack(shard, 0, strip.count, output);
             }
@@ -115,27 +120,36 @@ impl Code {
     /// Expands a part of each symbol of some rows: each of `rows` is the source symbols of
     /// one code word; its recovery symbols go to the same part of `recovery`, one row after
     /// the other.
-    pub(crate) fn expand_part(
+    pub(crate) fn expand_part<'a>(
         &self,
         (offset, piece): (usize, usize),
         size: usize,
-        rows: &[&[u8]],
+        rows: &[&'a [u8]],
         recovery: &mut [u8],
         space: &mut Vec<Block>,
     ) {
         let width = self.recovery * size;
         let layout = Layout::new(piece);
-        let batch = layout.count(self.encode_blocks());
+        let batch = self.row_batch(piece);
         for (rows, output) in rows.chunks(batch).zip(recovery.chunks_mut(batch * width)) {
             let count = rows.len();
             let blocks = layout.blocks(count);
             let work = scratch(space, self.encode_work() * blocks);
-            for (i, shard) in work.chunks_exact_mut(blocks).take(self.original).enumerate() {
-                for (r, row) in rows.iter().enumerate() {
-                    layout.pack(&row[i * size + offset..][..piece], r, count, shard);
+            let part = |row: &'a [u8], i: usize| &row[i * size + offset..][..piece];
+            let whole = |i| match *rows {
+                [row] => layout.whole(part(row, i)),
+                _ => None,
+            };
+            if let Some(sources) = (0..self.original).map(whole).collect::<Option<Vec<_>>>() {
+                self.encode_from(&sources, work, blocks);
+            } else {
+                for (i, shard) in work.chunks_exact_mut(blocks).take(self.original).enumerate() {
+                    for (r, row) in rows.iter().enumerate() {
+                        layout.pack(part(row, i), r, count, shard);
+                    }
                 }
+                self.encode(work, blocks);
             }
-            self.encode(work, blocks);
             for (i, shard) in work.chunks_exact(blocks).take(self.recovery).enumerate() {
                 for (r, row) in output.chunks_exact_mut(width).enumerate() {
                     let symbol = &mut row[i * size + offset..][..piece];
@@ -198,7 +212,13 @@ impl Code {
 
     /// How many rows [`Self::expand_rows`] does best at once.
     pub(crate) fn row_batch(&self, size: usize) -> usize {
-        Layout::new(size).count(self.encode_blocks())
+        let layout = Layout::new(size);
+        // Long symbols of whole blocks are best read where they are.
+        if layout.is_whole() && layout.blocks(1) >= 4 {
+            1
+        } else {
+            layout.count(self.encode_blocks())
+        }
     }
 
     /// Recovery symbols.
