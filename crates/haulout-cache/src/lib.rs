@@ -17,6 +17,7 @@ mod format;
 mod index;
 mod nar;
 mod slivers;
+mod spill;
 mod start;
 mod state;
 
@@ -30,6 +31,7 @@ pub use nar::{CachedNar, NarWriter};
 pub use slivers::{
     Holders, KeptSliver, SLIVER_BYTES_MAX, SliverCache, SliverKey, Stored as StoredSliver,
 };
+pub use spill::{Spill, SpilledPiece};
 pub use state::{CacheConfig, CacheStats};
 
 /// Wall-clock time, whole seconds since 1970. Passed in, never asked for; it may jump.

@@ -235,13 +235,22 @@ pub struct Counters {
 }
 
 /// What nobody on the network had, and one machine fetched for all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SiteCounters {
     /// Times this machine went outside, for itself or for others.
     pub fetches: u64,
     /// Bytes that it fetched from outside, compressed as they were there.
     pub bytes_fetched: u64,
+    /// Of them, why: `asked` by a peer, its own `turn`, or what became of the peer whose turn it was (`refused`, `busy`,
+    /// `late`, `cut`, `failed`, `wrong`, `mutual`: it waited for this machine).
+    pub bytes_fetched_because: BTreeMap<String, u64>,
+    /// Of them, those of pieces that it had fetched before and no longer had.
+    pub bytes_fetched_again: u64,
+    /// Bytes of pieces from outside that are kept for this machine and others, in memory.
+    pub kept_in_memory: u64,
+    /// The same on disk: what this machine fetched and others have not had yet.
+    pub kept_on_disk: u64,
     /// Bytes that other machines fetched and relayed to this one.
     pub bytes_relayed_in: u64,
     /// Bytes that this machine relayed to others.

@@ -7,6 +7,7 @@ use haulout_gateway::api::{
 };
 use haulout_mesh::{Membership, PeerState, PeerView};
 use haulout_nix::{HashPart, PathInfo};
+use haulout_swarm::site::Why;
 use haulout_upstream::{Kind, UpstreamStatus};
 
 use crate::local::Given;
@@ -60,9 +61,18 @@ pub(crate) fn status(inner: &Inner, mut about: AgentStatus) -> AgentStatus {
         archive: stats.bytes_archive.get(),
         upstream: stats.nar_bytes_outside.get(),
     };
+    let (kept_in_memory, kept_on_disk) = inner.site.kept();
     about.counters.site = SiteCounters {
+        kept_in_memory,
+        kept_on_disk,
         fetches: stats.outside_fetches.get(),
         bytes_fetched: stats.bytes_outside.get(),
+        bytes_fetched_because: Why::ALL
+            .into_iter()
+            .map(|why| (why.name().to_owned(), stats.outside_because(why).get()))
+            .filter(|(_, bytes)| *bytes > 0)
+            .collect(),
+        bytes_fetched_again: stats.bytes_outside_again.get(),
         bytes_relayed_in: stats.bytes_relayed_in.get(),
         bytes_relayed_out: stats.bytes_relayed_out.get(),
         nars: stats.nar_outside.get(),

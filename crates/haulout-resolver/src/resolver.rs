@@ -30,7 +30,7 @@ use crate::site::ahead::Ahead;
 use crate::site::nars::LanNars;
 use crate::site::upstream::Upstream;
 use crate::site::walrus::{SiteWalrus, WalrusConfig, network_id};
-use crate::site::{AheadLimits, Site};
+use crate::site::{AheadLimits, MEMORY_BYTES, Site};
 use crate::stats::Stats;
 use crate::transfer::{Aside, BUDGET_BYTES, Budget, CutReason, Reader, Transfers};
 use crate::trees::Trees;
@@ -55,6 +55,8 @@ pub struct ResolverConfig {
     /// Whether this machine fetches from outside for others. One on a metered
     /// link does not.
     pub fetch_for_others: bool,
+    /// Bytes of pieces from outside that are kept in memory, at most; [`crate::site::MEMORY_MIN`] at least.
+    pub site_memory: u64,
     /// How much is fetched from outside before Nix asks for it.
     pub ahead: AheadLimits,
     /// Where verified infos and trees are remembered over a restart. The
@@ -78,6 +80,7 @@ impl ResolverConfig {
             cache: None,
             keep_nars: KeepNars::default(),
             fetch_for_others: true,
+            site_memory: MEMORY_BYTES,
             ahead: AheadLimits::default(),
         }
     }
@@ -126,7 +129,7 @@ impl Serving {
         let local = Arc::new(local);
         let to_write = disk.clone();
         let poke = follow(&local, Box::new(move || to_write.tick()))?;
-        let site = Site::new(Arc::clone(&stats), config.fetch_for_others);
+        let site = Site::new(Arc::clone(&stats), config.fetch_for_others, config.site_memory);
         Ok(Self { local, trees, stats, site, disk, poke, proofs: Arc::default() })
     }
 
@@ -169,7 +172,7 @@ pub(crate) struct Inner {
     /// Infos of the own store that were judged well. As long as the `Weak` is
     /// here, no other info can have its address.
     believed: Bounded<HashPart, Weak<PathInfo>>,
-    site: Site,
+    pub(crate) site: Site,
     lan: LanNars,
     outside: OnceLock<Outside>,
     pub(crate) outsides: Arc<Outsides>,

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use haulout_swarm::site::Why;
+
 /// One counter.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -96,6 +98,10 @@ pub struct Stats {
     pub outside_fetches: Counter,
     /// Bytes that came from outside, compressed as they were there.
     pub bytes_outside: Counter,
+    /// Of them, why this agent fetched them itself: in the order of [`Why::ALL`].
+    pub outside_because: [Counter; Why::ALL.len()],
+    /// Of them, those of segments for which it had gone outside before.
+    pub bytes_outside_again: Counter,
     /// Bytes of site objects that peers relayed to this agent.
     pub bytes_relayed_in: Counter,
     /// Bytes of site objects that this agent relayed to peers.
@@ -105,4 +111,12 @@ pub struct Stats {
     /// NAR bytes given to machines that fetch the same, while it was fetched
     /// here.
     pub bytes_fellows_out: Counter,
+}
+
+impl Stats {
+    /// Bytes that came from outside, by why this agent fetched them itself.
+    pub fn outside_because(&self, why: Why) -> &Counter {
+        let place = Why::ALL.iter().position(|one| *one == why).unwrap_or(0);
+        &self.outside_because[place]
+    }
 }

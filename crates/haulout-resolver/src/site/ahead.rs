@@ -167,7 +167,7 @@ async fn files(ahead: std::sync::Weak<Ahead>) {
             // What Nix waits for comes first.
             sleep(Duration::from_millis(100)).await;
         }
-        let mut bytes = Box::pin(ahead.upstream.site().stream(object, 0));
+        let mut bytes = Box::pin(ahead.upstream.site().stream_ahead(object));
         // What came stays in its segments until it is asked for.
         while let Some(Ok(_)) = bytes.next().await {}
     }

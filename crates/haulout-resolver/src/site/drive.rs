@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use haulout_mesh::{SiteEnd, SiteFrame};
 use haulout_swarm::Fault;
-use haulout_swarm::site::{Attempt, DOCUMENT_MAX, End, Follow, Origin, SiteKind, Step};
+use haulout_swarm::site::{Attempt, DOCUMENT_MAX, End, Follow, Origin, SiteKind, Step, Why};
 use tokio::time::{Instant, sleep_until};
 
 use super::segment::Segment;
@@ -21,6 +21,14 @@ enum Event {
     Waiting,
     Bytes(Bytes),
     End(End),
+}
+
+/// Why this agent is outside for a segment.
+#[derive(Clone, Copy, Debug)]
+struct Going {
+    why: Why,
+    /// It was there for the same one before.
+    again: bool,
 }
 
 /// For whom a segment is filled.
@@ -87,6 +95,7 @@ impl Inner {
     async fn drive(&self, segment: &Segment, mut plan: Follow) -> Option<SiteEnd> {
         let document = segment.object.size.is_none();
         let mut current: Option<(Attempt, Origin, u64, BoxStream<'static, Event>)> = None;
+        let mut going = Going { why: Why::Turn, again: false };
         let mut idle_since: Option<Instant> = None;
         let mut refused = false;
         loop {
@@ -110,6 +119,10 @@ impl Inner {
                 Step::Fetch { attempt, origin, from } => {
                     if document {
                         segment.clear();
+                    }
+                    if origin == Origin::Outside {
+                        going = self.going(segment, plan.why());
+                        tracing::debug!(object = ?segment.object.key, index = segment.index, from, ?going, "goes outside");
                     }
                     let events = self.open(&segment.object, segment.index, origin, from);
                     current = Some((attempt, origin, from, events));
@@ -141,7 +154,7 @@ impl Inner {
                                 current = None;
                                 continue;
                             }
-                            self.count(segment.object.key.kind, *origin, length);
+                            self.count(segment.object.key.kind, *origin, going, length);
                             let have = segment.put(*at, bytes, *origin);
                             *at += length;
                             plan.progress(*attempt, have, self.now());
@@ -177,7 +190,13 @@ impl Inner {
         }
     }
 
-    fn count(&self, kind: SiteKind, origin: Origin, bytes: u64) {
+    /// What a way outside is counted as.
+    fn going(&self, segment: &Segment, why: Why) -> Going {
+        let again = super::lock(&self.fetched).put(segment.key(), ()).is_some();
+        Going { why, again }
+    }
+
+    fn count(&self, kind: SiteKind, origin: Origin, going: Going, bytes: u64) {
         match (kind, origin) {
             (SiteKind::Nar, Origin::Peer(_)) => {
                 self.stats.bytes_in.add(bytes);
@@ -186,7 +205,13 @@ impl Inner {
             // What holders give is counted where it is asked for.
             (SiteKind::Nar, Origin::Outside) => {}
             (_, Origin::Peer(_)) => self.stats.bytes_relayed_in.add(bytes),
-            (_, Origin::Outside) => self.stats.bytes_outside.add(bytes),
+            (_, Origin::Outside) => {
+                self.stats.bytes_outside.add(bytes);
+                self.stats.outside_because(going.why).add(bytes);
+                if going.again {
+                    self.stats.bytes_outside_again.add(bytes);
+                }
+            }
         }
     }
 

@@ -13,6 +13,7 @@ pub(crate) mod ahead;
 mod drive;
 mod expiry;
 pub(crate) mod nars;
+mod room;
 mod segment;
 mod serve;
 mod stream;
@@ -22,12 +23,14 @@ pub(crate) mod upstream;
 pub mod walrus;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use haulout_cache::Spill;
 use haulout_mesh::{Membership, SiteRequest};
 use haulout_nix::HashPart;
 use haulout_swarm::site::{
@@ -35,6 +38,7 @@ use haulout_swarm::site::{
     SiteKind,
 };
 use haulout_swarm::{Fault, PeerId};
+use lru::LruCache;
 use ring::digest::{Context, SHA256};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -47,11 +51,15 @@ pub use ahead::{AHEAD_BYTES, AheadLimits};
 use segment::Segment;
 pub use stream::SiteError;
 
-/// Bytes of segments that are kept in memory, at most; beyond it nothing is fetched for others, and what nobody reads is
-/// dropped, the longest unused first.
+/// Bytes of segments that are kept in memory, at most; beyond it nothing is fetched for others, and of what nobody reads
+/// the least worth is let go of ([`haulout_swarm::site::Worth`]).
 pub const MEMORY_BYTES: u64 = 96 << 20;
+/// The least that [`MEMORY_BYTES`] may be set to: what one object has under way, and as much for others.
+pub const MEMORY_MIN: u64 = 16 << 20;
 /// Segments kept, at most: most are narinfos and small files.
 const SEGMENTS_MAX: usize = 4_096;
+/// Segments remembered as fetched from outside: of 64 GiB.
+const FETCHED_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 /// Peers ranked for one segment: the home and those that may have to take over.
 const RANKED_MAX: usize = 6;
 /// Peers looked at to find so many that are of use, among those that fetch at the same time.
@@ -179,17 +187,23 @@ pub(crate) struct Inner {
     outsides: RwLock<Vec<Arc<dyn Outside>>>,
     segments: Mutex<HashMap<SegmentKey, Arc<Segment>>>,
     duty: Mutex<Duty>,
+    /// For which segments this agent went outside lately: to count those that it must have twice.
+    fetched: Mutex<LruCache<SegmentKey, ()>>,
     /// How those fared that fetch at the same time.
     fellows: Mutex<Fellows>,
     /// Held while the standing is told, so that it is told in the order of its changes.
     announcing: Mutex<()>,
     config: FollowConfig,
+    /// Bytes of segments in memory, at most.
+    memory: u64,
     stats: Arc<Stats>,
     begun: Instant,
     /// The limit on what comes from outside.
     download: Intake,
     /// The limit on what comes from peers.
     from_peers: Arc<Intake>,
+    /// Where pieces go that others still want and that do not fit into memory.
+    spill: OnceLock<Spill>,
     /// Where fetches run: requests of peers come in on the mesh's own thread.
     runtime: OnceLock<Handle>,
 }
@@ -211,20 +225,24 @@ fn hash(parts: &[&[u8]]) -> [u8; 32] {
 }
 
 impl Site {
-    /// An engine without peers or outsides; willing to fetch for others or not.
-    pub fn new(stats: Arc<Stats>, willing: bool) -> Self {
+    /// An engine without peers or outsides; willing to fetch for others or not, with room for so many bytes of pieces
+    /// ([`MEMORY_BYTES`], not less than [`MEMORY_MIN`]).
+    pub fn new(stats: Arc<Stats>, willing: bool, memory: u64) -> Self {
         let inner = Inner {
             peers: RwLock::new(Arc::new(crate::peers::NoPeers)),
             outsides: RwLock::default(),
             segments: Mutex::default(),
             duty: Mutex::new(Duty::new(DutyLimits::default(), willing)),
+            fetched: Mutex::new(LruCache::new(FETCHED_MAX)),
             fellows: Mutex::default(),
             announcing: Mutex::default(),
             config: FollowConfig::default(),
+            memory: memory.max(MEMORY_MIN),
             stats,
             begun: Instant::now(),
             download: Intake::new(),
             from_peers: Arc::new(Intake::new()),
+            spill: OnceLock::new(),
             runtime: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -268,6 +286,17 @@ impl Site {
         &self.inner.from_peers
     }
 
+    /// Bytes of pieces kept for others: in memory, on the disk.
+    pub(crate) fn kept(&self) -> (u64, u64) {
+        let (held, _) = self.inner.held();
+        (held.in_memory + held.leaving, held.on_disk)
+    }
+
+    /// Pieces that others still want and that do not fit into memory go there from now on. Only the first call counts.
+    pub fn keep_on_disk(&self, spill: Spill) {
+        let _ = self.inner.spill.set(spill);
+    }
+
     /// Whether this agent fetches for others from now on.
     pub fn set_willing(&self, willing: bool) {
         lock(&self.inner.duty).set_willing(willing);
@@ -284,9 +313,9 @@ impl Site {
         let held: u64 = lock(&self.inner.segments)
             .values()
             .filter(|segment| segment.idle_since().is_none())
-            .map(|segment| segment.bytes())
+            .map(|segment| segment.bytes().in_memory)
             .sum();
-        held > MEMORY_BYTES / 2
+        held > self.inner.memory / 2
     }
 
     /// Whether anything can be fetched from this place, by this agent.
@@ -349,6 +378,14 @@ impl Inner {
         }
     }
 
+    /// The same for what blocks.
+    fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        match self.runtime.get() {
+            Some(runtime) => runtime.spawn_blocking(work),
+            None => tokio::task::spawn_blocking(work),
+        };
+    }
+
     fn peers(&self) -> Arc<dyn Peers> {
         Arc::clone(&self.peers.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -376,15 +413,15 @@ impl Inner {
     }
 
     /// The segment, made if need be.
-    fn segment(&self, object: &SiteObject, index: u32) -> Arc<Segment> {
+    fn segment(self: &Arc<Self>, object: &SiteObject, index: u32) -> Arc<Segment> {
+        if lock(&self.segments).len() >= SEGMENTS_MAX {
+            self.make_room(SEGMENTS_MAX * 3 / 4);
+        }
         let mut segments = lock(&self.segments);
         if let Some(segment) = segments.get(&object.key.segment(index))
             && segment.object == *object
         {
             return Arc::clone(segment);
-        }
-        if segments.len() >= SEGMENTS_MAX {
-            make_room(&mut segments, MEMORY_BYTES, SEGMENTS_MAX * 3 / 4);
         }
         let segment = Arc::new(Segment::new(object.clone(), index));
         segments.insert(object.key.segment(index), Arc::clone(&segment));
@@ -394,23 +431,6 @@ impl Inner {
     /// A segment that something is here of.
     fn known(&self, key: &SegmentKey) -> Option<Arc<Segment>> {
         lock(&self.segments).get(key).cloned()
-    }
-
-    /// Drops the longest unused until what is kept fits into memory. False if it does not even so.
-    fn fits(&self) -> bool {
-        make_room(&mut lock(&self.segments), MEMORY_BYTES, SEGMENTS_MAX)
-    }
-
-    /// Whether there is room to fetch further ahead for this machine: what is under way counts whole here. A home does not
-    /// count so: refusing a piece to peers costs the line outside, and pieces on a slow line are mostly empty.
-    fn fits_ahead(&self) -> bool {
-        let mut segments = lock(&self.segments);
-        let coming: u64 = segments
-            .values()
-            .filter(|segment| segment.idle_since().is_none())
-            .map(|segment| segment.bytes_coming())
-            .sum();
-        coming <= MEMORY_BYTES && make_room(&mut segments, MEMORY_BYTES, SEGMENTS_MAX)
     }
 
     fn forget(&self, object: &SiteObject) {
@@ -494,26 +514,4 @@ pub(crate) fn held_as(id: &[u8; 32]) -> HashPart {
     let mut part = [0; 20];
     part.copy_from_slice(&id[..20]);
     HashPart::from_bytes(part)
-}
-
-/// Drops what nobody reads, the longest unused first. True if what is left fits.
-fn make_room(segments: &mut HashMap<SegmentKey, Arc<Segment>>, bytes: u64, count: usize) -> bool {
-    let mut held: u64 = segments.values().map(|segment| segment.bytes()).sum();
-    if held <= bytes && segments.len() <= count {
-        return true;
-    }
-    let mut idle: Vec<(Instant, SegmentKey, u64)> = segments
-        .iter()
-        .filter_map(|(key, segment)| Some((segment.idle_since()?, *key, segment.bytes())))
-        .collect();
-    idle.sort_unstable();
-    for (_, key, size) in idle {
-        // A quarter at a time, so that this is not done for every segment.
-        if held <= bytes * 3 / 4 && segments.len() <= count {
-            break;
-        }
-        segments.remove(&key);
-        held -= size;
-    }
-    held <= bytes && segments.len() <= count
 }

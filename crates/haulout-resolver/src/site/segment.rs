@@ -3,17 +3,39 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use haulout_cache::SpilledPiece;
 use haulout_mesh::{SiteEnd, SitePiece};
 use haulout_swarm::PeerId;
-use haulout_swarm::site::{Origin, SegmentKey};
+use haulout_swarm::site::{Origin, SegmentKey, SiteKind, Worth};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{CameFrom, SiteObject, lock};
 
+/// Peers that are remembered to have had a piece: more make no difference, nobody waits for all of so many.
+pub(super) const GIVEN_MAX: usize = 64;
+
+/// Bytes read from the disk at once.
+const DISK_READ: usize = 256 << 10;
+
+/// Who reads a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// This machine's Nix.
+    Nix,
+    /// This machine, before Nix asks.
+    Ahead,
+    /// A peer.
+    Peer(PeerId),
+}
+
 /// What is here of a segment: its beginning.
 struct State {
     chunks: Vec<Bytes>,
+    /// Where it is, instead of in `chunks`.
+    on_disk: Option<Arc<SpilledPiece>>,
+    /// It is being written to the disk.
+    leaving: bool,
     have: u64,
     end: Option<SiteEnd>,
     /// Who gave bytes.
@@ -27,6 +49,10 @@ struct State {
     readers: usize,
     driven: bool,
     touched: Instant,
+    /// This machine's Nix has read it to its end.
+    read: bool,
+    /// Peers that have, at most [`GIVEN_MAX`].
+    given: Vec<PeerId>,
 }
 
 /// A segment, filled by at most one driver, read by anybody.
@@ -40,6 +66,24 @@ pub(crate) struct Segment {
     moved: Notify,
 }
 
+/// Bytes of a segment, by where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) in_memory: u64,
+    pub(super) leaving: u64,
+    pub(super) on_disk: u64,
+}
+
+impl std::iter::Sum for Held {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            in_memory: sum.in_memory + one.in_memory,
+            leaving: sum.leaving + one.leaving,
+            on_disk: sum.on_disk + one.on_disk,
+        })
+    }
+}
+
 /// What a driver finds when it looks.
 pub(super) struct Demand {
     pub(super) readers: usize,
@@ -50,6 +94,8 @@ impl Segment {
     pub(super) fn new(object: SiteObject, index: u32) -> Self {
         let state = State {
             chunks: Vec::new(),
+            on_disk: None,
+            leaving: false,
             have: 0,
             end: None,
             suppliers: Vec::new(),
@@ -59,6 +105,8 @@ impl Segment {
             readers: 0,
             driven: false,
             touched: Instant::now(),
+            read: false,
+            given: Vec::new(),
         };
         Self { object, index, state: Mutex::new(state), news: Notify::new(), moved: Notify::new() }
     }
@@ -67,15 +115,52 @@ impl Segment {
         self.object.key.segment(self.index)
     }
 
-    /// Bytes held.
-    pub(super) fn bytes(&self) -> u64 {
-        lock(&self.state).have
+    /// Its length; `None` for a document.
+    fn len(&self) -> Option<u64> {
+        self.object.segment_len(self.index)
+    }
+
+    /// Bytes held in memory that will stay there, those on the disk, and those on their way there.
+    pub(super) fn bytes(&self) -> Held {
+        let state = lock(&self.state);
+        match (&state.on_disk, state.leaving) {
+            (Some(piece), _) => Held { on_disk: piece.len(), ..Held::default() },
+            (None, true) => Held { leaving: state.have, ..Held::default() },
+            (None, false) => Held { in_memory: state.have, ..Held::default() },
+        }
+    }
+
+    /// Takes what is to be written to the disk, if it is complete and nobody uses it.
+    pub(super) fn leave(&self) -> Option<Vec<Bytes>> {
+        let mut state = lock(&self.state);
+        let whole = state.end == Some(SiteEnd::Complete) && !state.chunks.is_empty();
+        if !whole || state.leaving || state.readers > 0 {
+            return None;
+        }
+        state.leaving = true;
+        Some(state.chunks.clone())
+    }
+
+    /// It is on the disk now. Whoever reads goes on there.
+    pub(super) fn left(&self, piece: SpilledPiece) {
+        let mut state = lock(&self.state);
+        state.leaving = false;
+        state.chunks = Vec::new();
+        state.on_disk = Some(Arc::new(piece));
+    }
+
+    /// The disk does not give back what was put there: it has to be fetched once more.
+    fn lost(&self) {
+        let mut state = lock(&self.state);
+        state.on_disk = None;
+        (state.have, state.end) = (0, None);
+        state.suppliers.clear();
     }
 
     /// Bytes held, or, while it is filled, that will be.
     pub(super) fn bytes_coming(&self) -> u64 {
         let state = lock(&self.state);
-        let coming = if state.driven { self.object.segment_len(self.index) } else { None };
+        let coming = if state.driven { self.len() } else { None };
         coming.unwrap_or(0).max(state.have)
     }
 
@@ -83,6 +168,15 @@ impl Segment {
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let state = lock(&self.state);
         (state.readers == 0 && !state.driven).then_some(state.touched)
+    }
+
+    /// What it is good for, where `others` peers may want it.
+    pub(super) fn worth(&self, others: usize) -> Worth {
+        let state = lock(&self.state);
+        // What a neighbour holds costs nobody's line.
+        let outside = self.object.key.kind != SiteKind::Nar;
+        let fetched = outside && state.suppliers.contains(&Origin::Outside);
+        Worth::of(fetched, state.read, state.given.len(), others.min(GIVEN_MAX))
     }
 
     /// Whether it is complete, or being filled.
@@ -210,10 +304,10 @@ impl Segment {
     }
 
     /// A reader from byte `at`.
-    pub(super) fn read(self: &Arc<Self>, at: u64) -> SegmentReader {
+    pub(super) fn read(self: &Arc<Self>, at: u64, who: Reader) -> SegmentReader {
         lock(&self.state).readers += 1;
         self.moved.notify_waiters();
-        SegmentReader { segment: Arc::clone(self), at }
+        SegmentReader { segment: Arc::clone(self), at, who }
     }
 }
 
@@ -221,26 +315,55 @@ impl Segment {
 pub(crate) struct SegmentReader {
     segment: Arc<Segment>,
     at: u64,
+    who: Reader,
+}
+
+impl State {
+    /// Somebody has had all of it.
+    fn had(&mut self, who: Reader) {
+        match who {
+            Reader::Nix => self.read = true,
+            Reader::Ahead => {}
+            Reader::Peer(peer) => {
+                if self.given.len() < GIVEN_MAX && !self.given.contains(&peer) {
+                    self.given.push(peer);
+                }
+            }
+        }
+    }
 }
 
 impl SegmentReader {
     /// The next bytes as soon as they are here, or how it ends. Safe to cancel.
     pub(crate) async fn next(&mut self) -> SitePiece {
+        let segment = Arc::clone(&self.segment);
         loop {
-            let news = self.segment.news.notified();
+            let news = segment.news.notified();
             tokio::pin!(news);
             news.as_mut().enable();
+            if let Some(piece) = self.on_disk() {
+                return self.read_disk(piece).await;
+            }
             {
                 let mut state = lock(&self.segment.state);
+                if state.on_disk.is_some() {
+                    continue;
+                }
                 // Of a document nothing is given before its end: its source may yet be another.
                 let settled =
                     self.segment.object.size.is_some() || state.end == Some(SiteEnd::Complete);
                 if let Some(bytes) = piece(&state.chunks, self.at).filter(|_| settled) {
                     self.at += bytes.len() as u64;
                     state.touched = Instant::now();
+                    if self.segment.len() == Some(self.at) {
+                        state.had(self.who);
+                    }
                     return SitePiece::Bytes(bytes);
                 }
                 if let Some(end) = state.end {
+                    if end == SiteEnd::Complete {
+                        state.had(self.who);
+                    }
                     return SitePiece::End(end);
                 }
                 if !state.driven {
@@ -250,6 +373,32 @@ impl SegmentReader {
             }
             news.await;
         }
+    }
+
+    /// Where it is on the disk, if it is there.
+    fn on_disk(&self) -> Option<Arc<SpilledPiece>> {
+        lock(&self.segment.state).on_disk.clone()
+    }
+
+    async fn read_disk(&mut self, piece: Arc<SpilledPiece>) -> SitePiece {
+        let (at, len) = (self.at, piece.len());
+        if at >= len {
+            lock(&self.segment.state).had(self.who);
+            return SitePiece::End(SiteEnd::Complete);
+        }
+        let read = tokio::task::spawn_blocking(move || piece.read(at, DISK_READ)).await;
+        let Ok(Ok(bytes)) = read else {
+            tracing::warn!(?read, "a piece cannot be read from the disk; it is fetched again");
+            self.segment.lost();
+            return SitePiece::End(SiteEnd::Failed);
+        };
+        self.at += bytes.len() as u64;
+        let mut state = lock(&self.segment.state);
+        state.touched = Instant::now();
+        if self.at == len {
+            state.had(self.who);
+        }
+        SitePiece::Bytes(bytes.into())
     }
 }
 

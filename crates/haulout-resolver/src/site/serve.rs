@@ -9,7 +9,7 @@ use haulout_swarm::PeerId;
 use haulout_swarm::site::{SiteKind, Verdict};
 
 use super::drive::For;
-use super::segment::SegmentReader;
+use super::segment::{Reader, SegmentReader};
 use super::{Inner, Site, SiteObject, lock};
 
 impl Site {
@@ -102,11 +102,11 @@ impl Giving {
             Verdict::Welcome => {}
         }
         let welcome = Welcome { inner: Arc::clone(inner), peer };
-        if fresh && !inner.fits() {
+        if fresh && !inner.room().await {
             return Err(SiteEnd::Busy);
         }
         let segment = inner.segment(&object, self.request.segment.index);
-        let reader = segment.read(self.request.from);
+        let reader = segment.read(self.request.from, Reader::Peer(peer));
         segment.relied_on_by(peer);
         if fresh {
             inner.fill(&segment, For::Peer);

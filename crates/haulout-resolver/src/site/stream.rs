@@ -8,7 +8,7 @@ use futures_util::stream::{self, Stream};
 use haulout_mesh::{SiteEnd, SitePiece};
 
 use super::drive::For;
-use super::segment::SegmentReader;
+use super::segment::{Reader, SegmentReader};
 use super::{Inner, Site, SiteObject};
 
 /// Bytes of one object that are under way at the same time: several segments, of which each has another home.
@@ -36,6 +36,7 @@ struct Reading {
     ahead: VecDeque<SegmentReader>,
     next_index: u32,
     revivals: u32,
+    who: Reader,
 }
 
 impl Site {
@@ -45,6 +46,23 @@ impl Site {
         object: SiteObject,
         from: u64,
     ) -> impl Stream<Item = Result<Bytes, SiteError>> + Send + 'static {
+        self.stream_for(object, from, Reader::Nix)
+    }
+
+    /// The same, before anybody asks: what came stays for whoever does.
+    pub(super) fn stream_ahead(
+        &self,
+        object: SiteObject,
+    ) -> impl Stream<Item = Result<Bytes, SiteError>> + Send + 'static {
+        self.stream_for(object, 0, Reader::Ahead)
+    }
+
+    fn stream_for(
+        &self,
+        object: SiteObject,
+        from: u64,
+        who: Reader,
+    ) -> impl Stream<Item = Result<Bytes, SiteError>> + Send + 'static {
         let next_index = object.size.map_or(0, |cut| cut.segment_of(from));
         let reading = Reading {
             inner: Arc::clone(&self.inner),
@@ -53,6 +71,7 @@ impl Site {
             ahead: VecDeque::new(),
             next_index,
             revivals: 0,
+            who,
         };
         stream::unfold(Some(reading), |reading| async {
             let mut reading = reading?;
@@ -70,7 +89,7 @@ impl Site {
     /// [`SiteError`].
     pub async fn document(&self, object: SiteObject) -> Result<Bytes, SiteError> {
         let segment = self.inner.segment(&object, 0);
-        let mut reader = segment.read(0);
+        let mut reader = segment.read(0, Reader::Nix);
         self.inner.fill(&segment, For::Ourselves);
         let mut whole = BytesMut::new();
         loop {
@@ -95,7 +114,7 @@ impl Reading {
             }
             let range = cut.range(self.next_index);
             let segment = self.inner.segment(&self.object, self.next_index);
-            let reader = segment.read(self.at.saturating_sub(range.start));
+            let reader = segment.read(self.at.saturating_sub(range.start), self.who);
             self.inner.fill(&segment, For::Ourselves);
             self.ahead.push_back(reader);
             self.next_index += 1;

@@ -51,6 +51,60 @@ pub enum Origin {
     Outside,
 }
 
+/// Why an agent goes outside itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Why {
+    /// A peer asked for the segment.
+    Asked,
+    /// It is this agent's own turn, or there is nobody else.
+    Turn,
+    /// A peer refused it.
+    Refused,
+    /// A peer was at a limit.
+    Busy,
+    /// A peer fell silent, or was too slow.
+    Late,
+    /// A peer went away, or broke off.
+    Cut,
+    /// A peer says that the outside has failed it, or does not have it.
+    Failed,
+    /// A peer's bytes were wrong.
+    Wrong,
+    /// The peer that was to fetch it waited for this agent.
+    Mutual,
+}
+
+impl Why {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Asked,
+        Self::Turn,
+        Self::Refused,
+        Self::Busy,
+        Self::Late,
+        Self::Cut,
+        Self::Failed,
+        Self::Wrong,
+        Self::Mutual,
+    ];
+
+    /// For reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Turn => "turn",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+            Self::Late => "late",
+            Self::Cut => "cut",
+            Self::Failed => "failed",
+            Self::Wrong => "wrong",
+            Self::Mutual => "mutual",
+        }
+    }
+}
+
 /// Names an attempt; reports about an earlier one are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt(u32);
@@ -131,6 +185,8 @@ pub struct Follow {
     verdict: Verdict,
     attempts: u32,
     outside_fetches: u32,
+    /// Why the next attempt is made: what became of the one before.
+    why: Why,
 }
 
 impl Follow {
@@ -164,7 +220,8 @@ impl Follow {
     /// A plan for an agent that was asked for the segment: it goes outside and asks nobody.
     #[must_use]
     pub fn home(len: Option<u64>, have: u64, config: FollowConfig) -> Self {
-        Self::with_queue(SmallVec::from_slice(&[Origin::Outside]), len, have, config)
+        let queue = SmallVec::from_slice(&[Origin::Outside]);
+        Self { why: Why::Asked, ..Self::with_queue(queue, len, have, config) }
     }
 
     fn with_queue(
@@ -186,6 +243,7 @@ impl Follow {
             verdict,
             attempts: 0,
             outside_fetches: 0,
+            why: Why::Turn,
         }
     }
 
@@ -202,6 +260,7 @@ impl Follow {
                 return Step::Wait;
             }
             self.running = None;
+            self.why = Why::Late;
         }
         let Some(origin) = self.queue.get(self.tried).copied() else {
             self.verdict = Verdict::Failed;
@@ -277,6 +336,13 @@ impl Follow {
     pub fn ended(&mut self, attempt: Attempt, end: End) {
         let Some(origin) = self.current(attempt).map(|running| running.origin) else { return };
         self.running = None;
+        self.why = match end {
+            End::Refused => Why::Refused,
+            End::Busy => Why::Busy,
+            End::Absent | End::OutsideFailed => Why::Failed,
+            End::Complete | End::Cut => Why::Cut,
+            End::Wrong => Why::Wrong,
+        };
         match end {
             End::Complete if self.len.is_none_or(|len| self.have >= len) => {
                 self.verdict = Verdict::Complete;
@@ -295,6 +361,7 @@ impl Follow {
     pub fn left(&mut self, peer: &PeerId) {
         if self.running.is_some_and(|running| running.origin == Origin::Peer(*peer)) {
             self.running = None;
+            self.why = Why::Cut;
         }
     }
 
@@ -305,6 +372,7 @@ impl Follow {
             self.running.is_some_and(|running| running.origin == Origin::Peer(*peer));
         if waits_for_it {
             self.running = None;
+            self.why = Why::Mutual;
             self.go_outside_next();
         }
     }
@@ -343,6 +411,12 @@ impl Follow {
     #[must_use]
     pub fn origin(&self) -> Option<Origin> {
         self.running.map(|running| running.origin)
+    }
+
+    /// Why the attempt that runs is made: what became of the one before it.
+    #[must_use]
+    pub fn why(&self) -> Why {
+        self.why
     }
 
     /// How often this agent went outside for it.

@@ -11,6 +11,7 @@
 //! | [`Homes`], [`Standing`] | whose turn is it |
 //! | [`Follow`] | one segment on one agent: whom to ask, when to take over, when to go outside oneself |
 //! | [`Duty`] | one agent as a home: how much it does for others at once |
+//! | [`Worth`], [`victims`] | which of the pieces kept for others go first |
 //! | [`Fellows`] | of those that fetch at the same time: who is of use |
 //!
 //! Rules that keep outside fetches at about one per segment without any election:
@@ -31,14 +32,16 @@ mod duty;
 mod fellows;
 mod follow;
 mod homes;
+mod keep;
 mod key;
 #[cfg(test)]
 mod tests;
 
 pub use duty::{Duty, DutyLimits, Verdict};
 pub use fellows::{Fellows, REFUSALS_MAX, REST, STRIKES_MAX};
-pub use follow::{Attempt, End, Follow, FollowConfig, Origin, Step};
+pub use follow::{Attempt, End, Follow, FollowConfig, Origin, Step, Why};
 pub use homes::{Homes, OUTSIDES_MAX, Standing};
+pub use keep::{Piece, Worth, victims};
 pub use key::{
     Cut, DESCRIPTOR_MAX, DOCUMENT_MAX, NAR_SEGMENT_BYTES, OBJECT_MAX, OutsideId, SEGMENT_BYTES,
     SegmentKey, SiteKey, SiteKind,

@@ -97,7 +97,7 @@ layer! {
     site: SiteLayer {
         fetch_for_others: bool, on_battery: bool, on_metered: bool, serve_on_battery: bool,
         serve_on_metered: bool, ahead: ByteSize, ahead_rate: ByteSize, download: ByteSize,
-        from_peers: ByteSize, upload: ByteSize, upload_per_peer: ByteSize,
+        from_peers: ByteSize, upload: ByteSize, upload_per_peer: ByteSize, spill: ByteSize, memory: ByteSize,
     }
     walrus: WalrusLayer { network: String, quota: ByteSize, }
     log: LogLayer { level: String, }
@@ -362,6 +362,8 @@ fn fill_in(layer: Layer, environment: &BTreeMap<String, String>) -> Settings {
             upload: site.upload,
             upload_per_peer: site.upload_per_peer,
             ahead: site.ahead.unwrap_or(ByteSize(haulout_resolver::site::AHEAD_BYTES)),
+            memory: site.memory.unwrap_or(ByteSize(haulout_resolver::site::MEMORY_BYTES)),
+            spill: site.spill.unwrap_or(ByteSize(1 << 30)),
         },
         walrus: Walrus {
             network: walrus.network,

@@ -269,6 +269,11 @@ pub(crate) struct Site {
     pub(crate) upload_per_peer: Option<ByteSize>,
     /// Most bytes that are fetched from outside before Nix asks for them; `0`: none.
     pub(crate) ahead: ByteSize,
+    /// Most bytes in memory of pieces from outside, for this machine and its neighbours; not less than 16 MiB.
+    pub(crate) memory: ByteSize,
+    /// Most bytes on disk, below `cache.dir`, of what this machine fetched for the site, neighbours still want and does not
+    /// fit into memory; `0`: none.
+    pub(crate) spill: ByteSize,
 }
 
 /// `[walrus]`

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use haulout_cache::{Cache, CacheConfig, OpenError, UnixTime};
+use haulout_cache::{Cache, CacheConfig, OpenError, Spill, UnixTime};
 use haulout_gateway::api::{AgentStatus, CacheReport, Warning};
 use haulout_mesh::networks::Networks;
 use haulout_mesh::{Identity, Mesh, MeshConfig, MeshSecret, StaticPeer, Strangers};
@@ -16,6 +16,7 @@ use haulout_resolver::peers::{NoPeers, Peers};
 use haulout_resolver::site::AheadLimits;
 use haulout_resolver::trust::Trust;
 use haulout_resolver::{KeepNars, Resolver, ResolverConfig, Serving};
+use haulout_swarm::site::SEGMENT_BYTES;
 use haulout_upstream::Upstreams;
 use tokio::task::JoinHandle;
 
@@ -104,11 +105,16 @@ impl Agent {
                 CachedNars::All => KeepNars::All,
             },
             fetch_for_others: settings.site.fetch_for_others,
+            site_memory: settings.site.memory.0,
             ahead: AheadLimits {
                 bytes: settings.site.ahead.0,
                 bytes_per_second: settings.site.ahead_rate.map(|rate| rate.0),
             },
             ..ResolverConfig::new(store_location(&settings), with(&keys.trusted, &host_key))
+        };
+        let spill = match config.cache.is_some() && settings.mesh.enable {
+            true => open_spill(&settings, &mut warnings).await,
+            false => None,
         };
         let cache_dir = config.cache.as_ref().map(|_| settings.cache.dir.display().to_string());
         let serving = open_store(config.clone()).await?;
@@ -135,6 +141,9 @@ impl Agent {
         if !archives.is_empty() {
             let share = settings.share.enable;
             resolver.set_archives(archives.start(mesh.as_ref(), &resolver, share));
+        }
+        if let Some(spill) = spill {
+            resolver.site().keep_on_disk(spill);
         }
         resolver.site().limit_download(settings.site.download.map(|rate| rate.0));
         resolver.limit_from_peers(settings.site.from_peers.map(|rate| rate.0));
@@ -280,6 +289,28 @@ async fn open_cache(settings: &Settings, warnings: &mut Vec<Warning>) -> Option<
     };
     warnings.push(Warning {
         code: "no-cache".to_owned(),
+        text: problem.chain(),
+        hint: Some("choose another directory with --set cache.dir=DIR".to_owned()),
+    });
+    None
+}
+
+/// Where pieces for neighbours go that do not fit into memory. Without it they are let go of, and fetched once more.
+async fn open_spill(settings: &Settings, warnings: &mut Vec<Warning>) -> Option<Spill> {
+    let (dir, quota) = (settings.cache.dir.clone(), settings.site.spill.0);
+    if quota == 0 {
+        return None;
+    }
+    let open = move || Spill::open(&dir, quota, SEGMENT_BYTES);
+    let problem = match tokio::task::spawn_blocking(open).await {
+        Ok(Ok(spill)) => return Some(spill),
+        Ok(Err(error)) => {
+            Failure::new("pieces for neighbours are kept in memory only").because(error)
+        }
+        Err(error) => Failure::new("pieces for neighbours are kept in memory only").because(error),
+    };
+    warnings.push(Warning {
+        code: "no-spill".to_owned(),
         text: problem.chain(),
         hint: Some("choose another directory with --set cache.dir=DIR".to_owned()),
     });

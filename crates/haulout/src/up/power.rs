@@ -152,6 +152,8 @@ mod tests {
             upload: None,
             upload_per_peer: None,
             ahead: config::ByteSize(0),
+            memory: config::ByteSize(0),
+            spill: config::ByteSize(0),
         };
         let of = |battery, metered| {
             let manners = Manners::of(&settings, battery, metered);

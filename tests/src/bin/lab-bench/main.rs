@@ -53,6 +53,9 @@ pub struct Options {
     /// Only these sources; may be repeated
     #[arg(long, value_enum)]
     from: Vec<Source>,
+    /// Of `site`, only rows whose name begins so, e.g. `haulout`
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
     /// Seconds of idleness; 60, or 30 with `--quick`
     #[arg(long)]
     idle_seconds: Option<u64>,

@@ -63,8 +63,10 @@ pub fn run(options: &Options) -> Option<Vec<Row>> {
         "{MACHINES} at once, {paths} paths, {:.1} MB compressed, uplink 100 Mbit/s 20 ms, ideal {ideal:.1} s",
         compressed as f64 / 1e6
     );
-    let mut rows: Vec<Row> = How::ALL
-        .into_iter()
+    let ways: Vec<How> =
+        How::ALL.into_iter().filter(|how| how.text().starts_with(&options.only)).collect();
+    let mut rows: Vec<Row> = ways
+        .iter()
         .map(|how| Row {
             bench: bench.clone(),
             how: "nix copy",
@@ -75,7 +77,7 @@ pub fn run(options: &Options) -> Option<Vec<Row>> {
         .collect();
     let stage = Stage { lab: &lab, nix: &nix, corpus: &corpus, wan: &wan };
     for _ in 0..options.runs() {
-        for (how, row) in How::ALL.into_iter().zip(&mut rows) {
+        for (how, row) in ways.iter().copied().zip(&mut rows) {
             let run = stage.run(how);
             eprintln!(
                 "{}: {:.3} × over the uplink",
@@ -168,6 +170,7 @@ impl Stage<'_> {
             },
         );
         let _ = clients[MACHINES - 1].verify(&self.corpus.paths).ok();
+        near.iter().for_each(tell);
         stop(near);
         clients.iter_mut().for_each(NixClient::reset);
         run
@@ -186,4 +189,25 @@ impl Stage<'_> {
             threads.into_iter().map(|thread| thread.join().expect("Nix")).sum()
         })
     }
+}
+
+/// Why an agent went outside, in MB.
+fn tell(agent: &Agent<'_>) {
+    let site = agent.status().counters.site;
+    let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+    let because: Vec<String> = site
+        .bytes_fetched_because
+        .iter()
+        .map(|(why, bytes)| format!("{why} {}", megabytes(*bytes)))
+        .collect();
+    eprintln!(
+        "  {}: {} MB from outside in {} fetches ({}), {} again; {} relayed in, {} out",
+        agent.host().name(),
+        megabytes(site.bytes_fetched),
+        site.fetches,
+        because.join(", "),
+        megabytes(site.bytes_fetched_again),
+        megabytes(site.bytes_relayed_in),
+        megabytes(site.bytes_relayed_out)
+    );
 }
