@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use haulout_mesh::{
-    Mesh, NarKey, NarStream, NarTree, PeerView, RequestError, SiteFrame, SiteRequest, SiteStream,
-    StreamError,
+    Mesh, NarKey, NarStream, NarTree, PeerState, PeerView, RequestError, SiteFrame, SiteRequest,
+    SiteStream, StreamError,
 };
 use haulout_nix::{HashPart, PathInfo};
-use haulout_swarm::site::SegmentKey;
+use haulout_swarm::site::{Away, SegmentKey};
 use haulout_swarm::{Fault, PeerId};
 use tokio::time::timeout;
 
@@ -136,6 +136,11 @@ impl Peers for Mesh {
 
     fn homes(&self, segment: &SegmentKey, outside: u32, most: usize) -> Vec<PeerId> {
         Self::homes(self, segment, outside, most)
+    }
+
+    fn away(&self) -> Vec<Away> {
+        let peers = self.peers().into_iter().filter(|peer| peer.state != PeerState::Connected);
+        peers.map(|peer| Away { peer: peer.id, banned: peer.banned_for.is_some() }).collect()
     }
 
     fn set_standing(&self, willing: bool, outsides: &[u32]) {

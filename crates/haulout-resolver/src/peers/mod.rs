@@ -13,7 +13,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 pub use haulout_mesh::Patience;
 use haulout_mesh::{NarKey, NarTree, PeerView, SiteFrame, SiteRequest};
 use haulout_nix::{HashPart, PathInfo};
-use haulout_swarm::site::SegmentKey;
+use haulout_swarm::site::{Away, SegmentKey};
 use haulout_swarm::{Fault, PeerId};
 
 /// A future that can be stored, as the methods of a trait object give it.
@@ -117,6 +117,11 @@ pub trait Peers: Send + Sync + 'static {
     /// place outside (its tag), the home first, this one among them.
     fn homes(&self, segment: &SegmentKey, outside: u32, most: usize) -> Vec<PeerId> {
         let _ = (segment, outside, most);
+        Vec::new()
+    }
+
+    /// Agents that are known and no use now.
+    fn away(&self) -> Vec<Away> {
         Vec::new()
     }
 

@@ -34,8 +34,8 @@ use haulout_cache::Spill;
 use haulout_mesh::{Membership, SiteRequest};
 use haulout_nix::HashPart;
 use haulout_swarm::site::{
-    Cut, DESCRIPTOR_MAX, Duty, DutyLimits, Fellows, FollowConfig, OutsideId, SegmentKey, SiteKey,
-    SiteKind,
+    Authorship, Cut, DESCRIPTOR_MAX, Duty, DutyLimits, Fellows, FollowConfig, OutsideId,
+    SegmentKey, SiteKey, SiteKind, authorship,
 };
 use haulout_swarm::{Fault, PeerId};
 use lru::LruCache;
@@ -457,7 +457,7 @@ impl Inner {
         for segment in suspects {
             let Some(peer) = segment.only_supplier() else { continue };
             let Some(own) = self.fetch_own(object, segment.index).await else { continue };
-            if !segment.is(&own) {
+            if !segment.is(&own) && self.is_liar(object, segment.index, peer) {
                 tracing::warn!(peer = %peer.short(), object = ?object.key, "a peer relayed wrong bytes");
                 self.stats.lies.one();
                 self.peers().blame(peer, Fault::WrongContent);
@@ -465,6 +465,28 @@ impl Inner {
             }
         }
         liars
+    }
+
+    /// Whether a peer that alone gave a wrong segment is to be banned for it. If somebody else may have made it, it is left
+    /// out for this object, and counts as a liar when it has happened with several.
+    fn is_liar(&self, object: &SiteObject, index: u32, peer: PeerId) -> bool {
+        let (peers, place) = (self.peers(), object.outside.tag());
+        let turn = turn_of(&object.key, index);
+        let here = peers.homes(&turn, place, RANKED_MAX);
+        let authorship = authorship(&turn, &peer, &here, &peers.away());
+        tracing::debug!(peer = %peer.short(), object = ?object.key, ?authorship, "gave wrong bytes");
+        let mut fellows = lock(&self.fellows);
+        match authorship {
+            Authorship::Own => true,
+            Authorship::Doubtful => {
+                fellows.wrong(&object.key, &peer);
+                fellows.confirmed(&object.key).contains(&peer)
+            }
+            Authorship::PassedOn => {
+                fellows.leave_out(&object.key, &peer);
+                false
+            }
+        }
     }
 
     /// This agent's own copy of a segment, straight from outside.
@@ -479,33 +501,44 @@ impl Inner {
         Some(pieces)
     }
 
-    /// Whom to ask, in order: who holds it, then whose turn it is, the home first.
+    /// Whom to ask, in order: who holds it, then whose turn it is, the home first. Nobody who has refused this object, or
+    /// given wrong bytes of it.
     fn ranking(&self, object: &SiteObject, index: u32) -> Vec<PeerId> {
         let peers = self.peers();
-        match object.key.kind {
-            SiteKind::Nar => {
-                let (segment, place) = (object.key.segment(index), object.outside.tag());
-                let (me, now) = (peers.me(), self.now());
-                let mut ranking = peers.homes(&segment, place, FELLOWS_MAX);
-                let fellows = lock(&self.fellows);
-                ranking.retain(|peer| *peer == me || fellows.usable(&object.key, peer, now));
-                ranking.truncate(RANKED_MAX);
-                ranking
-            }
+        let (turn, place) = (turn_of(&object.key, index), object.outside.tag());
+        let mut ranking = match object.key.kind {
+            SiteKind::Nar => peers.homes(&turn, place, FELLOWS_MAX),
             SiteKind::Sliver | SiteKind::BlobMetadata => {
                 let mut ranking = peers.who_has(&held_as(&object.key.id));
                 ranking.truncate(HOLDERS_ASKED);
-                // A node gives a sliver whole: all its segments have the home of the first.
-                let segment = object.key.segment(0);
-                for home in peers.homes(&segment, object.outside.tag(), RANKED_MAX) {
+                for home in peers.homes(&turn, place, RANKED_MAX) {
                     if !ranking.contains(&home) {
                         ranking.push(home);
                     }
                 }
                 ranking
             }
-            _ => peers.homes(&object.key.segment(index), object.outside.tag(), RANKED_MAX),
-        }
+            _ => peers.homes(&turn, place, RANKED_MAX),
+        };
+        let (me, now) = (peers.me(), self.now());
+        let fellows = lock(&self.fellows);
+        ranking.retain(|peer| match object.key.kind {
+            _ if *peer == me => true,
+            SiteKind::Nar => fellows.usable(&object.key, peer, now),
+            _ => !fellows.is_out(&object.key, peer),
+        });
+        drop(fellows);
+        ranking.truncate(RANKED_MAX + HOLDERS_ASKED);
+        ranking
+    }
+}
+
+/// The segment whose turns are those of a segment of an object: a node gives a sliver whole, so all its segments have the
+/// homes of the first.
+fn turn_of(object: &SiteKey, index: u32) -> SegmentKey {
+    match object.kind {
+        SiteKind::Sliver | SiteKind::BlobMetadata => object.segment(0),
+        _ => object.segment(index),
     }
 }
 

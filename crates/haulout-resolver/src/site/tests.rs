@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use haulout_mesh::{Asker, NarKey, NarTree, SiteEnd, SiteFrame, SitePiece};
 use haulout_nix::{HashPart, PathInfo};
-use haulout_swarm::site::{Homes, SEGMENT_BYTES, SiteKind, Standing};
+use haulout_swarm::site::{Away, Homes, SEGMENT_BYTES, SiteKind, Standing};
 use tokio::time::{sleep, timeout};
 
 use super::*;
@@ -152,6 +152,12 @@ impl Peers for Peer {
     }
     fn homes(&self, segment: &SegmentKey, outside: u32, most: usize) -> Vec<PeerId> {
         lock(&self.lan.homes).ranking(segment, outside, most, |_| true)
+    }
+    fn away(&self) -> Vec<Away> {
+        let banned: Vec<PeerId> = lock(&self.lan.blamed).iter().map(|(peer, _)| *peer).collect();
+        let dead = lock(&self.lan.dead);
+        let gone = dead.iter().map(|peer| Away { peer: *peer, banned: false });
+        banned.into_iter().map(|peer| Away { peer, banned: true }).chain(gone).collect()
     }
     fn set_standing(&self, willing: bool, outsides: &[u32]) {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) as u32 + 1;
@@ -392,4 +398,54 @@ async fn machines_out_of_step_cost_one_download_of_more_than_they_keep_in_memory
     assert_eq!(downloads(32, Some(100)).await, 1.0);
     // Without the disk it does not work any more: so it is the disk that makes it work.
     assert!(downloads(32, None).await > 1.05);
+}
+
+/// Objects whose home is one machine, with another one next in turn, which has already got the lie of the first.
+async fn passed_on(lan: &Arc<Lan>, liar: usize, next: usize, count: usize) -> Vec<SiteObject> {
+    let turns = |object: &SiteObject| {
+        lock(&lan.homes).ranking(&object.key.segment(0), OUTSIDE.tag(), 2, |_| true)
+    };
+    let all = (0..=255).map(|n| object(n, LIE));
+    let objects: Vec<SiteObject> =
+        all.filter(|object| turns(object) == [id(liar), id(next)]).take(count).collect();
+    assert_eq!(objects.len(), count);
+    lock(&lan.liars).insert(id(liar));
+    for object in &objects {
+        assert!(get(site(lan, next), object.clone()).await.unwrap() != content(0..LIE));
+    }
+    lock(&lan.homes).gone(&id(liar));
+    objects
+}
+
+const LIE: u64 = 1_000_000;
+
+#[tokio::test(start_paused = true)]
+async fn who_passed_on_the_lie_of_a_liar_that_is_known_is_left_out_and_never_banned() {
+    let (lan, _world) = lan(4, World::default());
+    let objects = passed_on(&lan, 0, 1, 6).await;
+    // It was found out for another object.
+    lock(&lan.blamed).push((id(0), Fault::WrongContent));
+    let victim = site(&lan, 2);
+    for object in &objects {
+        assert!(get(victim.clone(), object.clone()).await.unwrap() != content(0..LIE));
+        assert_eq!(victim.find_liars(object).await, 0);
+        // It is not asked for this one again.
+        assert!(get(victim.clone(), object.clone()).await.unwrap() == content(0..LIE));
+    }
+    assert_eq!(lock(&lan.blamed).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_have_passed_lies_on_is_banned_when_it_happens_again_and_again() {
+    let (lan, _world) = lan(4, World::default());
+    let objects = passed_on(&lan, 0, 1, 3).await;
+    // The home is not there any more, nobody knows why.
+    lock(&lan.dead).insert(id(0));
+    let victim = site(&lan, 2);
+    for (n, object) in objects.iter().enumerate() {
+        assert!(get(victim.clone(), object.clone()).await.unwrap() != content(0..LIE));
+        assert_eq!(victim.find_liars(object).await, usize::from(n == 2), "{n}");
+        assert!(get(victim.clone(), object.clone()).await.unwrap() == content(0..LIE));
+    }
+    assert_eq!(*lock(&lan.blamed), [(id(1), Fault::WrongContent)]);
 }

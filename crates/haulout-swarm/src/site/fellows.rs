@@ -63,7 +63,14 @@ impl Fellows {
     #[must_use]
     pub fn usable(&self, object: &SiteKey, peer: &PeerId, now: Now) -> bool {
         let rests = |record: &Record| record.rests_until.is_some_and(|until| until > now);
-        !self.peers.get(peer).is_some_and(rests) && !self.out.contains_key(&(*object, *peer))
+        !self.peers.get(peer).is_some_and(rests) && !self.is_out(object, peer)
+    }
+
+    /// Whether a peer is left out for an object. That it fetches something else, and rests for that, is another matter: it
+    /// fetches from outside for others all the same.
+    #[must_use]
+    pub fn is_out(&self, object: &SiteKey, peer: &PeerId) -> bool {
+        self.out.contains_key(&(*object, *peer))
     }
 
     /// It gave a whole segment.
@@ -76,7 +83,7 @@ impl Fellows {
 
     /// It does not want this object itself.
     pub fn refused(&mut self, object: &SiteKey, peer: &PeerId, now: Now) {
-        if !self.leave_out(object, peer, Why::Refused) {
+        if !self.put_out(object, peer, Why::Refused) {
             return;
         }
         let Some(record) = self.record(peer) else { return };
@@ -88,7 +95,12 @@ impl Fellows {
 
     /// Its bytes do not fit the tree: not asked for this object again.
     pub fn wrong(&mut self, object: &SiteKey, peer: &PeerId) {
-        self.leave_out(object, peer, Why::Wrong);
+        self.put_out(object, peer, Why::Wrong);
+    }
+
+    /// It is not asked for this object again, and that is all.
+    pub fn leave_out(&mut self, object: &SiteKey, peer: &PeerId) {
+        self.put_out(object, peer, Why::Refused);
     }
 
     /// The object is whole and has its real hash. Returns who has given wrong bytes so often that it lies.
@@ -138,7 +150,7 @@ impl Fellows {
     }
 
     /// False if it was left out already.
-    fn leave_out(&mut self, object: &SiteKey, peer: &PeerId, why: Why) -> bool {
+    fn put_out(&mut self, object: &SiteKey, peer: &PeerId, why: Why) -> bool {
         let key = (*object, *peer);
         if let Some(known) = self.out.get_mut(&key) {
             if why == Why::Wrong {
@@ -185,7 +197,9 @@ mod tests {
             fellows.refused(&object(n), &peer(1), at(0));
             assert!(!fellows.usable(&object(n), &peer(1), at(100)));
             assert!(fellows.usable(&object(n), &peer(2), at(0)));
+            assert!(fellows.is_out(&object(n), &peer(1)) && !fellows.is_out(&object(n), &peer(2)));
         }
+        assert!(!fellows.is_out(&object(99), &peer(1)), "it rests, and is home of what it was");
         assert!(!fellows.usable(&object(99), &peer(1), at(0)));
         assert!(fellows.usable(&object(99), &peer(1), at(5)));
         fellows.refused(&object(98), &peer(1), at(5));

@@ -11,6 +11,7 @@
 //! | [`Homes`], [`Standing`] | whose turn is it |
 //! | [`Follow`] | one segment on one agent: whom to ask, when to take over, when to go outside oneself |
 //! | [`Duty`] | one agent as a home: how much it does for others at once |
+//! | [`authorship`] | who made a piece that turned out to be wrong |
 //! | [`Worth`], [`victims`] | which of the pieces kept for others go first |
 //! | [`Fellows`] | of those that fetch at the same time: who is of use |
 //!
@@ -28,6 +29,7 @@
 //! * A home that waits for a slow outside says so (a *waiting* frame). So followers tell a slow upstream, where taking
 //!   over would help nobody, from a dead home.
 
+mod blame;
 mod duty;
 mod fellows;
 mod follow;
@@ -37,6 +39,7 @@ mod key;
 #[cfg(test)]
 mod tests;
 
+pub use blame::{Authorship, Away, authorship};
 pub use duty::{Duty, DutyLimits, Verdict};
 pub use fellows::{Fellows, REFUSALS_MAX, REST, STRIKES_MAX};
 pub use follow::{Attempt, End, Follow, FollowConfig, Origin, Step, Why};
