@@ -23,6 +23,7 @@ pub struct AgentSpec {
     store_root: PathBuf,
     keys: Vec<String>,
     settings: Vec<(&'static str, String)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl AgentSpec {
@@ -33,6 +34,7 @@ impl AgentSpec {
             store_root: root.to_owned(),
             keys: keys.iter().map(|key| (*key).to_owned()).collect(),
             settings: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -40,6 +42,13 @@ impl AgentSpec {
     #[must_use]
     pub fn set(mut self, name: &'static str, toml: impl Into<String>) -> Self {
         self.settings.push((name, toml.into()));
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -72,6 +81,7 @@ impl AgentSpec {
 pub struct Agent<'lab> {
     host: &'lab Host,
     home: PathBuf,
+    environment: Vec<(&'static str, String)>,
     process: Process,
 }
 
@@ -92,12 +102,14 @@ impl<'lab> Agent<'lab> {
         let home = (0..).map(place).find(|home| !home.exists()).expect("endless");
         fs::create_dir_all(&home).expect("scratch");
         fs::write(home.join("haulout.toml"), spec.to_toml(&home)).expect("scratch");
-        let mut agent = Self { process: Self::launch(host, &home), host, home };
+        let environment = spec.environment.clone();
+        let process = Self::launch(host, &home, &environment);
+        let mut agent = Self { host, home, environment, process };
         agent.wait_ready();
         agent
     }
 
-    fn launch(host: &Host, home: &Path) -> Process {
+    fn launch(host: &Host, home: &Path, environment: &[(&'static str, String)]) -> Process {
         let mut command = host.command(haulout());
         // A developer's own HAULOUT_* variables are settings of the agent too.
         for (name, _) in std::env::vars_os() {
@@ -106,6 +118,7 @@ impl<'lab> Agent<'lab> {
             }
         }
         command.arg("up").arg("--config").arg(home.join("haulout.toml")).env("HOME", home);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         Process::start(&format!("haulout on {}", host.name()), command, &home.join("log"))
     }
 
@@ -130,7 +143,7 @@ impl<'lab> Agent<'lab> {
     /// When it does not come up.
     pub fn restart(&mut self) {
         assert!(!self.process.is_alive(), "still running");
-        self.process = Self::launch(self.host, &self.home);
+        self.process = Self::launch(self.host, &self.home, &self.environment);
         self.wait_ready();
     }
 

@@ -11,6 +11,7 @@
 //!   agent answered to Nix; [`Wan`]: a slow line to what is outside;
 //! * [`Devnet`]: Walrus storage nodes and a Sui full node on a host;
 //! * [`Scene`]: a lab with a closure, machines that hold it and machines that want it;
+//! * [`Bus`]: a D-Bus on a host, with programs that have properties;
 //! * [`Avahi`], [`Resolved`]: other multicast DNS programs on a host;
 //! * `evil-peer`: a program that takes part in the mesh and lies.
 //!
@@ -20,6 +21,7 @@
 
 mod agent;
 mod browser;
+mod dbus;
 mod devnet;
 pub mod http;
 mod lab;
@@ -35,6 +37,7 @@ pub mod wiretap;
 
 pub use agent::{Agent, AgentSpec, haulout};
 pub use browser::Browser;
+pub use dbus::{Bus, Properties, Value};
 pub use devnet::Devnet;
 pub use lab::{Host, Lab};
 pub use nginx::{CacheCompression, StaticCache};

@@ -2,52 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use crate::skip::{self, Tool};
-use crate::{Host, Process, wait_until};
+use crate::{Bus, Host, Process, wait_until};
 
 /// What such a program may take to start on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long a question to it may take, in seconds: it asks five seconds itself.
 const ASK_LIMIT: &str = "15";
-
-/// A D-Bus of the host's own, where everything is allowed.
-#[derive(Debug)]
-struct Bus {
-    address: String,
-    _daemon: Process,
-}
-
-impl Bus {
-    fn start(host: &Host) -> Self {
-        let socket = host.dir().join("bus");
-        let config = host.dir().join("bus.conf");
-        let text = format!(
-            "<busconfig><type>custom</type><listen>unix:path={}</listen><auth>EXTERNAL</auth>\
-             <policy context=\"default\"><allow send_destination=\"*\" eavesdrop=\"true\"/>\
-             <allow eavesdrop=\"true\"/><allow own=\"*\"/></policy></busconfig>",
-            socket.display()
-        );
-        fs::write(&config, text).expect("scratch");
-        let mut command = Command::new(skip::find_program("dbus-daemon").expect("dbus-daemon"));
-        command
-            .arg("--nofork")
-            .arg("--nopidfile")
-            .arg(format!("--config-file={}", config.display()));
-        let daemon = Process::start("dbus-daemon", command, &host.dir().join("bus.log"));
-        assert!(wait_until(START_LIMIT, || socket.exists()), "{}", daemon.log());
-        Self { address: format!("unix:path={}", socket.display()), _daemon: daemon }
-    }
-
-    /// A command of the host's that talks to this bus.
-    fn command(&self, host: &Host, program: &Path) -> Command {
-        let mut command = host.command(program);
-        command.env("DBUS_SYSTEM_BUS_ADDRESS", &self.address);
-        command
-    }
-}
 
 /// `avahi-daemon` on a host, under the host's name.
 #[derive(Debug)]

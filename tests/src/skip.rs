@@ -18,7 +18,7 @@ pub enum Tool {
     Chromium,
     /// `avahi-daemon`, its tools and a D-Bus (Debian: avahi-daemon, avahi-utils, dbus).
     Avahi,
-    /// `dbus-daemon` (Debian: dbus).
+    /// `dbus-daemon` and `busctl` (Debian: dbus, systemd).
     Dbus,
 }
 
@@ -31,7 +31,7 @@ impl Tool {
             Self::Python => &["python3"],
             Self::Chromium => &["chromium", "chromedriver"],
             Self::Avahi => &["avahi-daemon", "avahi-resolve", "avahi-browse", "dbus-daemon"],
-            Self::Dbus => &["dbus-daemon"],
+            Self::Dbus => &["dbus-daemon", "busctl"],
         }
     }
 }

@@ -7,8 +7,10 @@ use system_tests::{CacheCompression, FIND_LIMIT, Machine, Scene, StaticCache, Wa
 
 const PATHS: usize = 300;
 const BYTES: u64 = 60 << 20;
-/// Less than the closure has compressed (some 25 MB): whoever is behind needs what others have long read.
-const MEMORY: &str = "\"16 MiB\"";
+/// Less than the closure has compressed (some 27 MB): whoever is behind needs what others have long read.
+const LITTLE: &str = "\"16 MiB\"";
+/// The default.
+const MEMORY: &str = "\"96 MiB\"";
 const LINE: u64 = 100_000_000;
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 
@@ -22,6 +24,10 @@ struct Stage {
 }
 
 fn stage(machines: usize) -> Option<Stage> {
+    stage_behind(machines, LINE)
+}
+
+fn stage_behind(machines: usize, line: u64) -> Option<Stage> {
     let scene = Scene::new(1 + machines, PATHS, BYTES)?;
     let top = [scene.closure().top().to_owned()];
     let outside = scene.lab().host(0);
@@ -34,7 +40,7 @@ fn stage(machines: usize) -> Option<Stage> {
     )?;
     let files = outside.dir().join("cache-zstd");
     let compressed = [files.clone(), files.join("nar")].iter().map(|dir| size_of_files(dir)).sum();
-    let wan = Wan::start(outside, cache.address(), LINE, ROUND_TRIP);
+    let wan = Wan::start(outside, cache.address(), line, ROUND_TRIP);
     Some(Stage { scene, _cache: cache, wan, compressed })
 }
 
@@ -44,7 +50,7 @@ fn size_of_files(dir: &std::path::Path) -> u64 {
 }
 
 impl Stage {
-    fn machines(&self, hosts: std::ops::Range<usize>) -> Vec<Machine<'_>> {
+    fn machines(&self, hosts: std::ops::Range<usize>, memory: &'static str) -> Vec<Machine<'_>> {
         let url = format!("[{:?}]", self.wan.url());
         let count = hosts.len();
         let machines: Vec<Machine<'_>> = hosts
@@ -52,7 +58,7 @@ impl Stage {
                 self.scene.machine_with(host, self.scene.nix(), &[], |spec| {
                     spec.set("upstream.urls", url.clone())
                         .set("upstream.nix_conf", "false")
-                        .set("site.memory", MEMORY)
+                        .set("site.memory", memory)
                 })
             })
             .collect();
@@ -80,6 +86,13 @@ impl Stage {
         (self.wan.bytes() - before) as f64 / self.compressed as f64
     }
 
+    fn tell(&self, downloads: f64, machines: &[Machine<'_>]) {
+        println!("{downloads:.3} × the closure of {} bytes", self.compressed);
+        for machine in machines {
+            println!("{:?}", machine.agent.status().counters.site);
+        }
+    }
+
     fn check(&self, machines: &[Machine<'_>]) {
         let paths = self.scene.closure().paths();
         for machine in machines {
@@ -98,12 +111,9 @@ impl Stage {
 #[test]
 fn eight_machines_cost_the_uplink_one_closure() {
     let Some(stage) = stage(8) else { return };
-    let machines = stage.machines(1..9);
+    let machines = stage.machines(1..9, LITTLE);
     let downloads = stage.copy_all(&machines, || {});
-    println!("{downloads:.3} × the closure of {} bytes", stage.compressed);
-    for machine in &machines {
-        println!("{:?}", machine.agent.status().counters.site);
-    }
+    stage.tell(downloads, &machines);
     stage.check(&machines);
     assert!(downloads <= 1.05, "{downloads:.3} × the closure came over the line");
 }
@@ -111,9 +121,9 @@ fn eight_machines_cost_the_uplink_one_closure() {
 #[test]
 fn two_machines_that_die_in_the_middle_cost_little_and_nobody_fails() {
     let Some(stage) = stage(8) else { return };
-    let mut dying = stage.machines(1..3);
+    let mut dying = stage.machines(1..3, MEMORY);
     let living = {
-        let living = stage.machines(3..9);
+        let living = stage.machines(3..9, MEMORY);
         for machine in &living {
             machine.agent.wait_for_peers(7, FIND_LIMIT);
         }
@@ -140,7 +150,31 @@ fn two_machines_that_die_in_the_middle_cost_little_and_nobody_fails() {
             machine.agent.process().kill();
         }
     });
-    println!("{downloads:.3} × the closure of {} bytes", stage.compressed);
+    stage.tell(downloads, &living);
     stage.check(&living);
     assert!(downloads <= 1.2, "{downloads:.3} × the closure came over the line");
+}
+
+/// Somebody asks what a closure weighs and does not want it: what is fetched ahead stops by itself.
+#[test]
+fn what_nix_does_not_come_for_is_not_fetched_on() {
+    let Some(stage) = stage_behind(1, LINE / 40) else { return };
+    let [machine] = &stage.machines(1..2, MEMORY)[..] else { panic!("one machine") };
+    let top = stage.scene.closure().top();
+    let ask = ["path-info", "--recursive", "--store", &machine.tap.url(), top];
+    let _ = machine.nix.run("nix", &ask).ok();
+    let asked = stage.wan.bytes();
+    let fetched = || stage.wan.bytes() - asked;
+    // All of it would take 80 s.
+    let begun = system_tests::wait_until(Duration::from_secs(30), || fetched() > 1 << 20);
+    assert!(begun, "something is fetched before it is asked for: {}", fetched());
+    let mut last = fetched();
+    let stopped = system_tests::wait_until(Duration::from_secs(60), || {
+        std::thread::sleep(Duration::from_secs(4));
+        let now = fetched();
+        now == std::mem::replace(&mut last, now)
+    });
+    println!("{last} of {} bytes were fetched in vain", stage.compressed);
+    assert!(stopped, "it goes on and on: {last} bytes");
+    assert!(last < stage.compressed * 3 / 4, "it stopped at the end: {last} bytes");
 }

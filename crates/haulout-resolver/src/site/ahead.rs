@@ -2,8 +2,8 @@
 //!
 //! Nix asks for the narinfos of a closure one after the other and then for the NARs. So the narinfos that a narinfo refers to
 //! are looked up at once, and the files of those that Nix really asked for are fetched while it still asks for others. Within
-//! a budget: what Nix does not come for in time gives its room to the next, and what it does not want at all is dropped with
-//! the segments nobody uses.
+//! a budget: what Nix does not come for in time gives its room to the next. When it neither asks nor takes anything for a while
+//! (it was a dry run, or somebody stopped it), whatever waits is dropped and what is under way is cut off.
 
 mod wishes;
 
@@ -18,7 +18,7 @@ use haulout_swarm::Now;
 use haulout_swarm::site::Cut;
 use lru::LruCache;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use self::wishes::{Next, Wishes};
 use super::upstream::Upstream;
@@ -33,6 +33,8 @@ const INFOS_MAX: usize = 16_384;
 const FILES_AT_ONCE: usize = 6;
 /// Bytes fetched ahead that Nix has not come for yet, at most.
 pub const AHEAD_BYTES: u64 = 48 << 20;
+/// How often it is looked whether what is being fetched is still wanted.
+const WANTED_EVERY: Duration = Duration::from_secs(1);
 /// How often an idle worker looks whether it is still needed.
 const LET_GO: Duration = Duration::from_secs(10);
 
@@ -64,6 +66,8 @@ struct State {
     infos: VecDeque<HashPart>,
     seen: LruCache<HashPart, ()>,
     files: Wishes<SiteObject>,
+    /// NAR bytes that Nix had been given when it was last looked.
+    taken: u64,
 }
 
 impl Ahead {
@@ -77,6 +81,7 @@ impl Ahead {
             infos: VecDeque::new(),
             seen: LruCache::new(NonZeroUsize::new(INFOS_MAX).unwrap_or(NonZeroUsize::MIN)),
             files: Wishes::new(limits.bytes, limits.bytes_per_second),
+            taken: 0,
         };
         let ahead = Arc::new(Self {
             upstream,
@@ -100,10 +105,12 @@ impl Ahead {
     pub(crate) fn info_asked(&self, path: HashPart) {
         let object = self.upstream.object(&path);
         let references = self.upstream.references(&path);
+        let now = self.now();
         let mut state = lock(&self.state);
+        state.files.active(now);
         self.queue_infos(&mut state, references);
         if let Some(object) = object {
-            state.files.add(path, object.size.map_or(0, Cut::size), object);
+            state.files.add(path, object.size.map_or(0, Cut::size), object, now);
         }
         drop(state);
         self.news.notify_waiters();
@@ -111,8 +118,29 @@ impl Ahead {
 
     /// Nix asks for the NAR.
     pub(crate) fn nar_asked(&self, path: &HashPart) {
-        lock(&self.state).files.asked(path);
+        lock(&self.state).files.asked(path, self.now());
         self.news.notify_waiters();
+    }
+
+    fn now(&self) -> Now {
+        Now::from_start(self.begun.elapsed())
+    }
+
+    /// Whether Nix is still at it; what it has not come for is forgotten if not.
+    fn is_wanted(&self) -> bool {
+        let (now, taken) = (self.now(), self.upstream.bytes_taken());
+        let mut state = lock(&self.state);
+        if taken != std::mem::replace(&mut state.taken, taken) {
+            // One large NAR may take it longer than it is waited for between two questions.
+            state.files.active(now);
+        }
+        let wanted = state.files.is_active(now);
+        if !wanted {
+            for path in std::mem::take(&mut state.infos) {
+                state.seen.pop(&path);
+            }
+        }
+        wanted
     }
 
     fn queue_infos(&self, state: &mut State, paths: Vec<HashPart>) {
@@ -131,6 +159,7 @@ impl Ahead {
 async fn infos(ahead: std::sync::Weak<Ahead>) {
     while let Some(ahead) = ahead.upgrade() {
         let news = ahead.news.notified();
+        ahead.is_wanted();
         let next = lock(&ahead.state).infos.pop_front();
         match next {
             Some(path) => {
@@ -150,8 +179,8 @@ async fn infos(ahead: std::sync::Weak<Ahead>) {
 async fn files(ahead: std::sync::Weak<Ahead>) {
     while let Some(ahead) = ahead.upgrade() {
         let news = ahead.news.notified();
-        let now = Now::from_start(ahead.begun.elapsed());
-        let next = lock(&ahead.state).files.next(now);
+        ahead.is_wanted();
+        let next = lock(&ahead.state).files.next(ahead.now());
         let object = match next {
             Next::Fetch(object) => object,
             Next::After(wait) => {
@@ -168,7 +197,16 @@ async fn files(ahead: std::sync::Weak<Ahead>) {
             sleep(Duration::from_millis(100)).await;
         }
         let mut bytes = Box::pin(ahead.upstream.site().stream_ahead(object));
-        // What came stays in its segments until it is asked for.
-        while let Some(Ok(_)) = bytes.next().await {}
+        let mut look = interval(WANTED_EVERY);
+        loop {
+            tokio::select! {
+                // What came stays in its segments until it is asked for.
+                piece = bytes.next() => if !matches!(piece, Some(Ok(_))) { break },
+                _ = look.tick() => if !ahead.is_wanted() {
+                    tracing::debug!("what was being fetched ahead is not wanted any more");
+                    break;
+                },
+            }
+        }
     }
 }

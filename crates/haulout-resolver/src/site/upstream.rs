@@ -137,6 +137,11 @@ impl Upstream {
         references.map(|reference| reference.hash_part()).filter(|other| other != path).collect()
     }
 
+    /// NAR bytes that this machine's Nix was given, from anywhere.
+    pub(super) fn bytes_taken(&self) -> u64 {
+        self.inner.stats.bytes_delivered.get()
+    }
+
     /// Whether one of the caches is another agent, or this one.
     pub(crate) fn asks_agents(&self) -> bool {
         self.inner.upstreams.asks_agents()

@@ -4,6 +4,7 @@
 //! connection far worse than "not here"; everything else follows.
 
 mod archives;
+mod dbus;
 mod door;
 pub(crate) mod host_key;
 mod keys;

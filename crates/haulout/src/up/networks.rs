@@ -1,31 +1,26 @@
 //! The networks this machine is in: which are used, for the parts of the agent and for people.
 //!
-//! Names of wireless networks come from NetworkManager, asked through systemd's `busctl`, and only if a setting names one.
+//! Names of wireless networks come from NetworkManager, and only if a setting names one.
 
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use haulout_gateway::LocalRule;
 use haulout_gateway::api::{NetworkReport, Warning};
 use haulout_mesh::networks::{NetworkRules, Networks, Snapshot};
 use haulout_mesh::{InterfaceRules, Mesh};
 use haulout_resolver::Resolver;
-use serde::de::DeserializeOwned;
 
+use super::dbus;
 use crate::config::Settings;
 use crate::error::{Context, Outcome};
 
-/// How long `busctl` may take.
-const ASK_LIMIT: Duration = Duration::from_secs(3);
-/// How often it is looked whether it has ended.
-const ASK_EVERY: Duration = Duration::from_millis(10);
 /// What else is worth a warning is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The service and its object.
-const NETWORK_MANAGER: &str = "org.freedesktop.NetworkManager";
+pub(super) const NETWORK_MANAGER: &str = "org.freedesktop.NetworkManager";
 /// See [`NETWORK_MANAGER`].
-const NETWORK_MANAGER_PATH: &str = "/org/freedesktop/NetworkManager";
+pub(super) const NETWORK_MANAGER_PATH: &str = "/org/freedesktop/NetworkManager";
 
 /// Which interfaces discovery may use.
 pub(super) fn interfaces(settings: &Settings) -> InterfaceRules {
@@ -104,78 +99,11 @@ fn in_words(snapshot: &Snapshot) -> Vec<NetworkReport> {
 
 /// The wireless network an interface is in.
 fn ssid_of(interface: &str) -> Option<String> {
-    let device: (String,) = data(&busctl(&[
-        "call",
-        NETWORK_MANAGER,
-        NETWORK_MANAGER_PATH,
-        NETWORK_MANAGER,
-        "GetDeviceByIpIface",
-        "s",
-        interface,
-    ])?)?;
-    let property = |object: &str, kind: &str, name: &str| {
-        busctl(&[
-            "get-property",
-            NETWORK_MANAGER,
-            object,
-            &format!("{NETWORK_MANAGER}.{kind}"),
-            name,
-        ])
-    };
-    let point: String = data(&property(&device.0, "Device.Wireless", "ActiveAccessPoint")?)?;
-    let name: Vec<u8> = data(&property(&point, "AccessPoint", "Ssid")?)?;
+    let find = [NETWORK_MANAGER, "GetDeviceByIpIface", "s", interface];
+    let device: String = dbus::call(NETWORK_MANAGER, NETWORK_MANAGER_PATH, &find)?;
+    let wireless = format!("{NETWORK_MANAGER}.Device.Wireless");
+    let point: String = dbus::property(NETWORK_MANAGER, &device, &wireless, "ActiveAccessPoint")?;
+    let name: Vec<u8> =
+        dbus::property(NETWORK_MANAGER, &point, &format!("{NETWORK_MANAGER}.AccessPoint"), "Ssid")?;
     String::from_utf8(name).ok()
-}
-
-/// What `busctl --json=short` says: `{"type":...,"data":...}`.
-fn data<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
-    #[derive(serde::Deserialize)]
-    struct Said<T> {
-        data: T,
-    }
-    serde_json::from_slice::<Said<T>>(json).ok().map(|said| said.data)
-}
-
-/// Runs `busctl`; `None` when it failed or took too long.
-fn busctl(arguments: &[&str]) -> Option<Vec<u8>> {
-    let mut child = Command::new("busctl")
-        .args(["--system", "--json=short"])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let started = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => {
-                return child.wait_with_output().ok().map(|output| output.stdout);
-            }
-            Ok(None) if started.elapsed() < ASK_LIMIT => std::thread::sleep(ASK_EVERY),
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return None;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As busctl of systemd 252 prints a method's answer, an object's path and bytes.
-    #[test]
-    fn busctls_json_is_understood() {
-        let answer = br#"{"type":"o","data":["/org/freedesktop/NetworkManager/Devices/3"]}"#;
-        assert_eq!(
-            data::<(String,)>(answer).unwrap().0,
-            "/org/freedesktop/NetworkManager/Devices/3"
-        );
-        assert_eq!(data::<String>(br#"{"type":"o","data":"/a/b"}"#).unwrap(), "/a/b");
-        assert_eq!(data::<Vec<u8>>(br#"{"type":"ay","data":[79,107]}"#).unwrap(), b"Ok");
-        assert_eq!(data::<Vec<u8>>(b"rubbish"), None);
-    }
 }

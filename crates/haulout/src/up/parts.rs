@@ -107,7 +107,8 @@ impl Agent {
             fetch_for_others: settings.site.fetch_for_others,
             site_memory: settings.site.memory.0,
             ahead: AheadLimits {
-                bytes: settings.site.ahead.0,
+                // What is fetched ahead must not push out what is owed to others.
+                bytes: settings.site.ahead.0.min(settings.site.memory.0 / 2),
                 bytes_per_second: settings.site.ahead_rate.map(|rate| rate.0),
             },
             ..ResolverConfig::new(store_location(&settings), with(&keys.trusted, &host_key))

@@ -1,7 +1,7 @@
 //! Whether this machine can afford to fetch for others, and to give to them: not on battery, not over a metered link.
 //!
-//! The kernel says the first, NetworkManager the second, asked through systemd's `busctl`: one small process a minute instead
-//! of a D-Bus library. What cannot be found out counts as affordable.
+//! UPower says the first, or the kernel where there is no UPower; NetworkManager says the second. What cannot be found out
+//! counts as affordable.
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -9,12 +9,16 @@ use std::time::Duration;
 
 use haulout_resolver::Resolver;
 
+use super::dbus;
+use super::networks::{NETWORK_MANAGER, NETWORK_MANAGER_PATH};
 use crate::config;
 
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How long `busctl` may take.
-const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// The service that knows of batteries, also those of docks and uninterruptible supplies.
+const UPOWER: &str = "org.freedesktop.UPower";
+/// Its object.
+const UPOWER_PATH: &str = "/org/freedesktop/UPower";
 
 /// What a machine does for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +49,8 @@ pub(crate) async fn watch(resolver: Weak<Resolver>, settings: config::Site) {
         return;
     }
     loop {
-        let battery = ask_battery && on_battery(Path::new("/sys/class/power_supply"));
-        let metered = ask_metered && is_metered().await;
+        let look = move || (ask_battery && on_battery(), ask_metered && is_metered());
+        let (battery, metered) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         let now = Manners::of(&settings, battery, metered);
         let Some(resolver) = resolver.upgrade() else { return };
         if now.fetches != manners.fetches {
@@ -73,8 +77,14 @@ pub(crate) async fn watch(resolver: Weak<Resolver>, settings: config::Site) {
     }
 }
 
+/// Whether this machine runs on battery.
+fn on_battery() -> bool {
+    dbus::property(UPOWER, UPOWER_PATH, UPOWER, "OnBattery")
+        .unwrap_or_else(|| on_battery_by_kernel(Path::new("/sys/class/power_supply")))
+}
+
 /// Whether there is a battery and no power from elsewhere.
-fn on_battery(supplies: &Path) -> bool {
+fn on_battery_by_kernel(supplies: &Path) -> bool {
     let read = |dir: &Path, name: &str| {
         std::fs::read_to_string(dir.join(name))
             .map(|text| text.trim().to_owned())
@@ -94,22 +104,14 @@ fn on_battery(supplies: &Path) -> bool {
 }
 
 /// What NetworkManager says, if there is one.
-async fn is_metered() -> bool {
-    let mut ask = tokio::process::Command::new("busctl");
-    ask.args(["--system", "get-property", "org.freedesktop.NetworkManager"])
-        .args(["/org/freedesktop/NetworkManager", "org.freedesktop.NetworkManager", "Metered"])
-        .stdin(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .kill_on_drop(true);
-    match tokio::time::timeout(ASK_LIMIT, ask.output()).await {
-        Ok(Ok(output)) => metered(&String::from_utf8_lossy(&output.stdout)),
-        _ => false,
-    }
+fn is_metered() -> bool {
+    dbus::property(NETWORK_MANAGER, NETWORK_MANAGER_PATH, NETWORK_MANAGER, "Metered")
+        .is_some_and(metered)
 }
 
-/// NMMetered: 1 yes, 3 probably.
-fn metered(answer: &str) -> bool {
-    matches!(answer.trim(), "u 1" | "u 3")
+/// NMMetered: 1 yes, 3 probably; 0 unknown, 2 no, 4 probably not.
+fn metered(answer: u32) -> bool {
+    matches!(answer, 1 | 3)
 }
 
 #[cfg(test)]
@@ -127,15 +129,15 @@ mod tests {
     #[test]
     fn a_laptop_without_its_plug_is_on_battery() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(!on_battery(&dir.path().join("none")));
+        assert!(!on_battery_by_kernel(&dir.path().join("none")));
         supply(dir.path(), "mouse", &[("type", "Battery"), ("scope", "Device")]);
-        assert!(!on_battery(dir.path()));
+        assert!(!on_battery_by_kernel(dir.path()));
         supply(dir.path(), "BAT0", &[("type", "Battery")]);
-        assert!(on_battery(dir.path()));
+        assert!(on_battery_by_kernel(dir.path()));
         supply(dir.path(), "AC", &[("type", "Mains"), ("online", "0")]);
-        assert!(on_battery(dir.path()));
+        assert!(on_battery_by_kernel(dir.path()));
         std::fs::write(dir.path().join("AC/online"), "1\n").unwrap();
-        assert!(!on_battery(dir.path()));
+        assert!(!on_battery_by_kernel(dir.path()));
     }
 
     #[test]
@@ -181,7 +183,7 @@ mod tests {
 
     #[test]
     fn networkmanager_is_understood() {
-        assert!(metered("u 1\n") && metered("u 3\n"));
-        assert!(!metered("u 0\n") && !metered("u 2\n") && !metered("u 4\n") && !metered(""));
+        assert!(metered(1) && metered(3));
+        assert!(!metered(0) && !metered(2) && !metered(4) && !metered(77));
     }
 }

@@ -9,7 +9,8 @@ use haulout_swarm::rate::Limiter;
 
 /// Files that may wait to be fetched.
 pub(super) const FILES_MAX: usize = 4_096;
-/// How long Nix may take to come for a file before its room goes to others.
+/// How long Nix may take to come for a file before its room goes to others; and how long it may do nothing at all before
+/// it is taken to want none of them after all: it was only asked what there is, or was stopped.
 pub(super) const WANTED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Files that Nix will probably ask for, and those that were fetched and not asked for yet.
@@ -20,6 +21,8 @@ pub(super) struct Wishes<T> {
     files: VecDeque<(HashPart, u64, T)>,
     /// Fetched and not asked for: what, how large, when.
     waiting: VecDeque<(HashPart, u64, Now)>,
+    /// When Nix last asked for anything, or took anything.
+    active: Option<Now>,
 }
 
 /// What to do now.
@@ -39,18 +42,31 @@ impl<T> Wishes<T> {
             line: Limiter::new(bytes_per_second),
             files: VecDeque::new(),
             waiting: VecDeque::new(),
+            active: None,
         }
     }
 
+    /// Nix does something.
+    pub(super) fn active(&mut self, now: Now) {
+        self.active = Some(now);
+    }
+
+    /// Whether Nix is still at it. If not, nothing of this is wanted any more.
+    pub(super) fn is_active(&self, now: Now) -> bool {
+        self.active.is_some_and(|since| now.since(since) < WANTED_WITHIN)
+    }
+
     /// Nix asked about a path; its file has `size` bytes.
-    pub(super) fn add(&mut self, path: HashPart, size: u64, file: T) {
+    pub(super) fn add(&mut self, path: HashPart, size: u64, file: T, now: Now) {
+        self.active(now);
         if self.files.len() < FILES_MAX && !self.files.iter().any(|(other, ..)| *other == path) {
             self.files.push_back((path, size, file));
         }
     }
 
     /// Nix asks for the file itself.
-    pub(super) fn asked(&mut self, path: &HashPart) {
+    pub(super) fn asked(&mut self, path: &HashPart, now: Now) {
+        self.active(now);
         self.files.retain(|(other, ..)| other != path);
         self.waiting.retain(|(other, ..)| other != path);
     }
@@ -58,6 +74,10 @@ impl<T> Wishes<T> {
     /// The next file to fetch.
     pub(super) fn next(&mut self, now: Now) -> Next<T> {
         self.waiting.retain(|(.., since)| now.since(*since) < WANTED_WITHIN);
+        if !self.is_active(now) {
+            self.files.clear();
+            return Next::Nothing;
+        }
         let waiting: u64 = self.waiting.iter().map(|(_, size, _)| size).sum();
         // The last first: Nix asks for narinfos from the top down, and for NARs from the bottom up.
         let Some((_, size, _)) = self.files.back() else { return Next::Nothing };
@@ -93,7 +113,7 @@ mod tests {
     fn wishes(budget: u64, rate: Option<u64>, sizes: &[u64]) -> Wishes<u8> {
         let mut wishes = Wishes::new(budget, rate);
         for (n, size) in sizes.iter().enumerate() {
-            wishes.add(path(n as u8), *size, n as u8);
+            wishes.add(path(n as u8), *size, n as u8, at(0));
         }
         wishes
     }
@@ -105,11 +125,11 @@ mod tests {
         assert_eq!(wishes.next(at(0)), Next::Fetch(3));
         assert_eq!(wishes.next(at(0)), Next::After(WANTED_WITHIN), "90 of 100 are used");
         // Nix comes for one: room for the next, and the others stay where they were.
-        wishes.asked(&path(3));
+        wishes.asked(&path(3), at(0));
         assert_eq!(wishes.next(at(0)), Next::Fetch(2));
         // What Nix asked for itself is not fetched ahead any more.
-        wishes.asked(&path(1));
-        wishes.asked(&path(2));
+        wishes.asked(&path(1), at(0));
+        wishes.asked(&path(2), at(0));
         assert_eq!(wishes.next(at(0)), Next::Fetch(0));
         assert_eq!(wishes.next(at(0)), Next::Nothing);
     }
@@ -119,6 +139,8 @@ mod tests {
         let mut wishes = wishes(100, None, &[80, 90]);
         assert_eq!(wishes.next(at(0)), Next::Fetch(1));
         assert_eq!(wishes.next(at(5_000)), Next::After(Duration::from_secs(15)));
+        // It takes something else meanwhile.
+        wishes.active(at(19_000));
         assert_eq!(wishes.next(at(20_000)), Next::Fetch(0));
         // Nothing that is larger than the whole budget is ever fetched ahead.
         let mut large = self::wishes(100, None, &[101]);
@@ -131,6 +153,7 @@ mod tests {
         let mut wishes = wishes(u64::MAX, Some(1_000), &[500; 40]);
         let (mut now, mut fetched) = (at(1_000), 0);
         while now < at(6_000) {
+            wishes.active(now);
             match wishes.next(now) {
                 Next::Fetch(_) => fetched += 500,
                 Next::After(wait) => now = now + wait,
@@ -140,14 +163,31 @@ mod tests {
         assert!((4_500..=6_000).contains(&fetched), "{fetched} bytes in five seconds");
     }
 
+    /// As after `nix build --dry-run`, or when somebody stops a download.
+    #[test]
+    fn when_nix_has_stopped_nothing_more_is_wanted() {
+        let mut wishes = wishes(100, None, &[10; 50]);
+        for _ in 0..10 {
+            assert!(matches!(wishes.next(at(0)), Next::Fetch(_)));
+        }
+        assert!(matches!(wishes.next(at(19_999)), Next::After(_)));
+        assert!(wishes.is_active(at(19_999)) && !wishes.is_active(at(20_000)));
+        assert_eq!(wishes.next(at(20_000)), Next::Nothing, "all of it is dropped");
+        wishes.asked(&path(3), at(30_000));
+        assert_eq!(wishes.next(at(30_000)), Next::Nothing, "and stays so");
+        wishes.add(path(60), 10, 60, at(30_000));
+        assert_eq!(wishes.next(at(30_000)), Next::Fetch(60));
+        assert!(!Wishes::<u8>::new(1, None).is_active(at(0)), "nobody has asked anything");
+    }
+
     #[test]
     fn a_flood_of_questions_is_bounded() {
         let mut wishes = Wishes::new(1, None);
         for n in 0..3 * FILES_MAX as u32 {
             let mut hash = [0; 20];
             hash[..4].copy_from_slice(&n.to_be_bytes());
-            wishes.add(HashPart::from_bytes(hash), 1, n);
-            wishes.add(HashPart::from_bytes(hash), 1, n);
+            wishes.add(HashPart::from_bytes(hash), 1, n, at(0));
+            wishes.add(HashPart::from_bytes(hash), 1, n, at(0));
         }
         assert_eq!(wishes.files.len(), FILES_MAX);
     }
