@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use redstuff::{
-    BlobId, SymbolId,
+    AxisKind, BlobId, SymbolId,
     bcs::Wire,
     messages::{
         Confirmation, ConfirmationCertificate, InvalidBlobId, ProofOfPossession, ProtocolMessage,
@@ -38,5 +38,10 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(id) = text.parse::<QuiltPatchId>() {
         assert_eq!(id.to_string(), text);
     }
-    let _ = text.parse::<SymbolId>();
+    if let Ok(axis) = text.parse::<AxisKind>() {
+        assert_eq!(axis.as_str(), text);
+    }
+    if let Ok(symbol) = text.parse::<SymbolId>() {
+        assert_eq!(symbol.to_string().parse(), Ok(symbol));
+    }
 });

@@ -23,6 +23,58 @@
 //! The types keep apart what must not be confused: [`UnverifiedSliver`] and [`Sliver`],
 //! [`UnverifiedMetadata`] and [`Metadata`], the two axes ([`Primary`], [`Secondary`]),
 //! [`SliverIndex`], [`PairIndex`] and [`ShardIndex`], and [`ShardCount`].
+//!
+//! # What the compiler refuses
+//!
+//! A column where a row is meant:
+//!
+//! ```compile_fail,E0308
+//! # use redstuff::{Primary, Secondary, ShardCount};
+//! # let encoded = ShardCount::new(10).unwrap().encode(vec![1]).unwrap();
+//! # use redstuff::{Sliver, SliverIndex};
+//! let row: Sliver<Primary> = encoded.sliver(SliverIndex::<Secondary>::new(3)).unwrap();
+//! ```
+//!
+//! The index of a pair, of which secondary slivers count backwards, for that of a sliver, and
+//! the index of a shard, which depends on the blob, for that of a pair:
+//!
+//! ```compile_fail,E0308
+//! # use redstuff::{PairIndex, Primary, ShardCount, Sliver};
+//! # let encoded = ShardCount::new(10).unwrap().encode(vec![1]).unwrap();
+//! let row: Sliver<Primary> = encoded.sliver(PairIndex(3)).unwrap();
+//! ```
+//! ```compile_fail,E0308
+//! # use redstuff::{ShardCount, ShardIndex};
+//! # let encoded = ShardCount::new(10).unwrap().encode(vec![1]).unwrap();
+//! let pair = encoded.pair(ShardIndex(3)).unwrap();
+//! ```
+//!
+//! A number where a number of shards is meant:
+//!
+//! ```compile_fail,E0308
+//! # use redstuff::{Primary, SliverIndex};
+//! let pair = SliverIndex::<Primary>::new(3).pair(1000).unwrap();
+//! ```
+//!
+//! What was received where something verified is needed, be it a sliver or metadata:
+//!
+//! ```compile_fail,E0308
+//! # use redstuff::{Consistency, Metadata, Primary, UnverifiedSliver, decode};
+//! fn read(metadata: &Metadata, received: Vec<UnverifiedSliver<Primary>>) -> Vec<u8> {
+//!     decode(metadata, &received, Consistency::Default).unwrap()
+//! }
+//! ```
+//! ```compile_fail,E0308
+//! # use redstuff::{Primary, Sliver, UnverifiedMetadata, UnverifiedSliver};
+//! fn check(metadata: &UnverifiedMetadata, received: UnverifiedSliver<Primary>) -> Sliver<Primary> {
+//!     received.verify(metadata).unwrap()
+//! }
+//! ```
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod axis;
 pub mod bcs;
