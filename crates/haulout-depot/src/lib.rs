@@ -17,6 +17,7 @@ mod dir;
 mod error;
 pub mod fund;
 mod journal;
+mod lasting;
 mod level;
 pub mod merge;
 mod nar;

@@ -1,6 +1,10 @@
 //! Levels made one.
 
-use crate::{Blobs, DepotError, Kind, OpenLevel, Reader, Registry, Update, segment};
+use crate::{
+    Blobs, DepotError, Kind, OpenLevel, Reader, Registry, Update,
+    lasting::{self, Packs},
+    segment,
+};
 use haulout_archive::{
     Content, Entry, Page,
     merge::{Merge, PackUnion},
@@ -17,6 +21,8 @@ pub(crate) struct Entries {
     number: u64,
     page: Option<Page>,
     at: usize,
+    /// Where to begin in the first page, which was not read yet.
+    from: Option<HashPart>,
     failed: bool,
 }
 
@@ -29,14 +35,8 @@ impl Entries {
         from: HashPart,
     ) -> Self {
         let number = level.directory().page_of(&from);
-        let (blobs, level) = (Arc::clone(blobs), Arc::clone(level));
-        let mut entries =
-            Self { handle: handle.clone(), blobs, level, number, page: None, at: 0, failed: false };
-        if let Ok(page) = entries.fetch() {
-            entries.at = page.position(&from).unwrap_or_else(|at| at);
-            entries.page = Some(page);
-        }
-        entries
+        let (blobs, level, handle) = (Arc::clone(blobs), Arc::clone(level), handle.clone());
+        Self { handle, blobs, level, number, page: None, at: 0, from: Some(from), failed: false }
     }
 
     fn fetch(&self) -> Result<Page, DepotError> {
@@ -59,6 +59,9 @@ impl Iterator for Entries {
                     return Some(Err(error));
                 }
             };
+            if let Some(from) = self.from.take() {
+                self.at = page.position(&from).unwrap_or_else(|at| at);
+            }
             if self.at < page.len() {
                 let entry = page
                     .entry(self.at)
@@ -81,44 +84,53 @@ pub struct Merged {
     pub levels: usize,
     /// Entries of the new level.
     pub leaves: u64,
+    /// Paths left out because a pack of theirs is no longer stored.
+    pub lost: u64,
     /// The new sequence.
     pub sequence: u64,
 }
 
 /// Merges the newest `count` levels of an archive, leaving out the paths of `drop`.
 ///
-/// A dropped path vanishes when the oldest level takes part; otherwise it becomes a tombstone.
+/// A dropped path vanishes when the oldest level takes part; otherwise it becomes a tombstone. Without
+/// `epochs` the new index is stored as long as the longest of those that it replaces.
 ///
 /// # Errors
-/// When a level cannot be read, or the archive was changed in the meantime.
+/// When a level cannot be read, the archive was changed in the meantime, a path to drop is not there, or
+/// there is nothing to do.
 pub async fn merge(
     reader: &Reader,
     registry: &dyn Registry,
     count: usize,
     drop: HashSet<HashPart>,
-    epochs: u32,
+    epochs: Option<u32>,
     scratch: PathBuf,
 ) -> Result<Merged, DepotError> {
-    let levels = reader.levels().get(..count).filter(|levels| !levels.is_empty());
-    let levels = levels
-        .ok_or_else(|| DepotError::new(Kind::Refused, "there are not so many levels"))?
-        .to_vec();
+    let epoch = registry.epoch().await?;
+    let count = count.max(lasting::ended(reader.levels(), epoch));
+    let levels = to_merge(reader, count, &drop, epoch).await?;
     let all = levels.len() == reader.levels().len();
     let mut tables = Vec::with_capacity(levels.len());
     for level in &levels {
         tables.push(level.packs(&**reader.blobs()).await?);
     }
     let blobs = Arc::clone(reader.blobs());
+    let packs = Packs::now(&*blobs, tables, epoch).await?;
+    let longest = levels.iter().map(|level| level.record().end_epoch).max().unwrap_or(0);
+    let epochs = epochs.unwrap_or_else(|| longest.saturating_sub(epoch).max(1));
     let handle = Handle::current();
     let work = move || {
+        let mut lost = 0;
         let start = HashPart::from_bytes([0; 20]);
         let about = levels.iter().map(|level| level.record().leaves).sum();
         let iterators: Vec<Entries> =
             levels.iter().map(|level| Entries::new(&handle, &blobs, level, start)).collect();
-        let union = RefCell::new(PackUnion::new(tables));
+        let union = RefCell::new(PackUnion::new(packs.tables().to_vec()));
         let entries = Merge::new(iterators, all).filter_map(|item| {
             let adopted = item.and_then(|(from, mut entry)| {
-                if drop.contains(&entry.key) {
+                let gone = !packs.last(from, &entry);
+                lost += u64::from(gone);
+                if gone || drop.contains(&entry.key) {
                     return Ok(
                         (!all).then_some(Entry { key: entry.key, content: Content::Tombstone })
                     );
@@ -130,11 +142,13 @@ pub async fn merge(
             });
             adopted.transpose()
         });
-        segment::write_and_store(&handle, &*blobs, &scratch, epochs, about, entries, || {
-            union.take().into_table()
-        })
+        let level =
+            segment::write_and_store(&handle, &*blobs, &scratch, epochs, about, entries, || {
+                union.take().into_table()
+            })?;
+        Ok::<_, DepotError>((level, lost))
     };
-    let level = tokio::task::spawn_blocking(work)
+    let (level, lost) = tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| DepotError::new(Kind::Local, "merging ended early").because(error))??;
     let level = level
@@ -142,7 +156,31 @@ pub async fn merge(
     let keep = (count as u64..reader.levels().len() as u64).collect();
     let update = Update::Level { level, keep, place: 0 };
     let sequence = registry.update(reader.state().sequence, &update).await?;
-    Ok(Merged { levels: count, leaves: level.leaves, sequence })
+    Ok(Merged { levels: count, leaves: level.leaves, lost, sequence })
+}
+
+/// The newest `count` levels, if there are so many and a merge of them changes anything.
+async fn to_merge(
+    reader: &Reader,
+    count: usize,
+    drop: &HashSet<HashPart>,
+    epoch: u32,
+) -> Result<Vec<Arc<OpenLevel>>, DepotError> {
+    let refused = |message: String| Err(DepotError::new(Kind::Refused, message));
+    let of = reader.levels().len();
+    for key in drop {
+        if reader.find(key).await?.is_none() {
+            return refused(format!("{key} is not in the archive: it cannot be left out"));
+        }
+    }
+    match reader.levels().get(..count) {
+        _ if of == 0 => refused("nothing was published yet: there is nothing to merge".to_owned()),
+        Some([one]) if drop.is_empty() && one.record().end_epoch > epoch => {
+            refused("one level alone is as merged as can be, and nothing is left out".to_owned())
+        }
+        Some(levels) if !levels.is_empty() => Ok(levels.to_vec()),
+        _ => refused(format!("the archive has {of} levels: 1 to {of} of them can be merged")),
+    }
 }
 
 /// How many of the newest levels a new one of `added` entries should be merged with, so that there

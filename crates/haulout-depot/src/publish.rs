@@ -4,8 +4,9 @@
 //! done twice without being paid twice.
 
 use crate::{
-    Blobs, Certify, DepotError, Kind, NarSource, Reader, Registry, State, Update,
+    Blobs, Certify, DepotError, Kind, NarSource, Reader, Registry, Standing, State, Update,
     journal::Journal,
+    lasting::{self, Packs},
     merge::{Entries, levels_to_merge},
     segment,
 };
@@ -17,6 +18,7 @@ use haulout_archive::{
     segment::BlobRecord,
 };
 use haulout_nix::{HashPart, PathInfo, SecretKey, StoreDir};
+use redstuff::BlobId;
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -93,6 +95,8 @@ pub struct Report {
     pub packs: usize,
     /// Older levels that were merged with the new one.
     pub merged: usize,
+    /// Paths of them that were left out because a pack of theirs is no longer stored.
+    pub lost: u64,
     /// The archive's sequence now.
     pub sequence: u64,
 }
@@ -151,14 +155,14 @@ impl Run {
         let mut journal = Journal::open(&self.options.scratch, &state.id, epoch)?;
         let reader = self.handle.block_on(Reader::open(Arc::clone(&self.blobs), state.clone()))?;
         let infos = self.signed(infos, &state)?;
-        let plan = self.plan(&reader, infos)?;
+        let plan = self.plan(&reader, infos, epoch)?;
         self.report.sequence = state.sequence;
         if plan.add.is_empty() && plan.change.is_empty() {
             journal.finish()?;
             return Ok(self.report);
         }
         let wanted = self.pack(&plan.add, roots, &mut journal)?;
-        self.update(reader, &journal, &wanted, &plan.change)?;
+        self.update(reader, &journal, &wanted, &plan.change, epoch)?;
         journal.finish()?;
         Ok(self.report)
     }
@@ -177,8 +181,14 @@ impl Run {
         Ok(infos)
     }
 
-    fn plan(&mut self, reader: &Reader, infos: Vec<PathInfo>) -> Result<Plan, DepotError> {
+    fn plan(
+        &mut self,
+        reader: &Reader,
+        infos: Vec<PathInfo>,
+        epoch: u32,
+    ) -> Result<Plan, DepotError> {
         let mut plan = Plan::default();
+        let mut standing = Standings { blobs: &*self.blobs, epoch, known: HashMap::new() };
         for mut info in infos {
             let key = info.path.hash_part();
             let Some(found) = self.handle.block_on(reader.find(&key))? else {
@@ -187,6 +197,14 @@ impl Run {
             };
             let known = &found.path.info;
             if (known.nar_hash, known.nar_size) != (info.nar_hash, info.nar_size) {
+                plan.add.push(info);
+                continue;
+            }
+            let mut packs = Vec::new();
+            for extent in &found.path.nar.extents {
+                packs.push(self.handle.block_on(reader.pack(found.level, extent.pack))?);
+            }
+            if !self.handle.block_on(standing.all(&packs))? {
                 plan.add.push(info);
                 continue;
             }
@@ -199,10 +217,8 @@ impl Run {
                 self.report.present += 1;
                 continue;
             }
-            let mut packs = Vec::new();
             let mut nar = found.path.nar.clone();
             for (number, extent) in (0u32..).zip(&mut nar.extents) {
-                packs.push(self.handle.block_on(reader.pack(found.level, extent.pack))?);
                 extent.pack = number;
             }
             self.report.signed += 1;
@@ -287,9 +303,10 @@ impl Run {
         journal: &Journal,
         wanted: &[HashPart],
         change: &[(Entry, Vec<BlobRecord>)],
+        epoch: u32,
     ) -> Result<(), DepotError> {
         for _ in 0..CONFLICTS_MAX {
-            match self.try_update(&reader, journal, wanted, change) {
+            match self.try_update(&reader, journal, wanted, change, epoch) {
                 Err(error) if error.kind == Kind::Conflict => {
                     let state = self.handle.block_on(self.registry.state())?;
                     reader = self.handle.block_on(reader.advance(state))?;
@@ -309,6 +326,7 @@ impl Run {
         journal: &Journal,
         wanted: &[HashPart],
         change: &[(Entry, Vec<BlobRecord>)],
+        epoch: u32,
     ) -> Result<(), DepotError> {
         // The delta, and the table its entries point into.
         let mut table: Vec<BlobRecord> = journal.packs().to_vec();
@@ -326,7 +344,8 @@ impl Run {
         delta.dedup_by_key(|entry| entry.key);
 
         let sizes: Vec<u64> = reader.levels().iter().map(|level| level.record().leaves).collect();
-        let count = levels_to_merge(&sizes, delta.len() as u64);
+        let count =
+            levels_to_merge(&sizes, delta.len() as u64).max(lasting::ended(reader.levels(), epoch));
         let merged = reader.levels().get(..count).unwrap_or_default();
         let mut tables = vec![table];
         for level in merged {
@@ -340,11 +359,22 @@ impl Run {
         for level in merged {
             levels.push(Box::new(Entries::new(&self.handle, &self.blobs, level, start)));
         }
-        let union = RefCell::new(PackUnion::new(tables));
-        let entries = Merge::new(levels, count == reader.levels().len()).map(|item| {
-            let (from, mut entry) = item?;
-            let adopted = union.borrow_mut().adopt(from, &mut entry);
-            adopted.map_err(|error| DepotError::corrupt("an index entry", error)).map(|()| entry)
+        let packs = self.handle.block_on(Packs::now(&*self.blobs, tables, epoch))?;
+        let union = RefCell::new(PackUnion::new(packs.tables().to_vec()));
+        let (all, mut lost) = (count == reader.levels().len(), 0);
+        let entries = Merge::new(levels, all).filter_map(|item| {
+            let adopted = item.and_then(|(from, mut entry)| {
+                if !packs.last(from, &entry) {
+                    lost += 1;
+                    let hidden = Entry { key: entry.key, content: Content::Tombstone };
+                    return Ok((!all).then_some(hidden));
+                }
+                let adopted = union.borrow_mut().adopt(from, &mut entry);
+                adopted
+                    .map_err(|error| DepotError::corrupt("an index entry", error))
+                    .map(|()| Some(entry))
+            });
+            adopted.transpose()
         });
         let level = segment::write_and_store(
             &self.handle,
@@ -361,8 +391,35 @@ impl Run {
         let update = Update::Level { level, keep, place: 0 };
         self.report.sequence =
             self.handle.block_on(self.registry.update(reader.state().sequence, &update))?;
-        self.report.merged = count;
+        (self.report.merged, self.report.lost) = (count, lost);
         Ok(())
+    }
+}
+
+/// Which packs are still stored, each asked about once.
+struct Standings<'a> {
+    blobs: &'a dyn Blobs,
+    epoch: u32,
+    known: HashMap<[u8; 32], bool>,
+}
+
+impl Standings<'_> {
+    async fn all(&mut self, packs: &[BlobRecord]) -> Result<bool, DepotError> {
+        for pack in packs {
+            let stored = match self.known.get(&pack.blob_id) {
+                Some(known) => *known,
+                None => match self.blobs.standing(BlobId(pack.blob_id), pack.object).await? {
+                    Standing::Until(_) => true,
+                    Standing::Gone => false,
+                    Standing::Unknown => pack.end_epoch > self.epoch,
+                },
+            };
+            self.known.insert(pack.blob_id, stored);
+            if !stored {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -277,12 +277,12 @@ async fn deltas_merge_and_dropped_paths_vanish() {
     let drop = world.store.paths[3].path.hash_part();
     // Without the oldest level a dropped path becomes a tombstone, with it, it is gone for good.
     let count = reader.levels().len();
-    merge(&reader, &*world.depot, count - 1, HashSet::from([drop]), 5, scratch.clone())
+    merge(&reader, &*world.depot, count - 1, HashSet::from([drop]), Some(5), scratch.clone())
         .await
         .unwrap();
     let reader = world.reader().await;
     assert_eq!(reader.levels().len(), 2);
-    merge(&reader, &*world.depot, 2, HashSet::from([drop]), 5, scratch).await.unwrap();
+    merge(&reader, &*world.depot, 2, HashSet::from([drop]), Some(5), scratch).await.unwrap();
     let reader = world.reader().await;
     assert_eq!(reader.levels().len(), 1);
     assert_eq!(reader.state().levels[0].leaves, world.store.paths.len() as u64 - 1);
@@ -468,4 +468,73 @@ async fn an_agent_believes_what_its_policy_allows() {
     let other =
         ArchiveSource::new(world.depot.clone(), world.depot.clone(), elsewhere, Policy::All, host);
     assert_eq!(other.path_info(&top).await.unwrap_err().kind, Kind::Refused);
+}
+
+/// Only this path of the store, for so many epochs.
+async fn publish_one(world: &World, at: usize, epochs: u32) -> Report {
+    let hash = world.store.paths[at].path.hash_part();
+    let source: Arc<dyn NarSource> = world.source();
+    let infos = vec![source.info(hash).await.unwrap().unwrap()];
+    let options = Options { epochs, ..world.options() };
+    publish(world.depot.clone(), world.depot.clone(), source, infos, vec![hash], options)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_level_made_of_others_promises_what_holds_now() {
+    let world = world(12, 200_000);
+    publish_one(&world, 0, 2).await;
+    // Paid for longer; the index goes on saying what it said on its day.
+    fund(&world.reader().await, &*world.depot, 12).await.unwrap();
+    world.depot.set_epoch(5).unwrap();
+    let report = publish_one(&world, 1, 20).await;
+    assert_eq!((report.merged, report.lost), (1, 0));
+    assert_eq!(world.depot.state().await.unwrap().levels[0].end_epoch, 13, "of what it is made of");
+
+    // Nobody paid: the archive goes on without what is gone.
+    publish_one(&world, 2, 40).await;
+    world.depot.set_epoch(13).unwrap();
+    let gone = world.store.paths[0].path.hash_part();
+    let report = publish_one(&world, 3, 20).await;
+    assert_eq!((report.merged, report.lost), (1, 1), "the ended level took part");
+    let reader = world.reader().await;
+    assert!(reader.find(&gone).await.unwrap().is_none());
+    for at in 1..4 {
+        let found = reader.find(&world.store.paths[at].path.hash_part()).await.unwrap();
+        assert!(found.is_some(), "{at}");
+    }
+    assert!(verify(&reader, 13, true).await.unwrap().problems.iter().all(|problem| {
+        problem.contains("which is not in the archive") // a reference that was never published
+    }));
+
+    // What is gone is published again when it is asked for, even while the index still has it.
+    world.depot.set_epoch(25).unwrap();
+    let report = publish_one(&world, 1, 20).await;
+    assert_eq!((report.added, report.present), (1, 0));
+    let found = world.reader().await.find(&world.store.paths[1].path.hash_part()).await.unwrap();
+    let mut nar = Vec::new();
+    let reader = world.reader().await;
+    reader.nar(&found.unwrap()).await.unwrap().write_to(&mut nar).await.unwrap();
+    assert_eq!(nar.len() as u64, world.store.paths[1].nar_size);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merge_that_changes_nothing_is_refused_and_one_that_does_lasts_as_long() {
+    let world = world(12, 200_000);
+    let scratch = world.dir.path().join("scratch");
+    let reader = world.reader().await;
+    let nothing = merge(&reader, &*world.depot, 0, HashSet::new(), None, scratch.clone()).await;
+    assert!(nothing.unwrap_err().to_string().contains("nothing was published yet"));
+    publish_one(&world, 0, 30).await;
+    publish_one(&world, 1, 30).await;
+    let reader = world.reader().await;
+    let merge = |drop, epochs| merge(&reader, &*world.depot, 1, drop, epochs, scratch.clone());
+    let error = merge(HashSet::new(), None).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Refused);
+    let absent = HashPart::from_bytes([9; 20]);
+    assert!(merge(HashSet::from([absent]), None).await.is_err(), "it is not there to be dropped");
+    let drop = world.store.paths[0].path.hash_part();
+    assert_eq!(merge(HashSet::from([drop]), None).await.unwrap().leaves, 1);
+    assert_eq!(world.depot.state().await.unwrap().levels[0].end_epoch, 31);
 }
