@@ -27,7 +27,7 @@ const WINDOW_LOG_MAX: u32 = 27;
 type Fetch = JoinHandle<Result<Bytes, DepotError>>;
 
 /// A NAR as it comes. The last bytes are given only when both hashes and the size were right: a
-/// reader that saw the end has the right NAR.
+/// reader that saw the end has the right NAR. (See [`NarStream::root_only`].)
 pub struct NarStream {
     blobs: Arc<dyn Blobs>,
     what: String,
@@ -40,7 +40,10 @@ pub struct NarStream {
     between_frames: bool,
     /// The chunk that is held back.
     held: Option<Bytes>,
-    hasher: NarHasher,
+    /// Bytes decoded so far.
+    given: u64,
+    /// `None`: somebody else checks NarHash.
+    hasher: Option<NarHasher>,
     tree: blake3::Hasher,
     expected: (NarDigest, [u8; 32]),
     finished: bool,
@@ -50,7 +53,7 @@ impl std::fmt::Debug for NarStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NarStream")
             .field("what", &self.what)
-            .field("given", &self.hasher.size())
+            .field("given", &self.given)
             .finish_non_exhaustive()
     }
 }
@@ -93,11 +96,20 @@ impl NarStream {
             input: Bytes::new(),
             between_frames: true,
             held: None,
-            hasher: NarHasher::new(),
+            given: 0,
+            hasher: Some(NarHasher::new()),
             tree: blake3::Hasher::new(),
             expected: (digest, path.nar.root),
             finished: false,
         })
+    }
+
+    /// Checks the size and the BLAKE3 root, and leaves NarHash to whoever checks it anyway for all
+    /// that it passes on.
+    #[must_use]
+    pub fn root_only(mut self) -> Self {
+        self.hasher = None;
+        self
     }
 
     /// The next bytes; `None` after the last.
@@ -125,9 +137,12 @@ impl NarStream {
         loop {
             match self.decode().await? {
                 Some(chunk) => {
-                    self.hasher.update(&chunk);
+                    self.given += chunk.len() as u64;
+                    if let Some(hasher) = &mut self.hasher {
+                        hasher.update(&chunk);
+                    }
                     self.tree.update(&chunk);
-                    if self.hasher.size() > self.expected.0.size {
+                    if self.given > self.expected.0.size {
                         return Err(self.corrupt("is longer than the index says"));
                     }
                     if let Some(before) = self.held.replace(chunk) {
@@ -137,9 +152,12 @@ impl NarStream {
                 None => {
                     // The end: the held chunk is given if all is well, and then nothing more.
                     let Some(last) = self.held.take() else { return Ok(None) };
-                    let digest = std::mem::take(&mut self.hasher).finish();
-                    let root = *self.tree.finalize().as_bytes();
-                    if (digest, root) != self.expected {
+                    let (digest, root) = &self.expected;
+                    let hashed = self.hasher.take().map(NarHasher::finish);
+                    let right = self.given == digest.size
+                        && hashed.is_none_or(|hashed| hashed == *digest)
+                        && self.tree.finalize() == *root;
+                    if !right {
                         return Err(self.corrupt("is not the one in the index"));
                     }
                     return Ok(Some(last));
@@ -153,7 +171,10 @@ impl NarStream {
         let Some(decoder) = &mut self.decoder else {
             return self.fetch().await;
         };
-        let mut out = Vec::with_capacity(CHUNK_BYTES);
+        // At least one byte, so that more than was promised is noticed.
+        let left = self.expected.0.size.saturating_sub(self.given);
+        let room = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.clamp(1, CHUNK_BYTES));
+        let mut out = Vec::with_capacity(room);
         loop {
             if self.input.is_empty() {
                 match next_piece(&self.blobs, &mut self.wanted, &mut self.fetching).await? {
@@ -164,17 +185,16 @@ impl NarStream {
                 }
             }
             let mut input = InBuffer::around(&self.input);
-            let mut buffer = vec![0; CHUNK_BYTES - out.len()];
-            let mut output = OutBuffer::around(&mut buffer[..]);
+            let before = out.len();
+            let mut output = OutBuffer::around_pos(&mut out, before);
             let hint = decoder.run(&mut input, &mut output);
-            let (taken, given) = (input.pos(), output.pos());
+            let (taken, given) = (input.pos(), output.pos() - before);
             let Ok(hint) = hint else {
                 return Err(self.corrupt("is not compressed as it should be"));
             };
             self.between_frames = hint == 0;
             self.input = self.input.slice(taken..);
-            out.extend_from_slice(buffer.get(..given).unwrap_or_default());
-            if out.len() == CHUNK_BYTES {
+            if out.len() >= room {
                 return Ok(Some(out.into()));
             }
             if taken == 0 && given == 0 && !self.input.is_empty() {

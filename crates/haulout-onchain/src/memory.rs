@@ -1,9 +1,9 @@
 //! Slivers and metadata that were just fetched, kept for a moment.
 //!
 //! A NAR is read in pieces, and neighbouring pieces share slivers; every piece needs the metadata. A sliver is verified
-//! once, when it comes, and kept under its blob; so whoever reads through this may take slivers as they are
-//! ([`haulout_walrus::ReadOptions::content`]). Metadata is kept as it came, and verified by the client each time; an
-//! answer is kept under the node that gave it, so a lie is only ever met again by asking the liar again.
+//! once, when it comes (by the source, if that is what it does), and kept under its blob; so whoever reads through this may
+//! take slivers as they are ([`haulout_walrus::ReadOptions::content`]). Metadata is kept as it came, under the node that gave it,
+//! so that a lie is only ever met again by asking the liar again; and as the client verified it, once it asks for slivers by it.
 
 use bytes::Bytes;
 use haulout_walrus::{
@@ -14,6 +14,7 @@ use redstuff::{AxisKind, BlobId, Metadata, PairIndex, ShardCount};
 use std::{
     collections::HashMap,
     fmt,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -21,6 +22,8 @@ use tokio::sync::Mutex as AsyncMutex;
 
 /// Most bytes that are kept.
 const BYTES_MAX: usize = 48 << 20;
+/// Blobs whose metadata is kept as it was verified: 66 KB each for 1,000 shards.
+const METADATA_MAX: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
@@ -32,6 +35,8 @@ enum Key {
 pub struct RecentBytes {
     inner: Arc<dyn Source>,
     kept: Mutex<Kept>,
+    /// Whoever wants a sliver brings it along: not verified anew for every piece that is read.
+    metadata: Mutex<LruCache<BlobId, Metadata>>,
     /// Slivers under way: who else wants one waits for it.
     coming: Mutex<HashMap<Key, Weak<AsyncMutex<()>>>>,
 }
@@ -55,7 +60,8 @@ impl RecentBytes {
     pub fn new(inner: Arc<dyn Source>) -> Self {
         let kept =
             Mutex::new(Kept { entries: LruCache::unbounded(), bytes: 0, used: Instant::now() });
-        Self { inner, kept, coming: Mutex::default() }
+        let metadata = Mutex::new(LruCache::new(METADATA_MAX));
+        Self { inner, kept, metadata, coming: Mutex::default() }
     }
 
     /// Forgets everything if nothing was wanted for so long: for programs that run on.
@@ -64,11 +70,16 @@ impl RecentBytes {
         if kept.used.elapsed() >= unused {
             kept.entries.clear();
             kept.bytes = 0;
+            self.metadata().clear();
         }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn metadata(&self) -> MutexGuard<'_, LruCache<BlobId, Metadata>> {
+        self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, key: &Key) -> Option<Bytes> {
@@ -102,6 +113,13 @@ impl RecentBytes {
     }
 }
 
+/// Verifies a sliver, beside the async threads.
+async fn checked(metadata: &Metadata, axis: AxisKind, pair: PairIndex, bytes: &Bytes) -> bool {
+    let (of, copy) = (metadata.clone(), bytes.clone());
+    let check = move || is_sliver(&of, axis, pair, &copy);
+    tokio::task::spawn_blocking(check).await.unwrap_or(false)
+}
+
 impl Source for RecentBytes {
     fn metadata<'a>(
         &'a self,
@@ -129,6 +147,7 @@ impl Source for RecentBytes {
     ) -> BoxFuture<'a, Result<Bytes, NodeError>> {
         Box::pin(async move {
             let key = Key::Sliver(*metadata.id(), axis == AxisKind::Primary, pair);
+            self.metadata().get_or_insert(*metadata.id(), || metadata.clone());
             if let Some(bytes) = self.get(&key) {
                 return Ok(bytes);
             }
@@ -139,9 +158,9 @@ impl Source for RecentBytes {
             }
             for _ in 0..=SPOILT_RETRIES {
                 let bytes = self.inner.sliver(node, metadata, axis, pair).await?;
-                let (of, copy) = (metadata.clone(), bytes.clone());
-                let check = move || is_sliver(&of, axis, pair, &copy);
-                if tokio::task::spawn_blocking(check).await.unwrap_or(false) {
+                if self.inner.is_checked(metadata, axis, pair)
+                    || checked(metadata, axis, pair, &bytes).await
+                {
                     self.keep(key, &bytes);
                     return Ok(bytes);
                 }
@@ -162,6 +181,14 @@ impl Source for RecentBytes {
         blob: &'a BlobId,
     ) -> Option<BoxFuture<'a, Result<Bytes, ReadError>>> {
         self.inner.metadata_anywhere(n, blob)
+    }
+
+    fn known_metadata(&self, blob: &BlobId) -> Option<Metadata> {
+        self.metadata().get(blob).cloned()
+    }
+
+    fn is_checked(&self, _: &Metadata, _: AxisKind, _: PairIndex) -> bool {
+        true
     }
 
     fn wrong<'a>(&'a self, what: Piece<'a>) -> BoxFuture<'a, Blame> {

@@ -76,6 +76,19 @@ pub trait Source: Send + Sync + fmt::Debug {
         None
     }
 
+    /// A blob's metadata that was verified before, if this source kept it.
+    fn known_metadata(&self, blob: &BlobId) -> Option<Metadata> {
+        let _ = blob;
+        None
+    }
+
+    /// Whether this machine has itself found right what [`Source::sliver`] gave last of this sliver, so
+    /// that checking it again would find nothing.
+    fn is_checked(&self, metadata: &Metadata, axis: AxisKind, pair: PairIndex) -> bool {
+        let _ = (metadata, axis, pair);
+        false
+    }
+
     /// Whether this fetches once for many readers, who should therefore all choose the same slivers.
     fn is_shared(&self) -> bool {
         false

@@ -341,6 +341,11 @@ impl Site {
         self.of(object, |segment| segment.came_from()) == Some(CameFrom::Here)
     }
 
+    /// Whether no byte of an object that was just read came from a peer.
+    pub(crate) fn is_own(&self, object: &SiteObject) -> bool {
+        self.of(object, |segment| segment.came_from()).is_some_and(|from| from < CameFrom::Peers)
+    }
+
     /// Counts an object that was just read: where its bytes came from, and from here if it is read again. `None` if it is no
     /// longer in memory.
     pub(crate) fn attribute(&self, object: &SiteObject) -> Option<CameFrom> {

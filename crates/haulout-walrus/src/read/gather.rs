@@ -94,6 +94,9 @@ pub(super) async fn metadata(
     report: &mut Report,
 ) -> Result<Metadata, ReadError> {
     let n = committee.n_shards;
+    if let Some(known) = client.source.known_metadata(blob).filter(|known| known.shards() == n) {
+        return Ok(known);
+    }
     if let Some(found) = metadata_anywhere(client, n, blob, report).await {
         return found;
     }

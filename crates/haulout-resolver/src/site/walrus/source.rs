@@ -97,6 +97,12 @@ impl Source for SiteSource {
         .boxed()
     }
 
+    /// A home checks what it fetches before it lets go of its end, and what it kept when it reads it.
+    fn is_checked(&self, metadata: &Metadata, axis: AxisKind, pair: PairIndex) -> bool {
+        let object = sliver_object(self.0.id, metadata, axis, pair);
+        object.is_some_and(|object| self.0.site.is_own(&object))
+    }
+
     fn is_shared(&self) -> bool {
         true
     }
