@@ -6,6 +6,7 @@
 //! `/dev/shm`, links are shaped by `tbf`. No time is asserted: contents and exit codes
 //! are. `docs/performance.md` says how to read it.
 
+mod archive;
 mod closure;
 mod corpus;
 mod four;
@@ -106,6 +107,8 @@ enum Name {
     Site,
     /// One NAR of 1 to 64 MiB from one peer and from three, whose links have 200 Mbit/s
     Sources,
+    /// A closure of 1 GB out of an archive on a devnet of 1,000 shards, and from nginx
+    Archive,
     /// An agent with a 50,000-path store and 20 peers, doing nothing
     Idle,
 }
@@ -177,6 +180,7 @@ fn main() -> ExitCode {
             Name::Unshaped => closure::run(&options, None, "unshaped"),
             Name::Four => four::run(&options),
             Name::Site => site::run(&options),
+            Name::Archive => archive::run(&options),
             Name::Idle => {
                 idle = idle::run(&options);
                 idle.as_ref().map(|_| Vec::new())
