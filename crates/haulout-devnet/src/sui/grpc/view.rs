@@ -33,16 +33,25 @@ impl<'a> View<'a> {
 
     /// The lowest checkpoint that the node has.
     pub(super) fn lowest(&self) -> u64 {
+        self.pruned_below().max(self.chain.checkpoints().lowest()).min(self.height)
+    }
+
+    /// What the node was told to have forgotten: everything below.
+    fn pruned_below(&self) -> u64 {
         self.faults.pruned_below.unwrap_or(0).min(self.height)
     }
 
+    /// Whether the node was not told to hide what is in this checkpoint.
+    fn shows(&self, number: u64) -> bool {
+        (self.pruned_below()..=self.height).contains(&number)
+    }
+
     pub(super) fn latest(&self) -> &'a Arc<Checkpoint> {
-        &self.chain.checkpoints()[self.height as usize]
+        self.chain.checkpoints().up_to(self.height)
     }
 
     pub(super) fn checkpoint(&self, number: u64) -> Result<&'a Arc<Checkpoint>, Status> {
-        let shown = (self.lowest()..=self.height).contains(&number);
-        let found = self.chain.checkpoints().get(number as usize).filter(|_| shown);
+        let found = self.chain.checkpoints().get(number).filter(|_| self.shows(number));
         found.ok_or_else(|| not_found(format!("Checkpoint {number} not found")))
     }
 
@@ -50,15 +59,16 @@ impl<'a> View<'a> {
         &self,
         digest: &Digest,
     ) -> Result<&'a Arc<Checkpoint>, Status> {
-        let shown = &self.chain.checkpoints()[self.lowest() as usize..=self.height as usize];
-        let found = shown.iter().find(|checkpoint| checkpoint.digest == *digest);
+        let all = self.chain.checkpoints().iter();
+        let mut shown = all.filter(|checkpoint| self.shows(checkpoint.summary.sequence_number));
+        let found = shown.find(|checkpoint| checkpoint.digest == *digest);
         found.ok_or_else(|| not_found(format!("Checkpoint {digest} not found")))
     }
 
     pub(super) fn transaction(&self, digest: &Digest) -> Result<&'a Arc<Executed>, Status> {
         self.chain
             .transaction(digest)
-            .filter(|executed| (self.lowest()..=self.height).contains(&executed.checkpoint))
+            .filter(|executed| self.shows(executed.checkpoint))
             .ok_or_else(|| not_found(format!("Transaction {digest} not found")))
     }
 
@@ -85,7 +95,8 @@ impl<'a> View<'a> {
         let store = &self.chain.store;
         let shown = |object: &&Object| {
             let digest = object.previous_transaction();
-            self.chain.transaction(&digest).is_some_and(|tx| tx.checkpoint <= self.height)
+            // A transaction that the chain has forgotten is older than anything a node may hide.
+            self.chain.transaction(&digest).is_none_or(|tx| tx.checkpoint <= self.height)
         };
         match version {
             Some(version) => store

@@ -4,11 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use sui_sdk_types::{
     Address, Digest, EndOfEpochData, GasCostSummary, Object, ObjectData, Owner, SignedTransaction,
-    Transaction, TransactionKind,
+    Transaction,
 };
 
 use super::{
-    Checkpoint, Epoch, Executed, Packages, Store,
+    Checkpoint, Epoch, Executed, History, Packages, Store,
     checkpoint::{Frame, seal},
     state::{state_contents, state_id},
     system,
@@ -53,7 +53,7 @@ pub(crate) struct Chain {
     /// What Walrus' events say of blobs.
     pub(crate) blobs: BlobIndex,
     transactions: HashMap<Digest, Arc<Executed>>,
-    checkpoints: Vec<Arc<Checkpoint>>,
+    checkpoints: History,
     epochs: Vec<Epoch>,
     validators: Validators,
     total_transactions: u64,
@@ -96,7 +96,7 @@ impl Chain {
             packages,
             blobs: BlobIndex::default(),
             transactions: HashMap::new(),
-            checkpoints: Vec::new(),
+            checkpoints: History::default(),
             epochs: vec![first],
             validators,
             total_transactions: 0,
@@ -120,7 +120,7 @@ impl Chain {
         &self.epochs
     }
 
-    pub(crate) fn checkpoints(&self) -> &[Arc<Checkpoint>] {
+    pub(crate) fn checkpoints(&self) -> &History {
         &self.checkpoints
     }
 
@@ -193,38 +193,44 @@ impl Chain {
     }
 
     /// The same history with other validators behind it: what an attacker can make who has
-    /// everything but the keys. Objects and ids are the same, signatures are not.
+    /// everything but the keys. Objects, transactions and ids are the same, signatures and the
+    /// committees that ends of epochs name are not.
     pub(crate) fn fork(&self, seed: [u8; 32]) -> Self {
-        let first = self.checkpoints.first();
-        let objects = first.into_iter().flat_map(|first| &first.transactions);
-        let objects = objects.flat_map(|executed| &executed.written);
-        let mut packages = self.packages.clone();
-        packages.forget_published(&self.store);
-        let mut fork = Self::new(Genesis {
+        let validators = |epoch: u64| Validators::generate(&seed, epoch, self.validator_count);
+        let mut fork = Self {
             seed,
-            validators: self.validator_count,
-            artifacts: self.artifacts,
-            gas_price: self.gas_price,
-            objects: objects.map(|object| (object.data().clone(), *object.owner())).collect(),
-            packages,
-            now_ms: first.map_or(0, |first| first.summary.timestamp_ms),
-        });
-        for checkpoint in self.checkpoints.iter().skip(1) {
-            let now_ms = checkpoint.summary.timestamp_ms;
-            let last = checkpoint.transactions.last();
-            match last.map(|executed| &executed.signed) {
-                Some(signed)
-                    if matches!(
-                        signed.transaction.kind,
-                        TransactionKind::ProgrammableTransaction(_)
-                    ) =>
-                {
-                    // It was valid, and everything before it is the same.
-                    let _ = fork.submit(signed.clone(), now_ms);
-                }
-                _ if checkpoint.summary.end_of_epoch_data.is_some() => fork.end_epoch(now_ms),
-                _ => fork.tick(now_ms),
+            store: self.store.clone(),
+            packages: self.packages.clone(),
+            blobs: self.blobs.clone(),
+            transactions: self.transactions.clone(),
+            checkpoints: History::default(),
+            epochs: self.epochs.clone(),
+            validators: validators(self.epoch()),
+            epoch_gas: self.epoch_gas.clone(),
+            ..*self
+        };
+        for (number, epoch) in (0..).zip(&mut fork.epochs) {
+            epoch.committee = validators(number).committee().clone();
+        }
+        let mut signing = validators(0);
+        let mut previous = None;
+        for checkpoint in self.checkpoints.iter() {
+            let mut copy = Checkpoint::clone(checkpoint);
+            let epoch = copy.summary.epoch;
+            if signing.committee().epoch != epoch {
+                signing = validators(epoch);
             }
+            if let Some(end) = &mut copy.summary.end_of_epoch_data {
+                end.next_epoch_committee = validators(epoch + 1).committee().members.clone();
+            }
+            // Of what was forgotten only the digest is left, and that was another's.
+            if previous.is_some() {
+                copy.summary.previous_digest = previous;
+            }
+            copy.signature = signing.sign(&copy.summary);
+            copy.digest = copy.summary.digest();
+            previous = Some(copy.digest);
+            fork.checkpoints.push(Arc::new(copy));
         }
         fork
     }
@@ -341,7 +347,19 @@ impl Chain {
             validators: &self.validators,
         };
         let checkpoint = seal(frame, transactions);
-        self.checkpoints.push(Arc::new(checkpoint));
+        if let Some(forgotten) = self.checkpoints.push(Arc::new(checkpoint)) {
+            self.forget(&forgotten);
+        }
+    }
+
+    /// Forgets the transactions of a checkpoint, and what they wrote that has changed since.
+    fn forget(&mut self, checkpoint: &Checkpoint) {
+        for executed in &checkpoint.transactions {
+            self.transactions.remove(&executed.digest);
+            for object in &executed.written {
+                self.store.forget_version(object.object_id(), object.version());
+            }
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use sui_sdk_types::{
     Address, BalanceChange, CheckpointCommitment, CheckpointContents, CheckpointSummary,
     CheckpointTransactionInfo, Digest, EndOfEpochData, GasCostSummary, Object, ObjectReference,
-    SignedTransaction, TransactionEffects, TransactionEvents, ValidatorAggregatedSignature,
-    ValidatorCommittee, hash::Hasher, merkle::MerkleTree,
+    SignedTransaction, TransactionEffects, TransactionEvents, TransactionKind,
+    ValidatorAggregatedSignature, ValidatorCommittee, hash::Hasher, merkle::MerkleTree,
 };
 
 use super::validators::Validators;
@@ -38,6 +38,16 @@ pub(crate) struct Checkpoint {
     pub(crate) transactions: Vec<Arc<Executed>>,
     /// What it wrote: the latest state of every object, ascending by id.
     pub(crate) written: Vec<ObjectReference>,
+}
+
+impl Checkpoint {
+    /// Whether it is more than the clock moving on, or an epoch ending.
+    pub(crate) fn has_users_transaction(&self) -> bool {
+        self.transactions.iter().any(|executed| {
+            let kind = &executed.signed.transaction.kind;
+            matches!(kind, TransactionKind::ProgrammableTransaction(_))
+        })
+    }
 }
 
 /// An epoch of Sui.

@@ -2,6 +2,7 @@
 
 mod chain;
 mod checkpoint;
+mod history;
 mod packages;
 mod state;
 mod store;
@@ -10,6 +11,7 @@ mod validators;
 
 pub(crate) use chain::{Chain, Genesis, Rejected};
 pub(crate) use checkpoint::{Checkpoint, Epoch, Executed, tree as checkpoint_tree};
+pub(crate) use history::History;
 pub(crate) use packages::{Kind, Modules, Packages, genesis_package};
 pub(crate) use state::{STATE_VERSION, state_contents};
 pub(crate) use store::Store;

@@ -50,12 +50,6 @@ impl Packages {
         }
     }
 
-    /// Leaves the packages of the genesis.
-    pub(crate) fn forget_published(&mut self, store: &super::Store) {
-        let genesis = store.get(Address::from_static("0x2")).map(|o| o.previous_transaction());
-        self.by_id.retain(|id, _| store.get(*id).map(|o| o.previous_transaction()) == genesis);
-    }
-
     /// The original id of Walrus; zero on a chain without it.
     pub(crate) fn walrus(&self) -> Address {
         self.walrus.unwrap_or(Address::ZERO)

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sui_sdk_types::{Address, Object, Owner, StructTag, Version};
 
-/// Objects of the chain. Old versions are kept: what a pruned node no longer has is decided
-/// where it answers.
+/// Objects of the chain. Old versions are kept as long as the history has them: what a pruned node no longer has is
+/// decided where it answers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Store {
     live: BTreeMap<Address, Object>,
@@ -65,6 +65,13 @@ impl Store {
         }
         self.versions.insert((id, object.version()), object.clone());
         self.live.insert(id, object);
+    }
+
+    /// Forgets an old version; the live one stays.
+    pub(crate) fn forget_version(&mut self, id: Address, version: Version) {
+        if self.live.get(&id).is_none_or(|live| live.version() != version) {
+            self.versions.remove(&(id, version));
+        }
     }
 
     /// Takes an object away: deleted, or wrapped into another.

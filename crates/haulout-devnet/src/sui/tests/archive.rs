@@ -223,3 +223,44 @@ fn a_simulation_leaves_no_trace() {
     assert_eq!(world.chain.checkpoints().len(), height);
     assert!(world.chain.transaction(&transaction.digest()).is_none());
 }
+
+#[test]
+fn a_fork_has_every_transaction_and_object_of_the_history() {
+    let mut world = World::new();
+    let archive = archive(&mut world);
+    for sequence in 0..3 {
+        let blob = certified(&mut world);
+        world.ok(|ptb, ids| {
+            let blob = ptb.owned(blob).unwrap();
+            update(ptb, ids, &archive, blob, sequence, 6, &[]);
+        });
+        world.chain.tick(NOW + 1_000 * world.chain.checkpoints().len() as u64);
+        world.chain.end_epoch(NOW + 1_000 * world.chain.checkpoints().len() as u64);
+    }
+    // One that fails is part of the history too.
+    let failed = world.aborts(|ptb, ids| {
+        let stale = ptb.owned(archive.owner).unwrap();
+        let args =
+            vec![ptb.shared(archive.archive, true).unwrap(), stale, ptb.pure(&Address::ZERO)];
+        let _ = ids;
+        ptb.call(archive.package, "archive", "revoke_publisher", args);
+    });
+    assert_eq!(failed.1, 18);
+
+    let fork = world.chain.fork([66; 32]);
+    assert_eq!(fork.id(), world.chain.id());
+    assert_eq!(fork.checkpoints().len(), world.chain.checkpoints().len());
+    for (ours, theirs) in world.chain.checkpoints().iter().zip(fork.checkpoints().iter()) {
+        let digests = |checkpoint: &crate::sui::model::Checkpoint| {
+            checkpoint.transactions.iter().map(|executed| executed.digest).collect::<Vec<_>>()
+        };
+        assert_eq!(digests(ours), digests(theirs), "checkpoint {}", ours.summary.sequence_number);
+        for (one, other) in ours.transactions.iter().zip(&theirs.transactions) {
+            assert_eq!(one.effects.status(), other.effects.status());
+            let ids = |executed: &Executed| {
+                executed.written.iter().map(|o| (o.object_id(), o.version())).collect::<Vec<_>>()
+            };
+            assert_eq!(ids(one), ids(other));
+        }
+    }
+}

@@ -21,7 +21,10 @@ fn v2(executed: &Executed) -> &sui_sdk_types::TransactionEffectsV2 {
 fn the_same_seed_gives_the_same_chain() {
     let (a, b) = (World::new(), World::new());
     assert_eq!(a.chain.id(), b.chain.id());
-    assert_eq!(a.chain.checkpoints()[0].signature, b.chain.checkpoints()[0].signature);
+    assert_eq!(
+        a.chain.checkpoints().first().unwrap().signature,
+        b.chain.checkpoints().first().unwrap().signature
+    );
 }
 
 #[test]
@@ -174,10 +177,18 @@ fn epochs_follow_and_checkpoints_chain() {
         previous = Some(checkpoint.digest);
     }
     assert_eq!(
-        checkpoints[2].summary.end_of_epoch_data.as_ref().unwrap().next_epoch_committee,
+        checkpoints
+            .get(2)
+            .unwrap()
+            .summary
+            .end_of_epoch_data
+            .as_ref()
+            .unwrap()
+            .next_epoch_committee,
         world.chain.epochs()[1].committee.members
     );
-    assert_eq!(checkpoints[3].summary.epoch, 1);
+    let last = checkpoints.last().unwrap();
+    assert_eq!(last.summary.epoch, 1);
     // Time does not run backwards.
-    assert_eq!(checkpoints[3].summary.timestamp_ms, NOW + 10);
+    assert_eq!(last.summary.timestamp_ms, NOW + 10);
 }

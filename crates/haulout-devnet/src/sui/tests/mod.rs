@@ -116,3 +116,26 @@ fn written(executed: &Executed, name: &str) -> Address {
     });
     found.next().unwrap_or_else(|| panic!("no {name}")).object_id()
 }
+
+/// `count` checkpoints, of which some end an epoch and some have a user's transaction.
+pub(in crate::sui) fn history_of(
+    count: u64,
+    ends: &[u64],
+    users: &[u64],
+) -> Vec<Arc<super::model::Checkpoint>> {
+    let mut world = World::new();
+    for number in 1..count {
+        let now = NOW + 1_000 * number;
+        if ends.contains(&number) {
+            world.chain.end_epoch(now);
+        } else if users.contains(&number) {
+            world.ok(|ptb, _| {
+                let part = ptb.split(sui_sdk_types::Argument::Gas, 5);
+                ptb.transfer(vec![part], Address::from_static("0xabc"));
+            });
+        } else {
+            world.chain.tick(now);
+        }
+    }
+    world.chain.checkpoints().iter().cloned().collect()
+}
