@@ -4,12 +4,14 @@
 //! stall: blobs are checked against their ids, nodes against the keys in the committee, and
 //! certificates by the contract.
 
+mod memory;
 mod source;
 mod view;
 
 use std::{
     fmt,
-    sync::Arc,
+    path::Path,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,6 +22,7 @@ use haulout_walrus::{
 use sui_sdk_types::{Address, Object};
 use tokio::sync::Mutex;
 
+use memory::Memory;
 use source::Source;
 pub use view::SystemView;
 use view::read_view;
@@ -51,6 +54,8 @@ pub struct SuiChain {
     /// Whose blobs can be found by blob id.
     owner: Option<Address>,
     cache: Mutex<Option<Cached>>,
+    /// Where committees are kept between runs, if anywhere.
+    memory: Option<Memory>,
 }
 
 /// The last view.
@@ -77,7 +82,16 @@ impl SuiChain {
             prover: None,
             owner: None,
             cache: Mutex::new(None),
+            memory: None,
         }
+    }
+
+    /// Keeps the committees below a state directory, for a start at which no full node answers: storage
+    /// nodes and neighbours can be read from all the same.
+    #[must_use]
+    pub fn with_memory(mut self, state: &Path) -> Self {
+        self.memory = Some(Memory::new(state, self.network.system_object));
+        self
     }
 
     /// Believes only what is proven: committees, keys, addresses and prices hang on the
@@ -140,6 +154,36 @@ impl SuiChain {
                 Ok(cached.view.clone())
             }
             (Err(error), _) => Err(error),
+        }
+    }
+
+    /// The committees; those of an earlier run while no full node has answered yet.
+    async fn committees_or_kept(&self, refresh: bool) -> Result<CommitteeView, RpcError> {
+        let Some(memory) = &self.memory else {
+            return self.system(refresh).await.map(|view| view.committees);
+        };
+        let failed = || memory.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed().is_some_and(|failed| failed.elapsed() < RETRY)
+            && let Some(kept) = memory.load()
+        {
+            return Ok(kept);
+        }
+        match self.system(refresh).await {
+            Ok(view) => {
+                *failed() = None;
+                memory.keep(&view.committees);
+                Ok(view.committees)
+            }
+            Err(error) if error.fault == Fault::Unavailable => {
+                let kept = memory.load().ok_or(error)?;
+                tracing::info!(
+                    epoch = kept.epoch,
+                    "no full node answers: the kept committee is used"
+                );
+                *failed() = Some(Instant::now());
+                Ok(kept)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -209,10 +253,7 @@ pub(crate) fn chain_error(error: RpcError) -> ChainError {
 
 impl ChainReader for SuiChain {
     fn committees(&self, refresh: bool) -> BoxFuture<'_, Result<CommitteeView, ChainError>> {
-        Box::pin(async move {
-            let view = self.system(refresh).await.map_err(chain_error)?;
-            Ok(view.committees)
-        })
+        Box::pin(async move { self.committees_or_kept(refresh).await.map_err(chain_error) })
     }
 
     fn blob(&self, name: BlobName) -> BoxFuture<'_, Result<Option<BlobState>, ChainError>> {

@@ -1,5 +1,6 @@
 //! Walrus and archives as they stand on Sui.
 //!
+//! * [`anchor`]: what proofs could start from, as full nodes tell it;
 //! * [`archive`]: archive objects: their state, freshness, and refusal to go back;
 //! * [`chain`]: Walrus' committees and blobs, for `haulout-walrus`;
 //! * [`network`]: which network: endpoints, ids, trust anchor (no Sui SDK needed);
@@ -9,6 +10,8 @@
 //! * [`tx`]: transactions: Walrus' calls, the archive contract's, publishing packages;
 //! * [`walrus_types`]: Walrus' Move structs, BCS both ways.
 
+#[cfg(feature = "chain")]
+pub mod anchor;
 #[cfg(feature = "proof")]
 pub mod archive;
 #[cfg(feature = "chain")]

@@ -18,8 +18,6 @@ use crate::{
 const FILE_MAGIC: &[u8; 8] = b"HOASEEN1";
 /// Magic, version, sequence.
 const HEADER_BYTES: usize = 24;
-/// The longest wait between two questions when nobody answers.
-const BACKOFF_MAX: Duration = Duration::from_secs(15 * 60);
 /// A proven time this far ahead of this machine's clock says that the clock is wrong.
 const SKEW_MS_MAX: u64 = 5 * 60 * 1000;
 
@@ -260,21 +258,6 @@ impl ArchiveTracker {
     pub async fn document_for(&self, epoch: Option<u64>) -> Option<Vec<u8>> {
         let newest = self.newest()?;
         self.prover.for_reader(&newest.proof, epoch).await.to_bytes().ok()
-    }
-
-    /// Polls for ever, every `every`; slower when nobody answers. Ends when it is dropped.
-    pub async fn follow(&self, every: Duration) {
-        let mut wait = every;
-        loop {
-            match self.poll().await {
-                Ok(_) => wait = every,
-                Err(error) => {
-                    tracing::warn!(archive = %self.id(), %error, "no news of the archive");
-                    wait = (wait * 2).min(BACKOFF_MAX).max(every);
-                }
-            }
-            tokio::time::sleep(wait).await;
-        }
     }
 
     async fn accept(&self, proof: ObjectProof, verified: &Verified) -> Result<bool, ArchiveError> {

@@ -127,3 +127,35 @@ fn an_older_committee_serves_while_no_full_node_answers() {
         assert_eq!(chain.committees(true).await.unwrap(), view);
     });
 }
+
+#[tokio::test]
+async fn the_committee_of_the_last_run_is_known_without_a_full_node() {
+    let state = tempfile::tempdir().unwrap();
+    let (_server, url) = Server::start(Ledger::recorded()).await;
+    let online = SuiChain::new(&recorded_network(&[&url])).with_memory(state.path());
+    let view = online.committees(false).await.unwrap();
+
+    // Another process, and nobody answers.
+    let offline = || SuiChain::new(&recorded_network(&[NOBODY])).with_memory(state.path());
+    let alone = offline();
+    assert_eq!(alone.committees(false).await.unwrap(), view);
+    assert_eq!(alone.committees(true).await.unwrap(), view, "a node that refuses changes nothing");
+    // Prices and packages are not kept: nothing is paid by what was true some other day.
+    assert!(alone.system(false).await.is_err());
+
+    // A damaged file is none.
+    let file = std::fs::read_dir(state.path().join("walrus")).unwrap().next().unwrap().unwrap();
+    let good = std::fs::read(file.path()).unwrap();
+    for damaged in [&good[..good.len() / 2], b"", &[good.as_slice(), b"x"].concat()] {
+        std::fs::write(file.path(), damaged).unwrap();
+        assert!(offline().committees(false).await.is_err());
+    }
+    std::fs::write(file.path(), &good).unwrap();
+    assert_eq!(offline().committees(false).await.unwrap(), view);
+    // Another network's is not taken for this one's.
+    let mut other = recorded_network(&[NOBODY]);
+    other.system_object = ObjectId([3; 32]);
+    let renamed = state.path().join("walrus").join(format!("{}.committees", other.system_object));
+    std::fs::copy(file.path(), renamed).unwrap();
+    assert!(SuiChain::new(&other).with_memory(state.path()).committees(false).await.is_err());
+}

@@ -28,12 +28,33 @@ pub struct RpcError {
     /// What to do about it.
     pub fault: Fault,
     message: String,
+    abort: Option<Abort>,
+}
+
+/// Where a contract ended a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Abort {
+    module: String,
+    code: u64,
 }
 
 impl RpcError {
     /// A failure of `who`, in words.
     pub fn new(fault: Fault, who: &str, what: impl fmt::Display) -> Self {
-        Self { fault, message: format!("{who}: {what}") }
+        Self { fault, message: format!("{who}: {what}"), abort: None }
+    }
+
+    /// The same, because a contract said so.
+    #[must_use]
+    pub(super) fn aborted(mut self, module: &str, code: u64) -> Self {
+        self.abort = Some(Abort { module: words(module), code });
+        self
+    }
+
+    /// The abort code, if a contract's module of that name ended the transaction.
+    #[must_use]
+    pub fn abort_code(&self, module: &str) -> Option<u64> {
+        self.abort.as_ref().filter(|abort| abort.module == module).map(|abort| abort.code)
     }
 
     /// From gRPC's own.
@@ -63,7 +84,11 @@ impl RpcError {
         } else {
             format!(" ({deepest})")
         };
-        Self { fault, message: format!("{who}: {doing}: {:?}: {said}{deepest}", status.code()) }
+        Self {
+            fault,
+            message: format!("{who}: {doing}: {:?}: {said}{deepest}", status.code()),
+            abort: None,
+        }
     }
 
     /// From all that were asked.
@@ -78,12 +103,13 @@ impl RpcError {
         };
         let fault =
             faults.iter().map(|e| e.fault).min_by_key(|&f| order(f)).unwrap_or(Fault::Unavailable);
+        let abort = faults.iter().find_map(|error| error.abort.clone());
         let each: Vec<String> = faults.into_iter().map(|error| error.message).collect();
         let message = match each.as_slice() {
             [only] => only.clone(),
             _ => format!("no full node could {doing}: {}", each.join("; ")),
         };
-        Self { fault, message }
+        Self { fault, message, abort }
     }
 }
 

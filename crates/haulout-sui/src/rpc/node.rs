@@ -37,8 +37,9 @@ const EXECUTE_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 24 << 20;
 /// Objects asked for at once.
 const BATCH_MAX: usize = 50;
-/// Pages of owned objects that are looked through, 200 objects each.
-const PAGES_MAX: usize = 50;
+/// Pages of owned objects that are looked through, 200 objects each: the blobs of who publishes 250,000 paths a
+/// month for two years.
+const PAGES_MAX: usize = 1_000;
 const PAGE_SIZE: u32 = 200;
 
 /// A full node, by its address. Cheap to clone; connects when first used.
@@ -453,6 +454,9 @@ impl Node {
             let page = self
                 .within("list owned objects", CALL_TIMEOUT, state.list_owned_objects(request))
                 .await?;
+            if page.objects.len() > PAGE_SIZE as usize {
+                return Err(self.malformed("list", "more objects on a page than were asked for"));
+            }
             for object in &page.objects {
                 let object = bcs::from_bytes(object.bcs().value())
                     .map_err(|error| self.malformed("object", error))?;
@@ -466,7 +470,7 @@ impl Node {
         Err(RpcError::new(
             Fault::Refused,
             &self.url,
-            format_args!("the account has more than {} such objects", PAGES_MAX * 200),
+            format_args!("the account has more than {} such objects", PAGES_MAX * PAGE_SIZE as usize),
         ))
     }
 
@@ -556,7 +560,11 @@ impl Node {
             None => format!("the transaction fails: {kind}"),
         };
         let said = error.description_opt().map(|said| format!(": {said}")).unwrap_or_default();
-        Some(RpcError::new(Fault::Refused, &self.url, words(&format!("{what}{said}"))))
+        let failed = RpcError::new(Fault::Refused, &self.url, words(&format!("{what}{said}")));
+        Some(match error.abort_opt() {
+            Some(abort) => failed.aborted(abort.location().module(), abort.abort_code()),
+            None => failed,
+        })
     }
 }
 

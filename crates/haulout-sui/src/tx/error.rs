@@ -83,6 +83,15 @@ pub enum TxError {
 }
 
 impl TxError {
+    /// The abort code, if a contract's module of that name ended the transaction.
+    #[must_use]
+    pub fn abort_code(&self, module: &str) -> Option<u64> {
+        match self {
+            Self::Refused { source, .. } | Self::Rpc(source) => source.abort_code(module),
+            _ => None,
+        }
+    }
+
     /// What kind of failure it is.
     #[must_use]
     pub fn fault(&self) -> Fault {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sui_sdk_types::{Transaction, hash::Hasher};
+use sui_sdk_types::{Address, Transaction, hash::Hasher};
 
 use crate::{files, network::base58_encode, proof::StoreError};
 
@@ -16,7 +16,7 @@ const ENTRY_BYTES_MAX: u64 = 256 * 1024;
 /// A signed transaction.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// What for: the file's name is a hash of it.
+    /// What for: the file's name is a hash of it and of the account.
     pub(super) purpose: String,
     /// The transaction.
     pub(super) transaction: Transaction,
@@ -24,18 +24,23 @@ pub(super) struct Entry {
     pub(super) signature: Vec<u8>,
 }
 
-/// The directory of entries; `None`: nothing is kept.
+/// The entries of an account.
 #[derive(Debug, Clone)]
-pub(super) struct Journal(Option<PathBuf>);
+pub(super) struct Journal {
+    /// `None`: nothing is kept.
+    directory: Option<PathBuf>,
+    account: Address,
+}
 
 impl Journal {
-    pub(super) fn new(directory: Option<&Path>) -> Self {
-        Self(directory.map(|directory| directory.join("transactions")))
+    pub(super) fn new(directory: Option<&Path>, account: Address) -> Self {
+        Self { directory: directory.map(|directory| directory.join("transactions")), account }
     }
 
     fn path(&self, purpose: &str) -> Option<PathBuf> {
-        let name = base58_encode(Hasher::digest(purpose).inner());
-        self.0.as_ref().map(|directory| directory.join(format!("{name}.tx")))
+        let of_account = [self.account.as_bytes(), purpose.as_bytes()].concat();
+        let name = base58_encode(Hasher::digest(of_account).inner());
+        self.directory.as_ref().map(|directory| directory.join(format!("{name}.tx")))
     }
 
     /// What an earlier process signed for this purpose.
@@ -48,7 +53,9 @@ impl Journal {
         let bytes = files::read(&path, ENTRY_BYTES_MAX)
             .map_err(|error| StoreError::new("read", &path, error))?;
         let entry = bytes.and_then(|bytes| bcs::from_bytes::<Entry>(&bytes).ok());
-        Ok(entry.filter(|entry| entry.purpose == purpose))
+        let same =
+            |entry: &Entry| entry.purpose == purpose && entry.transaction.sender == self.account;
+        Ok(entry.filter(same))
     }
 
     /// Keeps an entry; it is on disk when this returns.

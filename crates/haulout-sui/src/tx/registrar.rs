@@ -1,19 +1,21 @@
 //! Walrus' register and certify on a real chain, for `haulout walrus store` and publishers.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use haulout_walrus::{
-    BoxFuture, Certified, ChainError, ChainErrorKind, Registered, Registrar, Registration,
+    BlobName, BoxFuture, Certified, ChainError, ChainErrorKind, ChainReader, Registered, Registrar,
+    Registration,
 };
-use redstuff::messages::ConfirmationCertificate;
+use redstuff::{BlobId, messages::ConfirmationCertificate};
 use sui_sdk_types::Object;
+use tokio::sync::Mutex;
 
 use super::{Certification, Outcome, Request, TxError, Update, Wallet};
 use crate::{
     ObjectId,
     chain::{SystemView, blob_state, chain_error},
     object_id::object_id,
-    rpc::Fault,
+    rpc::{Fault, RpcError},
 };
 
 /// Bytes of Walrus' unit of price.
@@ -25,13 +27,31 @@ const BATCH_MAX: usize = 100;
 #[derive(Debug, Clone)]
 pub struct SuiRegistrar {
     wallet: Arc<Wallet>,
+    owned: Arc<Mutex<Option<Owned>>>,
 }
+
+/// Blob objects of the account, by blob id: listed once, because an account that publishes has thousands.
+type Owned = HashMap<BlobId, Vec<ObjectId>>;
 
 impl SuiRegistrar {
     /// In the name of this wallet.
     #[must_use]
     pub fn new(wallet: Arc<Wallet>) -> Self {
-        Self { wallet }
+        Self { wallet, owned: Arc::default() }
+    }
+
+    /// Objects of the account for a blob, as they were when the account was first looked at, or made since.
+    async fn owned(&self, blob: &BlobId) -> Result<Vec<ObjectId>, RpcError> {
+        let mut owned = self.owned.lock().await;
+        if owned.is_none() {
+            let account = crate::object_id::address(self.wallet.account());
+            let mut by_blob = Owned::new();
+            for state in self.wallet.chain().blobs_of(&account).await? {
+                by_blob.entry(state.blob).or_default().extend(state.object);
+            }
+            *owned = Some(by_blob);
+        }
+        Ok(owned.as_ref().and_then(|owned| owned.get(blob)).cloned().unwrap_or_default())
     }
 
     /// The wallet.
@@ -71,6 +91,10 @@ impl SuiRegistrar {
             build: &|ptb| batch.iter().try_for_each(|one| ptb.register(one)),
         };
         let outcome = self.wallet.run(&request).await?;
+        if let Some(owned) = self.owned.lock().await.as_mut() {
+            let made = outcome.created_of("blob", "Blob").filter_map(|blob| blob_state(blob).ok());
+            made.for_each(|state| owned.entry(state.blob).or_default().extend(state.object));
+        }
         let mut blobs: Vec<&Object> = outcome.created_of("blob", "Blob").collect();
         batch
             .iter()
@@ -231,8 +255,11 @@ impl Registrar for SuiRegistrar {
             let chain = self.wallet.chain();
             let view = chain.system(false).await.map_err(chain_error)?;
             let until = view.committees.epoch.saturating_add(registration.epochs);
-            let owner = crate::object_id::address(self.wallet.account());
-            let blobs = chain.blobs_of(&owner).await.map_err(chain_error)?;
+            let mut blobs = Vec::new();
+            for object in self.owned(&registration.blob).await.map_err(chain_error)? {
+                // As it is now: it may have been certified, extended or burned since.
+                blobs.extend(chain.blob(BlobName::Object(object)).await?);
+            }
             let fitting = blobs.into_iter().filter(|state| {
                 state.blob == registration.blob
                     && state.deletable == registration.deletable

@@ -339,8 +339,10 @@ async fn what_can_never_be_executed_any_more_is_made_anew() {
     assert_eq!(error.kind, ChainErrorKind::Refused);
     assert_eq!((fixture.executed(), fixture.journal()), (0, 0), "refused: nothing to keep");
 
-    let journal = journal::Journal::new(Some(fixture.state.path()));
+    let account = key().public_key().derive_address();
+    let journal = journal::Journal::new(Some(fixture.state.path()), account);
     let mut old = recorded_transaction("tx-5");
+    old.sender = account;
     old.gas_payment.budget += 1;
     let purpose = format!("register blob {} for 4 epochs, permanent", registration().blob);
     let signature = key().sign_transaction(&old).unwrap().to_bytes();

@@ -139,7 +139,8 @@ impl Wallet {
         state: Option<&Path>,
         confirm: Confirm,
     ) -> Self {
-        Self { chain, signer, journal: Journal::new(state), confirm, busy: Mutex::new(()) }
+        let journal = Journal::new(state, signer.address());
+        Self { chain, signer, journal, confirm, busy: Mutex::new(()) }
     }
 
     /// The account.
