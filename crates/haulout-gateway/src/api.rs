@@ -145,6 +145,8 @@ pub struct WalrusReport {
 pub struct SourceReport {
     /// URL or object id.
     pub name: String,
+    /// What people call it, if that is something else.
+    pub label: Option<String>,
     /// Whether it is asked at the moment.
     pub usable: bool,
     /// How it is, in a word or two.
@@ -159,6 +161,20 @@ pub struct SourceReport {
     pub failed: u64,
     /// Median time to an answer, milliseconds.
     pub latency_ms: Option<f64>,
+}
+
+impl SourceReport {
+    /// Its name for people: what they call it, with enough of the id to tell it from another of that name.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        const ID_CHARACTERS: usize = 10;
+        let Some(label) = &self.label else { return self.name.clone() };
+        let mut id: String = self.name.chars().take(ID_CHARACTERS).collect();
+        if id.len() < self.name.len() {
+            id.push('…');
+        }
+        format!("{label} ({id})")
+    }
 }
 
 /// A network this machine is in.

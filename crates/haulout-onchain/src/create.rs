@@ -83,5 +83,9 @@ pub(crate) fn failed(error: TxError) -> DepotError {
         Fault::Untrusted => Kind::Corrupt,
         Fault::Refused | Fault::Unsupported => Kind::Refused,
     };
-    DepotError::new(kind, error.to_string()).because(error)
+    let what = match error.abort_code(contract::MODULE_NAME).and_then(contract::explain_abort) {
+        Some(why) => format!("the archive's contract refuses: {why}"),
+        None => "a transaction was not made".to_owned(),
+    };
+    DepotError::new(kind, what).because(error)
 }

@@ -169,6 +169,7 @@ fn upstream_report(one: UpstreamStatus) -> SourceReport {
     detail.extend(one.trouble.map(|trouble| format!("last trouble: {trouble}")));
     SourceReport {
         name: one.url,
+        label: None,
         usable: one.left_alone.is_none(),
         state: state.to_owned(),
         detail: (!detail.is_empty()).then(|| detail.join("; ")),

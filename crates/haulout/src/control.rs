@@ -167,7 +167,7 @@ fn status_text(status: &AgentStatus) -> String {
     for archive in &status.archives {
         text.push_str(&format!(
             "  archive     {}: {}{}, {} read\n",
-            archive.name,
+            archive.shown(),
             archive.state,
             archive.detail.as_ref().map_or_else(String::new, |detail| format!(", {detail}")),
             report::bytes(archive.bytes),

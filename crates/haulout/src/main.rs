@@ -19,6 +19,7 @@ mod shell;
 mod top;
 mod up;
 mod verify;
+mod wallet;
 mod walrus;
 
 use std::process::ExitCode;

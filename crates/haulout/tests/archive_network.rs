@@ -260,3 +260,131 @@ fn said_account(world: &World, archive: &str) -> String {
     let account = said.split(", from ").nth(1).and_then(|rest| rest.split_whitespace().next());
     account.unwrap_or_else(|| panic!("no account in {said}")).to_owned()
 }
+
+/// A run of the program as somebody whose wallet is given in another way.
+fn paid_by(world: &World, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+    let mut command = program();
+    command.env("HOME", world.dir.path().join("payer")).args(arguments);
+    command.envs(variables.iter().copied()).output().unwrap()
+}
+
+#[test]
+fn whoever_pays_may_be_named_in_any_of_the_ways() {
+    let world = world();
+    let network = world.fact("network").to_owned();
+    let key = std::fs::read_to_string(world.fact("account")).unwrap();
+    let init = |name: &str| {
+        let file = world.path(name);
+        ["archive", "init", &file, "--network", &network, "--yes"].map(str::to_owned)
+    };
+    let run = |variables: &[(&str, &str)], arguments: &[String], more: &[&str]| {
+        let arguments: Vec<&str> =
+            arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let output = paid_by(&world, variables, &arguments);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (done, said) = run(&[], &init("a"), &[]);
+    assert!(!done && said.contains("HAULOUT_SUI_KEY") && said.contains("--signer"), "{said}");
+    let (done, said) = run(&[("HAULOUT_SUI_KEY", key.trim())], &init("a"), &[]);
+    assert!(done, "{said}");
+    let (done, said) = run(&[("HAULOUT_SUI_KEY", "suiprivkey1nonsense")], &init("b"), &[]);
+    assert!(!done && !said.contains("nonsense"), "{said}");
+    assert!(!Path::new(&world.path("b")).exists(), "nothing is left of what failed");
+
+    // Somebody else's program that does not sign.
+    let account = format!("0x{:064x}", 0xabc);
+    let (done, said) = run(&[], &init("c"), &["--signer", "exit 3"]);
+    assert!(!done && said.contains("--signer-account"), "{said}");
+    let signer = ["--signer", "exit 3", "--signer-account", &account];
+    let (done, said) = run(&[], &init("c"), &signer);
+    assert!(!done && said.contains("0 MIST of SUI"), "it has no coins: {said}");
+    world.ok(&["devnet", "fund", &account, "--dir", &world.devnet.dir.display().to_string()]);
+    let (done, said) = run(&[], &init("c"), &signer);
+    assert!(!done && said.contains("signer command"), "{said}");
+
+    // A place where the file cannot be is noticed before anything is paid.
+    let (done, said) = run(&[("HAULOUT_SUI_KEY", key.trim())], &init("no/such/directory"), &[]);
+    assert!(!done && said.contains("cannot write"), "{said}");
+    // Half an account is nobody's.
+    let add = ["archive", "publisher", "add", "0x12", "--out", "x", "--archive"];
+    let ours = world.path("a");
+    let output = world.run_as("payer", &[&add[..], &[ours.as_str(), "--yes"]].concat());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("in full"));
+    let nobody = format!("0x{:064x}", 0xdef);
+    let revoke = ["archive", "publisher", "revoke", &nobody, "--archive", &ours, "--yes"];
+    let said = String::from_utf8_lossy(&world.run_as("payer", &revoke).stderr).into_owned();
+    assert!(said.contains("no such publisher"), "the contract's number is explained: {said}");
+}
+
+#[test]
+fn an_anchor_is_asked_for_and_an_archive_lives_on_it() {
+    let world = world();
+    let dir = world.devnet.dir.display().to_string();
+    // Without an anchor nothing is paid for, and it is said how to come by one.
+    let text = std::fs::read_to_string(world.fact("network")).unwrap();
+    let bare = world.path("bare.toml");
+    std::fs::write(&bare, text.split("[trust_anchor]").next().unwrap()).unwrap();
+    let ours = world.path("ours");
+    let init = |network: &str| {
+        world.run_as("publisher", &["archive", "init", &ours, "--network", network, "--yes"])
+    };
+    let said = String::from_utf8_lossy(&init(&bare).stderr).into_owned();
+    assert!(said.contains("archive anchor"), "{said}");
+
+    // In the chain's first epoch it is the first checkpoint; later the end of the last epoch.
+    let first = world.ok(&["archive", "anchor", "--network", &bare]);
+    assert!(text.contains(first.lines().last().unwrap()), "{first}");
+    world.ok(&["devnet", "sui-epoch", "--dir", &dir]);
+    world.ok(&["devnet", "sui-epoch", "--dir", &dir]);
+    let anchored = world.path("anchored.toml");
+    let file = world.ok(&["archive", "anchor", "--network", &bare]);
+    assert!(file.contains("checkpoint = ") && file != first, "{file}");
+    std::fs::write(&anchored, file).unwrap();
+    assert!(init(&anchored).status.success());
+    assert_eq!(world.status(&ours)["sequence"], 0);
+    world.ok(&["archive", "beat", "--archive", &ours, "--yes"]);
+    assert_eq!(world.status(&ours)["sequence"], 1);
+    assert_eq!(world.listed("reader", &ours), Vec::<String>::new());
+}
+
+#[test]
+fn killed_in_the_middle_it_goes_on_and_pays_once() {
+    let world = world();
+    let key = SecretKey::from_seed("cli-1", [3; 32]).unwrap();
+    let root = world.path("store");
+    let spec = SampleSpec::new(9, 16, 8_000_000, &key);
+    let store = Sample::generate(Path::new(&root), spec).unwrap();
+    let (top, ours) = (format!("/nix/store/{}", store.top), world.archive("ours"));
+    let publish = ["archive", "publish", &top, "--store-root", &root, "--archive", &ours];
+    let publish = [&publish[..], &["--yes", "--json"]].concat();
+    let mut command = program();
+    command.env("HOME", world.dir.path().join("publisher")).args(&publish);
+    command.env("HAULOUT_SUI_WALLET", world.fact("account")).stdout(Stdio::null());
+    let mut running = command.spawn().unwrap();
+    // As soon as one pack is stored and noted; several are to come, each with two transactions.
+    let journals = world.dir.path().join("publisher/.local/state/haulout/publish");
+    let noted = || {
+        let files = std::fs::read_dir(&journals).into_iter().flatten().flatten();
+        files
+            .filter(|file| file.path().extension().is_some_and(|end| end == "journal"))
+            .any(|file| std::fs::read_to_string(file.path()).is_ok_and(|t| t.contains("\"pack\"")))
+    };
+    while !noted() {
+        assert!(running.try_wait().unwrap().is_none(), "it ended before a pack was stored");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(world.status(&ours)["sequence"], 0, "nothing half-published is visible");
+    assert!(world.listed("reader", &ours).is_empty());
+
+    let report: Value = serde_json::from_str(&world.ok(&publish)).unwrap();
+    assert_eq!((&report["added"], &report["sequence"]), (&store.paths.len().into(), &1.into()));
+    assert!(report["resumed"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!(world.listed("reader", &ours), full(&store.paths));
+    let findings = world.ok_as("reader", &["archive", "verify", "--json", "--archive", &ours]);
+    let findings: Value = serde_json::from_str(&findings).unwrap();
+    // Packs of both runs, each registered once.
+    let (all, second) = (findings["packs"].as_u64().unwrap(), report["packs"].as_u64().unwrap());
+    assert!(second < all, "{second} of {all} packs in the second run");
+}

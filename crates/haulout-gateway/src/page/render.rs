@@ -214,7 +214,7 @@ fn sources(status: &AgentStatus) -> String {
     let rows = all.iter().map(|(kind, one)| {
         vec![
             (*kind).to_owned(),
-            one.name.clone(),
+            one.shown(),
             one.state.clone(),
             Bytes(one.bytes).to_string(),
             one.requests.map_or_else(
@@ -304,7 +304,11 @@ mod tests {
             mesh: Some(evil.into()),
             transfers: vec![TransferReport { path: evil.into(), ..TransferReport::default() }],
             refusals: vec![RefusalReport { why: evil.into(), ..RefusalReport::default() }],
-            upstreams: vec![SourceReport { name: evil.into(), ..SourceReport::default() }],
+            upstreams: vec![SourceReport {
+                name: evil.into(),
+                label: Some(evil.into()),
+                ..SourceReport::default()
+            }],
             settings: [(evil.to_owned(), evil.to_owned())].into(),
             ..AgentStatus::default()
         };

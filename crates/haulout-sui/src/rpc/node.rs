@@ -470,7 +470,10 @@ impl Node {
         Err(RpcError::new(
             Fault::Refused,
             &self.url,
-            format_args!("the account has more than {} such objects", PAGES_MAX * PAGE_SIZE as usize),
+            format_args!(
+                "the account has more than {} such objects",
+                PAGES_MAX * PAGE_SIZE as usize
+            ),
         ))
     }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::wallet::WalletArgs;
+
 /// `haulout archive …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArchiveCommand {
@@ -27,11 +29,15 @@ pub(crate) enum ArchiveCommand {
     Merge(MergeArgs),
     /// Pay for the storage of everything in an archive
     Fund(FundArgs),
+    /// Say that an archive is up to date although nothing was published
+    Beat(BeatArgs),
     /// Say who may publish to an archive of yours
     #[command(subcommand)]
     Publisher(PublisherCommand),
     /// End an archive's changes for good; this cannot be undone
     Freeze(FreezeArgs),
+    /// Ask a network's full nodes what a proof can start from, and write a network file that says so
+    Anchor(AnchorArgs),
     /// Work out what an archive will cost
     Cost(CostArgs),
 }
@@ -91,17 +97,6 @@ pub(crate) struct Where {
     /// The archive: the file that `init` wrote, or a directory for rehearsals
     #[arg(long, value_name = "FILE|DIR", env = "HAULOUT_ARCHIVE")]
     pub(crate) archive: PathBuf,
-}
-
-/// Who pays.
-#[derive(Debug, Args)]
-pub(crate) struct WalletArgs {
-    /// The wallet that pays (a suiprivkey, a PEM file or a sui.keystore)
-    #[arg(long, value_name = "FILE", env = "HAULOUT_SUI_WALLET")]
-    pub(crate) wallet: Option<PathBuf>,
-    /// Send transactions without asking
-    #[arg(long)]
-    pub(crate) yes: bool,
 }
 
 /// How things are stored.
@@ -264,9 +259,10 @@ pub(crate) struct MergeArgs {
     /// Leave this path out; may be repeated
     #[arg(long, value_name = "PATH")]
     pub(crate) drop: Vec<String>,
-    /// Store the new index for so many epochs, the current one included
-    #[arg(long, default_value_t = 26, value_parser = clap::value_parser!(u32).range(1..=53))]
-    pub(crate) epochs: u32,
+    /// Store the new index for so many epochs, the current one included; when not given, as long
+    /// as what it replaces
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=53))]
+    pub(crate) epochs: Option<u32>,
     /// Which archive.
     #[command(flatten)]
     pub(crate) place: Where,
@@ -281,6 +277,25 @@ pub(crate) struct FundArgs {
     /// For how many epochs from now, the current one included
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=53))]
     pub(crate) epochs: u32,
+    /// Which archive.
+    #[command(flatten)]
+    pub(crate) place: Where,
+    /// Who pays.
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+}
+
+/// `archive anchor`.
+#[derive(Debug, Args)]
+pub(crate) struct AnchorArgs {
+    /// Of which network: mainnet, testnet or a file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) network: String,
+}
+
+/// `archive beat`.
+#[derive(Debug, Args)]
+pub(crate) struct BeatArgs {
     /// Which archive.
     #[command(flatten)]
     pub(crate) place: Where,

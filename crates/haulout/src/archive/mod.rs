@@ -1,5 +1,6 @@
 //! `haulout archive`: archives on Walrus, named by an object on Sui.
 
+mod anchor;
 mod args;
 mod open;
 mod owner;
@@ -34,8 +35,10 @@ pub(crate) fn run(command: &ArchiveCommand) -> Outcome<ExitCode> {
         ArchiveCommand::Status(args) => online(read::status(args)).map(done),
         ArchiveCommand::Merge(args) => online(write::merge(args)).map(done),
         ArchiveCommand::Fund(args) => online(write::fund(args)).map(done),
+        ArchiveCommand::Beat(args) => online(write::beat(args)).map(done),
         ArchiveCommand::Publisher(command) => online(owner::publisher(command)).map(done),
         ArchiveCommand::Freeze(args) => online(owner::freeze(args)).map(done),
+        ArchiveCommand::Anchor(args) => online(anchor::anchor(args)).map(done),
         ArchiveCommand::Cost(args) => cost(args).map(done),
     }
 }

@@ -8,8 +8,9 @@ use haulout_sui::ObjectId;
 use haulout_sui::tx::Wallet;
 
 use super::args::{FreezeArgs, OwnerArgs, PublisherCommand};
-use super::open::{network, state_dir, wallet};
+use super::open::{network, wallet};
 use crate::error::{Context, Failure, Outcome};
+use crate::wallet::state_dir;
 
 /// The archive's file and the owner's wallet.
 fn owned(args: &OwnerArgs) -> Outcome<(ArchiveFile, Arc<Wallet>)> {
@@ -24,13 +25,16 @@ fn owned(args: &OwnerArgs) -> Outcome<(ArchiveFile, Arc<Wallet>)> {
             .hint("only the owner of an archive can do this"));
     }
     let chain = network(&file.network)?;
-    let wallet = wallet(&chain, &args.wallet, &state_dir())?;
+    let wallet = wallet(&chain, &args.wallet, &state_dir()?)?;
     Ok((file, wallet))
 }
 
+/// An id in full: one that was cut off is somebody else's, or nobody's, and what is sent there is gone.
 fn object(name: &str, text: &str) -> Outcome<ObjectId> {
-    let id = text.parse::<ObjectId>();
-    id.map_err(|_| Failure::new(format!("{name} is not an object id")).hint("0x and 64 hex digits"))
+    let id = text.parse::<ObjectId>().ok().filter(|_| text.len() == 66);
+    id.ok_or_else(|| {
+        Failure::new(format!("{name} {text:?} is not an id in full")).hint("0x and 64 hex digits")
+    })
 }
 
 fn write(path: &Path, file: &ArchiveFile) -> Outcome<()> {

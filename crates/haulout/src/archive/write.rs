@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use haulout_archive::pack::TARGET_BYTES;
 use haulout_depot::publish::{Options, Progress, Report, StoreSource, closure, publish};
-use haulout_depot::{DirDepot, NarSource};
+use haulout_depot::{DirDepot, NarSource, Update};
 use haulout_nix::db::StoreLocation;
 use haulout_nix::{HashPart, PathInfo, SecretKey, StoreDir};
 use haulout_onchain::{ArchiveFile, create};
@@ -16,11 +16,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use redstuff::ShardCount;
 use serde_json::json;
 
-use super::args::{FundArgs, ImportArgs, InitArgs, MergeArgs, PublishArgs, StoreArgs};
-use super::open::{Opened, network, open, state_dir, wallet};
+use super::args::{BeatArgs, FundArgs, ImportArgs, InitArgs, MergeArgs, PublishArgs, StoreArgs};
+use super::open::{Opened, network, no_anchor, open, wallet};
 use super::source::CacheSource;
 use crate::error::{Context, Failure, Outcome};
 use crate::report;
+use crate::wallet::state_dir;
 
 /// Most paths published at once.
 const PATHS_MAX: usize = 1_000_000;
@@ -38,7 +39,7 @@ pub(super) async fn init(args: &InitArgs) -> Outcome<()> {
         eprintln!("an archive for rehearsals is in {shown}; nothing was paid");
         return Ok(());
     };
-    if args.target.exists() {
+    if !may_be_written(&args.target)? {
         return Err(Failure::new(format!("{shown} exists already"))
             .hint("name a new file; it will say which object the archive is"));
     }
@@ -46,7 +47,13 @@ pub(super) async fn init(args: &InitArgs) -> Outcome<()> {
     let package = args.package.as_deref().map(str::parse::<ObjectId>).transpose();
     let package = package
         .map_err(|_| Failure::new("--package is not an object id").hint("0x and 64 hex digits"))?;
-    let wallet = wallet(&chain, &args.wallet, &state_dir())?;
+    if chain.trust_anchor.is_none() {
+        return Err(Failure::new(format!(
+            "nothing can be proven on {name}: it has no trust anchor"
+        ))
+        .hint(no_anchor(&chain)));
+    }
+    let wallet = wallet(&chain, &args.wallet, &state_dir()?)?;
     let created = create(&wallet, package, &args.store_dir, &args.name)
         .await
         .context(|| format!("cannot make an archive on {name}"))?;
@@ -57,10 +64,29 @@ pub(super) async fn init(args: &InitArgs) -> Outcome<()> {
         publisher_cap: Some(created.publisher_cap),
         owner_cap: Some(created.owner_cap),
     };
-    std::fs::write(&args.target, file.to_toml()).context(|| format!("cannot write {shown}"))?;
     println!("{}", created.archive);
+    std::fs::write(&args.target, file.to_toml())
+        .context(|| format!("cannot write {shown}"))
+        .map_err(|failure| {
+            failure.hint(format!(
+                "the archive was made; this belongs into the file:\n{}",
+                file.to_toml()
+            ))
+        })?;
     eprintln!("the archive is named by {shown}; there is no secret in it");
     Ok(())
+}
+
+/// Whether a file can be made there, which is looked at before anything is paid: a directory that does not
+/// exist would be noticed too late otherwise.
+fn may_be_written(target: &Path) -> Outcome<bool> {
+    match std::fs::OpenOptions::new().write(true).create_new(true).open(target) {
+        Ok(_) => std::fs::remove_file(target)
+            .map(|()| true)
+            .context(|| format!("cannot write {}", target.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).context(|| format!("cannot write {}", target.display())),
+    }
 }
 
 /// The name of a preset as it is, a file by its full path.
@@ -156,6 +182,10 @@ async fn run(
     args: &StoreArgs,
     as_json: bool,
 ) -> Outcome<()> {
+    let scratch = match &args.scratch {
+        Some(dir) => dir.clone(),
+        None => state_dir()?.join("publish"),
+    };
     let sign = args.sign_key.as_deref().map(secret_key).transpose()?;
     let total = infos.iter().map(|info| info.nar_size).sum();
     let bar = progress_bar(total);
@@ -165,7 +195,7 @@ async fn run(
         epochs: args.epochs,
         level: args.level,
         pack_bytes: TARGET_BYTES,
-        scratch: args.scratch.clone().unwrap_or_else(|| state_dir().join("publish")),
+        scratch,
         sign,
         today: (since.as_secs() / 86_400) as u32,
         progress: Some(Box::new(move |progress: &Progress| {
@@ -195,7 +225,8 @@ fn print_report(report: &Report, as_json: bool) {
         let value = json!({
             "added": report.added, "signed": report.signed, "present": report.present,
             "resumed": report.resumed, "nar_bytes": report.nar_bytes, "packed_bytes": report.packed_bytes,
-            "packs": report.packs, "merged_levels": report.merged, "sequence": report.sequence,
+            "packs": report.packs, "merged_levels": report.merged, "lost": report.lost,
+            "sequence": report.sequence,
         });
         println!("{value}");
         return;
@@ -212,6 +243,7 @@ fn print_report(report: &Report, as_json: bool) {
         "{} packs stored, {} levels merged; sequence {}",
         report.packs, report.merged, report.sequence
     );
+    say_lost(report.lost);
 }
 
 fn secret_key(path: &Path) -> Outcome<SecretKey> {
@@ -244,7 +276,7 @@ pub(super) async fn merge(args: &MergeArgs) -> Outcome<()> {
         .context(|| "the archive's store directory is not one".to_owned())?;
     let drop: HashSet<HashPart> = hashes(&dir, &args.drop)?.into_iter().collect();
     let count = args.levels.unwrap_or_else(|| reader.levels().len());
-    let scratch: PathBuf = state_dir().join("publish");
+    let scratch: PathBuf = state_dir()?.join("publish");
     std::fs::create_dir_all(&scratch).context(|| format!("cannot make {}", scratch.display()))?;
     let merged =
         haulout_depot::merge::merge(&reader, &*opened.registry, count, drop, args.epochs, scratch)
@@ -254,6 +286,25 @@ pub(super) async fn merge(args: &MergeArgs) -> Outcome<()> {
         "{} levels became one of {} entries; sequence {}",
         merged.levels, merged.leaves, merged.sequence
     );
+    say_lost(merged.lost);
+    Ok(())
+}
+
+/// What nobody paid for any longer.
+fn say_lost(paths: u64) {
+    if paths > 0 {
+        println!("{paths} paths left out: their packs are no longer stored");
+    }
+}
+
+/// `archive beat`.
+pub(super) async fn beat(args: &BeatArgs) -> Outcome<()> {
+    let opened = open(&args.place.archive, Some(&args.wallet)).await?;
+    let state =
+        opened.registry.state().await.context(|| "cannot read the archive's state".to_owned())?;
+    let beat = opened.registry.update(state.sequence, &Update::Beat).await;
+    let sequence = beat.context(|| "the archive was not touched".to_owned())?;
+    println!("sequence {sequence}");
     Ok(())
 }
 
@@ -265,6 +316,10 @@ pub(super) async fn fund(args: &FundArgs) -> Outcome<()> {
         .await
         .context(|| "not everything was paid for".to_owned())
         .map_err(|failure| failure.hint("the same command again pays for what is left"))?;
+    if funded.blobs == 0 {
+        println!("nothing was published yet: there is nothing to pay for");
+        return Ok(());
+    }
     println!(
         "{} blobs are stored until epoch {}; sequence {}",
         funded.blobs, funded.end_epoch, funded.sequence

@@ -26,6 +26,9 @@ pub(crate) struct Archive {
     pub(crate) keys: Vec<String>,
     /// It may bring every path that is in it, signed or not.
     pub(crate) everything: bool,
+    /// Minutes between its updates, published or not, as its owner promises; without it, it is never too old.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) beat_minutes: Option<u32>,
 }
 
 /// How an archive is named.
@@ -74,6 +77,7 @@ struct Raw {
     keys: Vec<String>,
     #[serde(default)]
     everything: bool,
+    beat_minutes: Option<u32>,
 }
 
 fn object_id(key: &str, text: &str) -> Result<ObjectId, String> {
@@ -122,7 +126,20 @@ impl TryFrom<Raw> for Archive {
         if raw.everything && !raw.keys.is_empty() {
             return Err("`keys` means nothing with `everything = true`".to_owned());
         }
-        let priority = raw.priority.unwrap_or(40);
-        Ok(Self { name, anchor, priority, keys: raw.keys, everything: raw.everything })
+        if raw.beat_minutes == Some(0) {
+            return Err(
+                "beat_minutes: an archive is not updated all the time; leave it out if its \
+                        owner promises nothing"
+                    .to_owned(),
+            );
+        }
+        Ok(Self {
+            name,
+            anchor,
+            priority: raw.priority.unwrap_or(40),
+            keys: raw.keys,
+            everything: raw.everything,
+            beat_minutes: raw.beat_minutes,
+        })
     }
 }

@@ -17,7 +17,7 @@ use haulout_onchain::{ArchiveFile, Following, OtherWay, RecentBytes};
 use haulout_resolver::peers::Answer;
 use haulout_resolver::site::walrus::{Alone, WalrusConfig};
 use haulout_resolver::{NarBytes, Proofs, Resolver};
-use haulout_sui::archive::ArchiveTracker;
+use haulout_sui::archive::{ArchiveTracker, Beat};
 use haulout_sui::chain::SuiChain;
 use haulout_sui::network::{TrustAnchor, base58_decode};
 use haulout_sui::prover::Prover;
@@ -28,10 +28,13 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Anchor, Archive, ArchiveName, Settings};
 use crate::error::{Context, Failure, Outcome};
-use follow::Follow;
+use follow::{Follow, Pace};
 
 /// How often slivers in memory are looked at, and how long ago the last one was wanted when they go.
 const TIDY: Duration = Duration::from_secs(30);
+
+/// Beats that an archive may miss before it counts as stale: a machine that publishes may restart.
+const BEATS_MISSED: u32 = 3;
 
 /// A network as the agent has it, shared by all archives on it.
 struct Net {
@@ -96,12 +99,13 @@ impl Archives {
         mesh: Option<&Mesh>,
         resolver: &Resolver,
         share: bool,
+        state: &Path,
     ) -> Vec<Arc<dyn haulout_resolver::Archive>> {
         let mut readers: HashMap<ObjectId, (Client, Arc<dyn OtherWay>)> = HashMap::new();
         for (follow, (_, net)) in self.all.iter().zip(&self.settings) {
             let place = net.network.system_object;
             let (client, other) =
-                readers.entry(place).or_insert_with(|| reader(net, resolver, share)).clone();
+                readers.entry(place).or_insert_with(|| reader(net, resolver, share, state)).clone();
             follow.following.connect(client, Some(other));
         }
         for follow in &self.all {
@@ -184,6 +188,10 @@ async fn open_one(
     let tracker = tracker.context(|| format!("archive {id} cannot be followed"))?;
     let tracker = Arc::new(tracker);
     let following = Arc::new(Following::new(Arc::clone(&tracker)));
+    let beat = setting.beat_minutes.map(|minutes| Beat {
+        every: Duration::from_secs(u64::from(minutes) * 60),
+        tolerated: BEATS_MISSED,
+    });
     let source = ArchiveSource::new(
         following.clone(),
         following.clone(),
@@ -191,7 +199,9 @@ async fn open_one(
         policy(setting, parts.trusted),
         Arc::clone(&parts.host_key),
     );
-    Ok((Follow::new(tracker, Arc::clone(&net.prover), following, source), net))
+    let follow =
+        Follow::new(tracker, Arc::clone(&net.prover), following, source, (Pace::default(), beat));
+    Ok((follow, net))
 }
 
 fn open_net(name: &str, anchor: Option<&Anchor>, state: &Path) -> Outcome<Net> {
@@ -218,10 +228,15 @@ fn open_net(name: &str, anchor: Option<&Anchor>, state: &Path) -> Outcome<Net> {
 }
 
 /// Reads from the whole site; and, for when nothing is known of the network's committee, from neighbours alone.
-fn reader(net: &Net, resolver: &Resolver, share: bool) -> (Client, Arc<dyn OtherWay>) {
+fn reader(
+    net: &Net,
+    resolver: &Resolver,
+    share: bool,
+    state: &Path,
+) -> (Client, Arc<dyn OtherWay>) {
     let network = &net.network;
-    let direct =
-        Client::new(Arc::new(SuiChain::new(network))).with_aggregators(network.aggregators.clone());
+    let chain = Arc::new(SuiChain::new(network).with_memory(state));
+    let direct = Client::new(chain).with_aggregators(network.aggregators.clone());
     let walrus = resolver.join_walrus(WalrusConfig {
         name: net.name.clone(),
         network: network.system_object.0.to_vec(),
@@ -277,7 +292,8 @@ impl haulout_resolver::Archive for Follow {
         Box::pin(async move {
             let nar = source.await?.nar(&key.path, &key.nar_hash).await.map_err(said)?;
             let wanted = nar.filter(|(size, _)| *size == key.nar_size);
-            Ok(wanted.map(|(_, stream)| bytes_of(stream)))
+            // The resolver checks NarHash of everything it gives.
+            Ok(wanted.map(|(_, stream)| bytes_of(stream.root_only())))
         })
     }
 

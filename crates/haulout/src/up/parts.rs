@@ -141,7 +141,12 @@ impl Agent {
         super::walrus::join(&settings, &resolver, network, has_cache, &mut warnings).await;
         if !archives.is_empty() {
             let share = settings.share.enable;
-            resolver.set_archives(archives.start(mesh.as_ref(), &resolver, share));
+            resolver.set_archives(archives.start(
+                mesh.as_ref(),
+                &resolver,
+                share,
+                &settings.state.dir,
+            ));
         }
         if let Some(spill) = spill {
             resolver.site().keep_on_disk(spill);

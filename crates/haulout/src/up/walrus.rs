@@ -24,7 +24,7 @@ pub(crate) async fn join(
 ) {
     let name = settings.walrus.network.as_deref().or(of_archive);
     let Some(name) = name.map(str::to_owned) else { return };
-    let network = match Network::load(&name) {
+    let network = match Network::remembered(&name, &settings.state.dir) {
         Ok(network) => network,
         Err(failure) => {
             warnings.push(Warning {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::wallet::WalletArgs;
+
 /// `haulout walrus …`.
 #[derive(Debug, Args)]
 pub(crate) struct WalrusArgs {
@@ -160,12 +162,9 @@ pub(crate) struct StoreArgs {
     /// Let the owner delete it before its time
     #[arg(long)]
     pub(crate) deletable: bool,
-    /// The wallet that pays
-    #[arg(long, value_name = "FILE", env = "HAULOUT_SUI_WALLET")]
-    pub(crate) wallet: Option<PathBuf>,
-    /// Send transactions without asking
-    #[arg(long)]
-    pub(crate) yes: bool,
+    /// Who pays.
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
     /// Where to note what is done, so that an interrupted store goes on (default: below the state directory)
     #[arg(long, value_name = "DIR")]
     pub(crate) journal: Option<PathBuf>,

@@ -1,17 +1,17 @@
 //! Which network is meant: a preset, a file that names a network on Sui, or a file with a committee.
 
-use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use haulout_sui::chain::SuiChain;
 use haulout_sui::network::Network as SuiNetwork;
-use haulout_sui::tx::{Confirm, Estimate, KeySource, Signer, SuiRegistrar, Wallet};
+use haulout_sui::tx::{SuiRegistrar, Wallet};
 use haulout_walrus::limits::COMMITTEE_FILE_BYTES_MAX;
 use haulout_walrus::{ChainReader, Client, CommitteeFile, Registrar, StaticChain};
 
 use super::files;
-use crate::error::{Context, Failure, Outcome};
+use crate::error::{Failure, Outcome};
+use crate::wallet::WalletArgs;
 
 /// A network, ready to be used.
 #[derive(Debug)]
@@ -26,6 +26,15 @@ pub(crate) struct Network {
 impl Network {
     /// The network that `--network` names.
     pub(crate) fn load(name: &str) -> Outcome<Self> {
+        Self::with_state(name, None)
+    }
+
+    /// The same for an agent, which knows the committee of its last run.
+    pub(crate) fn remembered(name: &str, state: &Path) -> Outcome<Self> {
+        Self::with_state(name, Some(state))
+    }
+
+    fn with_state(name: &str, state: Option<&Path>) -> Outcome<Self> {
         if SuiNetwork::preset(name).is_none()
             && let Some(committee) = committee_file(Path::new(name))?
         {
@@ -37,7 +46,11 @@ impl Network {
                 .because(error)
                 .hint(hint)
         })?;
-        let chain = Arc::new(SuiChain::new(&sui));
+        let chain = SuiChain::new(&sui);
+        let chain = Arc::new(match state {
+            Some(state) => chain.with_memory(state),
+            None => chain,
+        });
         let reader: Arc<dyn ChainReader> = chain.clone();
         let client = Client::new(reader).with_aggregators(sui.aggregators);
         Ok(Self { client, identity: sui.system_object.0.to_vec(), sui: Some(chain) })
@@ -70,12 +83,11 @@ fn committee_file(path: &Path) -> Outcome<Option<Network>> {
 
 impl Network {
     /// What registers and certifies blobs, in the name of a wallet. `state` is where it notes what it
-    /// sent; with `yes` it does not ask.
+    /// sent.
     pub(super) fn registrar(
         &self,
-        wallet: Option<&Path>,
+        wallet: &WalletArgs,
         state: &Path,
-        yes: bool,
     ) -> Outcome<Box<dyn Registrar>> {
         let Some(chain) = &self.sui else {
             return Err(Failure::new(
@@ -83,31 +95,8 @@ impl Network {
             )
             .hint("name a network on Sui with --network: mainnet, testnet or a file"));
         };
-        let wallet = wallet.ok_or_else(|| {
-            Failure::new(format!("storing on {} needs a wallet that pays", chain.network().name))
-                .hint("--wallet FILE (a suiprivkey, a PEM file or a sui.keystore), or HAULOUT_SUI_WALLET")
-        })?;
-        let signer = Signer::open(&KeySource::File(wallet.to_owned()))
-            .context(|| format!("the wallet {} cannot be used", wallet.display()))?;
-        let confirm: Confirm = Arc::new(move |estimate| yes || agrees(estimate));
-        let wallet = Wallet::new(chain.clone(), signer, Some(state), confirm);
+        let signer = wallet.signer(&format!("storing on {}", chain.network().name))?;
+        let wallet = Wallet::new(chain.clone(), signer, Some(state), wallet.confirm());
         Ok(Box::new(SuiRegistrar::new(Arc::new(wallet))))
     }
-}
-
-/// Shows what a transaction costs and asks; nobody to ask means no.
-fn agrees(estimate: &Estimate) -> bool {
-    eprintln!(
-        "{}: at most {} MIST of gas and {} FROST, from {}",
-        estimate.what, estimate.budget, estimate.wal, estimate.account
-    );
-    if !io::stdin().is_terminal() {
-        eprintln!("nobody is there to agree; --yes agrees beforehand");
-        return false;
-    }
-    eprint!("send it? [y/N] ");
-    let mut answer = String::new();
-    // The longest sensible answer is "yes" and a newline.
-    let read = io::stdin().lock().take(16).read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }

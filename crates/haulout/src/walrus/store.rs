@@ -13,6 +13,7 @@ use super::files::{bar, print_json, print_line, read};
 use super::network::Network;
 use super::offline::worker;
 use crate::error::{Context, Failure, Outcome};
+use crate::wallet::state_dir;
 
 /// What became of a file.
 #[derive(Debug, Serialize)]
@@ -32,7 +33,7 @@ struct Done {
 pub(super) async fn store(args: &StoreArgs, network: &str) -> Outcome<()> {
     let network = Network::load(network)?;
     let journals = journals(args)?;
-    let registrar = network.registrar(args.wallet.as_deref(), &journals, args.yes)?;
+    let registrar = network.registrar(&args.wallet, &journals)?;
     let view = network.client.committees(false).await;
     let n = view.map_err(|error| explain(error.into()))?.current.n_shards;
     let mut failed = None;
@@ -122,18 +123,9 @@ fn why(error: WriteError, file: &str) -> Failure {
 fn journals(args: &StoreArgs) -> Outcome<PathBuf> {
     let directory = match &args.journal {
         Some(directory) => directory.clone(),
-        None => default_journals().ok_or_else(|| {
-            Failure::new("there is no place for the journal of the store")
-                .hint("set HOME or XDG_STATE_HOME, or name a directory with --journal DIR")
-        })?,
+        None => state_dir()?.join("walrus"),
     };
     std::fs::create_dir_all(&directory)
         .context(|| format!("cannot create the directory {}", directory.display()))?;
     Ok(directory)
-}
-
-fn default_journals() -> Option<PathBuf> {
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    state.or_else(home).map(|state| state.join("haulout/walrus"))
 }

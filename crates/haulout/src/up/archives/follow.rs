@@ -8,7 +8,7 @@ use haulout_depot::ArchiveSource;
 use haulout_gateway::api::SourceReport;
 use haulout_mesh::{Fault, Mesh, PeerId, PeerState, ProofQuestion, RequestError};
 use haulout_onchain::Following;
-use haulout_sui::archive::{ArchiveError, ArchiveTracker};
+use haulout_sui::archive::{ArchiveError, ArchiveTracker, Beat};
 use haulout_sui::proof::ProofError;
 use haulout_sui::prover::{ProveError, Prover};
 use tokio::sync::watch;
@@ -17,18 +17,30 @@ use tokio::time::{sleep, timeout};
 use super::chain;
 use crate::report;
 
-/// How often full nodes are asked for something newer.
-const POLL_EVERY: Duration = Duration::from_secs(30);
-/// The longest that all of them may take.
+/// The longest that all full nodes together may take.
 const POLL_LIMIT: Duration = Duration::from_secs(60);
-/// Waits between questions that nobody answers: the first, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 /// How often peers are asked: while nothing is proven or no full node answers, and else.
 const PEERS_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Peers asked at a time.
 const PEERS_AT_ONCE: usize = 4;
 /// How long a peer may take to hand a proof over.
 const PEER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often full nodes are asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// For something newer.
+    every: Duration,
+    /// When nobody answers, or what was proven cannot be opened: the first wait, and the longest.
+    retry: (Duration, Duration),
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let retry = (Duration::from_secs(2), Duration::from_secs(300));
+        Self { every: Duration::from_secs(30), retry }
+    }
+}
 
 /// How far an archive is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +59,9 @@ pub(super) struct Follow {
     prover: Arc<Prover>,
     pub(super) following: Arc<Following>,
     pub(super) source: Arc<ArchiveSource>,
+    pace: Pace,
+    /// How often it is updated at the least, if that was promised.
+    beat: Option<Beat>,
     stage: watch::Sender<Stage>,
     /// Why full nodes are of no help, if they are not.
     trouble: Mutex<Option<String>>,
@@ -58,10 +73,11 @@ impl Follow {
         prover: Arc<Prover>,
         following: Arc<Following>,
         source: ArchiveSource,
+        (pace, beat): (Pace, Option<Beat>),
     ) -> Self {
         let (stage, _) = watch::channel(Stage::Begun);
         let source = Arc::new(source);
-        Self { tracker, prover, following, source, stage, trouble: Mutex::default() }
+        Self { tracker, prover, following, source, pace, beat, stage, trouble: Mutex::default() }
     }
 
     fn trouble(&self) -> Option<String> {
@@ -72,12 +88,24 @@ impl Follow {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
+    /// Why what was proven last is too old to be asked, if it is.
+    fn stale(&self) -> Option<String> {
+        let (beat, newest) = (self.beat?, self.tracker.newest()?);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        newest.check_fresh(now_ms, beat).err().map(|error| chain(&error))
+    }
+
     /// The source once it is open. Waits only while nobody has answered yet.
     pub(super) fn opened(
         &self,
     ) -> impl Future<Output = Result<Arc<ArchiveSource>, String>> + Send + 'static {
         let (mut stage, source) = (self.stage.subscribe(), Arc::clone(&self.source));
+        let stale = self.stale();
         async move {
+            if let Some(why) = stale {
+                return Err(why);
+            }
             let decided = stage.wait_for(|stage| *stage != Stage::Begun).await;
             match &*decided.map_err(|_| "the agent is ending".to_owned())? {
                 Stage::Failing(why) => Err(why.clone()),
@@ -99,7 +127,7 @@ impl Follow {
 
     /// Asks full nodes, for ever.
     pub(super) async fn poll_for_ever(self: Arc<Self>) {
-        let (least, most) = RETRY;
+        let (least, most) = self.pace.retry;
         let mut retry = least;
         loop {
             let trouble = match timeout(POLL_LIMIT, self.tracker.poll()).await {
@@ -107,7 +135,7 @@ impl Follow {
                 Ok(Err(error)) => Some(chain(&error)),
                 Err(_) => Some(format!("no full node answered within {} s", POLL_LIMIT.as_secs())),
             };
-            let wait = if trouble.is_none() { POLL_EVERY } else { retry };
+            let wait = if trouble.is_none() { self.pace.every } else { retry };
             retry = if trouble.is_none() { least } else { (retry * 2).min(most) };
             if let Some(why) = &trouble {
                 if self.trouble().is_none() {
@@ -124,7 +152,7 @@ impl Follow {
 
     /// Opens what was proven, and everything newer, for ever.
     pub(super) async fn open_for_ever(self: Arc<Self>) {
-        let (least, most) = RETRY;
+        let (least, most) = self.pace.retry;
         let mut retry = least;
         let mut newest = self.tracker.subscribe();
         loop {
@@ -229,7 +257,9 @@ impl Follow {
     pub(super) fn status(&self) -> SourceReport {
         let stage = self.stage.borrow().clone();
         let newest = self.tracker.newest();
+        let stale = self.stale();
         let state = match (&stage, &newest) {
+            (_, Some(_)) if stale.is_some() => "stale".to_owned(),
             (Stage::Open, Some(proven)) => format!("sequence {}", proven.state.sequence),
             (Stage::Failing(_), Some(_)) => "not readable".to_owned(),
             (_, Some(_)) => "opening".to_owned(),
@@ -239,9 +269,6 @@ impl Follow {
         let mut detail = Vec::new();
         if let Some(proven) = &newest {
             let state = &proven.state;
-            if !state.name.is_empty() {
-                detail.push(state.name.clone());
-            }
             let entries: u64 = state.levels.iter().map(|level| level.leaves).sum();
             detail.push(format!("{entries} entries"));
             if let Some(end) = state.levels.iter().map(|level| level.end_epoch).min() {
@@ -251,6 +278,8 @@ impl Follow {
             let age = now.saturating_sub(Duration::from_millis(state.updated_ms));
             detail.push(format!("updated {} ago", report::duration(age)));
         }
+        let usable = stage == Stage::Open && stale.is_none();
+        detail.extend(stale);
         if let Stage::Failing(why) = &stage {
             detail.push(why.clone());
         } else if let Some(why) = self.trouble() {
@@ -258,13 +287,20 @@ impl Follow {
         }
         SourceReport {
             name: self.tracker.id().to_string(),
-            usable: stage == Stage::Open,
+            label: newest.as_ref().and_then(|proven| label(&proven.state.name)),
+            usable,
             state,
             detail: (!detail.is_empty()).then(|| detail.join(", ")),
             bytes: self.following.bytes(),
             ..SourceReport::default()
         }
     }
+}
+
+/// What its owner calls it, as far as it is something to show.
+fn label(name: &str) -> Option<String> {
+    let shown: String = name.chars().filter(|c| !c.is_control()).collect();
+    Some(shown.trim().to_owned()).filter(|shown| !shown.is_empty())
 }
 
 /// Whether whoever handed such a proof over must have known that it is none. A committee that is not known here is
@@ -277,3 +313,6 @@ fn is_lie(error: &ArchiveError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;
