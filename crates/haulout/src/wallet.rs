@@ -23,11 +23,11 @@ pub(crate) struct WalletArgs {
     pub(crate) wallet: Option<PathBuf>,
     /// A shell command that signs instead: it gets the transaction on standard input (BCS as
     /// base64, one line) and writes the signature as the chain takes it (base64)
-    #[arg(long, value_name = "COMMAND", env = "HAULOUT_SUI_SIGNER", requires = "account")]
+    #[arg(long, value_name = "COMMAND", env = "HAULOUT_SUI_SIGNER", requires = "signer_account")]
     pub(crate) signer: Option<String>,
     /// The account that --signer signs for, 0x…
     #[arg(
-        id = "account",
+        id = "signer_account",
         long = "signer-account",
         value_name = "ADDRESS",
         env = "HAULOUT_SUI_ACCOUNT"
