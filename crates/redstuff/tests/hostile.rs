@@ -5,10 +5,10 @@
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use redstuff::{
-    AnyInconsistencyProof, AnySliver, BlobId, DecodingSymbols, GeneralRecoverySymbol, HashPair,
-    InconsistencyProof, MerkleNode, MerkleProof, MerkleTree, MetadataError, MetadataWithId,
-    Primary, RecoverySymbols, Secondary, ShardCount, SliverError, SliverIndex, SymbolId,
-    UnverifiedMetadata, UnverifiedPair, UnverifiedSliver,
+    AnyInconsistencyProof, AnySliver, AxisKind, BlobId, DecodingSymbols, GeneralRecoverySymbol,
+    HashPair, InconsistencyProof, MerkleNode, MerkleProof, MerkleTree, MetadataError,
+    MetadataWithId, Primary, RecoverySymbols, Secondary, ShardCount, SliverError, SliverIndex,
+    SymbolId, UnverifiedMetadata, UnverifiedPair, UnverifiedSliver,
     bcs::{BcsError, Wire},
     messages::{
         Confirmation, ConfirmationCertificate, InvalidBlobId, ProofOfPossession, ProtocolMessage,
@@ -117,7 +117,12 @@ proptest! {
 
     #[test]
     fn texts(text in "\\PC{0,60}") {
-        let _ = text.parse::<SymbolId>();
+        if let Ok(axis) = text.parse::<AxisKind>() {
+            prop_assert_eq!(axis.as_str(), &text);
+        }
+        if let Ok(symbol) = text.parse::<SymbolId>() {
+            prop_assert_eq!(symbol.to_string().parse(), Ok(symbol));
+        }
         for parsed in [text.parse::<BlobId>(), BlobId::from_decimal(&text)].into_iter().flatten() {
             prop_assert!(parsed.to_string() == text || parsed.to_decimal() == text);
         }

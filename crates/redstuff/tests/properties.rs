@@ -24,6 +24,12 @@ fn encoded() -> impl Strategy<Value = (EncodedBlob, Bytes)> {
     )
 }
 
+/// An encoding may be given to other threads.
+const _: fn() = || {
+    fn for_threads<T: Send + Sync + 'static>() {}
+    for_threads::<EncodedBlob>();
+};
+
 fn pick<A: Axis>(encoded: &EncodedBlob, indices: &[u16]) -> Vec<Sliver<A>> {
     indices.iter().map(|&index| encoded.sliver(SliverIndex::new(index)).unwrap()).collect()
 }
