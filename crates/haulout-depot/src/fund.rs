@@ -28,7 +28,7 @@ pub async fn fund(
     let end_epoch = registry.epoch().await?.saturating_add(epochs);
     let mut ends: HashMap<BlobId, u32> = HashMap::new();
     let mut sequence = reader.state().sequence;
-    for (position, level) in (0u64..).zip(reader.levels()) {
+    for (position, level) in reader.positions(0).into_iter().zip(reader.levels()) {
         let record = level.record();
         let mut blobs = vec![(record.blob, record.object)];
         blobs.extend(

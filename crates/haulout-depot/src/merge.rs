@@ -153,8 +153,7 @@ pub async fn merge(
         .map_err(|error| DepotError::new(Kind::Local, "merging ended early").because(error))??;
     let level = level
         .ok_or_else(|| DepotError::new(Kind::Refused, "nothing would be left of the archive"))?;
-    let keep = (count as u64..reader.levels().len() as u64).collect();
-    let update = Update::Level { level, keep, place: 0 };
+    let update = Update::Level { level, keep: reader.positions(count), place: 0 };
     let sequence = registry.update(reader.state().sequence, &update).await?;
     Ok(Merged { levels: count, leaves: level.leaves, lost, sequence })
 }
@@ -174,7 +173,10 @@ async fn to_merge(
         }
     }
     match reader.levels().get(..count) {
-        _ if of == 0 => refused("nothing was published yet: there is nothing to merge".to_owned()),
+        _ if of == 0 && reader.lost().is_empty() => {
+            refused("nothing was published yet: there is nothing to merge".to_owned())
+        }
+        _ if of == 0 => refused("nothing of the archive is stored any more".to_owned()),
         Some([one]) if drop.is_empty() && one.record().end_epoch > epoch => {
             refused("one level alone is as merged as can be, and nothing is left out".to_owned())
         }

@@ -153,7 +153,8 @@ impl Run {
         }
         let epoch = self.handle.block_on(self.registry.epoch())?;
         let mut journal = Journal::open(&self.options.scratch, &state.id, epoch)?;
-        let reader = self.handle.block_on(Reader::open(Arc::clone(&self.blobs), state.clone()))?;
+        let left = Reader::open_left(Arc::clone(&self.blobs), state.clone(), epoch);
+        let reader = self.handle.block_on(left)?;
         let infos = self.signed(infos, &state)?;
         let plan = self.plan(&reader, infos, epoch)?;
         self.report.sequence = state.sequence;
@@ -387,8 +388,7 @@ impl Run {
         )?;
         let level =
             level.ok_or_else(|| DepotError::new(Kind::Refused, "there is nothing to publish"))?;
-        let keep = (count as u64..reader.levels().len() as u64).collect();
-        let update = Update::Level { level, keep, place: 0 };
+        let update = Update::Level { level, keep: reader.positions(count), place: 0 };
         self.report.sequence =
             self.handle.block_on(self.registry.update(reader.state().sequence, &update))?;
         (self.report.merged, self.report.lost) = (count, lost);

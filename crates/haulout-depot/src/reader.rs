@@ -1,6 +1,9 @@
 //! An archive, open for reading.
 
-use crate::{Blobs, DepotError, NarStream, OpenLevel, State, cache::PageCache, merge::Entries};
+use crate::{
+    Blobs, DepotError, Kind, LevelRecord, NarStream, OpenLevel, State, cache::PageCache,
+    merge::Entries,
+};
 use haulout_archive::{
     entry::{Content, Path},
     merge::Merge,
@@ -26,6 +29,12 @@ pub struct Reader {
     blobs: Arc<dyn Blobs>,
     state: State,
     levels: Vec<Arc<OpenLevel>>,
+    /// Where each of them stands in the state.
+    positions: Vec<u64>,
+    /// Levels that have ended and are no longer stored.
+    lost: Vec<LevelRecord>,
+    /// Walrus' epoch, if such levels may be left out.
+    epoch: Option<u32>,
     cache: Arc<PageCache>,
 }
 
@@ -35,7 +44,21 @@ impl Reader {
     /// # Errors
     /// When one of them cannot be opened: an answer "not here" would otherwise be a guess.
     pub async fn open(blobs: Arc<dyn Blobs>, state: State) -> Result<Self, DepotError> {
-        Self::build(blobs, state, HashMap::new(), Arc::new(PageCache::new())).await
+        Self::build(blobs, state, HashMap::new(), Arc::new(PageCache::new()), None).await
+    }
+
+    /// Opens what is left of an archive in epoch `epoch`: levels that have ended and are no longer stored are
+    /// [`Reader::lost`], and what only they had is not found. For those who mend it.
+    ///
+    /// # Errors
+    /// When any other level cannot be opened.
+    pub async fn open_left(
+        blobs: Arc<dyn Blobs>,
+        state: State,
+        epoch: u32,
+    ) -> Result<Self, DepotError> {
+        let cache = Arc::new(PageCache::new());
+        Self::build(blobs, state, HashMap::new(), cache, Some(epoch)).await
     }
 
     /// Opens a newer state of the same archive; levels that are still there are not fetched again.
@@ -45,7 +68,8 @@ impl Reader {
     pub async fn advance(&self, state: State) -> Result<Self, DepotError> {
         let known =
             self.levels.iter().map(|level| (level.record().root, Arc::clone(level))).collect();
-        Self::build(Arc::clone(&self.blobs), state, known, Arc::clone(&self.cache)).await
+        let (blobs, cache) = (Arc::clone(&self.blobs), Arc::clone(&self.cache));
+        Self::build(blobs, state, known, cache, self.epoch).await
     }
 
     async fn build(
@@ -53,16 +77,41 @@ impl Reader {
         state: State,
         known: HashMap<[u8; 32], Arc<OpenLevel>>,
         cache: Arc<PageCache>,
+        epoch: Option<u32>,
     ) -> Result<Self, DepotError> {
         let mut levels = Vec::with_capacity(state.levels.len());
-        for record in &state.levels {
-            let open = match known.get(&record.root).filter(|level| level.record() == record) {
-                Some(level) => Arc::clone(level),
-                None => Arc::new(OpenLevel::open(&*blobs, *record).await?),
+        let (mut positions, mut lost) = (Vec::new(), Vec::new());
+        for (position, record) in (0u64..).zip(&state.levels) {
+            let opened = match known.get(&record.root).filter(|level| level.record() == record) {
+                Some(level) => Ok(Arc::clone(level)),
+                None => OpenLevel::open(&*blobs, *record).await.map(Arc::new),
             };
-            levels.push(open);
+            match opened {
+                Ok(level) => {
+                    levels.push(level);
+                    positions.push(position);
+                }
+                Err(error)
+                    if error.kind == Kind::Missing
+                        && epoch.is_some_and(|epoch| record.end_epoch <= epoch) =>
+                {
+                    lost.push(*record);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(Self { blobs, state, levels, cache })
+        Ok(Self { blobs, state, levels, positions, lost, epoch, cache })
+    }
+
+    /// Where the levels stand in the state, from the `from`-th of [`Reader::levels`] on.
+    pub(crate) fn positions(&self, from: usize) -> Vec<u64> {
+        self.positions.get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// Levels that have ended and are no longer stored ([`Reader::open_left`]).
+    #[must_use]
+    pub fn lost(&self) -> &[LevelRecord] {
+        &self.lost
     }
 
     /// The state that is open.
@@ -161,12 +210,12 @@ impl Reader {
             }
             Ok((paths, None))
         };
-        tokio::task::spawn_blocking(work).await.map_err(|error| {
-            DepotError::new(crate::Kind::Local, "listing ended early").because(error)
-        })?
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| DepotError::new(Kind::Local, "listing ended early").because(error))?
     }
 }
 
 fn no_level() -> DepotError {
-    DepotError::new(crate::Kind::Refused, "there is no such level")
+    DepotError::new(Kind::Refused, "there is no such level")
 }

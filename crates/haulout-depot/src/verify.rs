@@ -81,6 +81,12 @@ impl Findings {
 /// When the state of blobs cannot be had at all, or an index page cannot be read.
 pub async fn verify(reader: &Reader, epoch: u32, deep: bool) -> Result<Findings, DepotError> {
     let mut findings = Findings { sequence: reader.state().sequence, epoch, ..Findings::default() };
+    for lost in reader.lost() {
+        findings.problem(format!(
+            "the level of index blob {} ended with epoch {} and is no longer stored: what only it had is gone",
+            lost.blob, lost.end_epoch
+        ));
+    }
     levels(reader, &mut findings).await?;
     let entries = collect(reader).await?;
     let mut standings: HashMap<[u8; 32], bool> = HashMap::new();

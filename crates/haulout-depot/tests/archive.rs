@@ -538,3 +538,33 @@ async fn a_merge_that_changes_nothing_is_refused_and_one_that_does_lasts_as_long
     assert_eq!(merge(HashSet::from([drop]), None).await.unwrap().leaves, 1);
     assert_eq!(world.depot.state().await.unwrap().levels[0].end_epoch, 31);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_whose_index_is_gone_is_published_to_again() {
+    let world = world(12, 200_000);
+    publish_one(&world, 0, 2).await;
+    publish_one(&world, 1, 9).await;
+    publish_one(&world, 2, 9).await;
+    let old = world.depot.state().await.unwrap();
+    world.depot.set_epoch(20).unwrap();
+    // Nobody stores what nobody pays for.
+    for level in &old.levels {
+        std::fs::remove_file(world.dir.path().join(format!("archive/blobs/{}", level.blob)))
+            .unwrap();
+    }
+    let state = world.depot.state().await.unwrap();
+    let blobs = || Arc::clone(&world.depot) as Arc<dyn Blobs>;
+    assert_eq!(Reader::open(blobs(), state.clone()).await.unwrap_err().kind, Kind::Missing);
+    let left = Reader::open_left(blobs(), state.clone(), 20).await.unwrap();
+    assert_eq!((left.levels().len(), left.lost().len()), (0, old.levels.len()));
+    assert!(!verify(&left, 20, false).await.unwrap().is_well());
+    // What has not ended is never taken for lost.
+    assert!(Reader::open_left(blobs(), state, 1).await.is_err());
+
+    let report = publish_one(&world, 1, 9).await;
+    assert_eq!((report.added, report.merged), (1, 0));
+    let reader = world.reader().await;
+    assert_eq!(reader.levels().len(), 1);
+    assert!(reader.find(&world.store.paths[1].path.hash_part()).await.unwrap().is_some());
+    assert!(reader.find(&world.store.paths[0].path.hash_part()).await.unwrap().is_none());
+}

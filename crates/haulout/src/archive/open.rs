@@ -73,7 +73,25 @@ impl Opened {
         let state =
             self.registry.state().await.context(|| "cannot read the archive's state".to_owned())?;
         let reader = Reader::open(Arc::clone(&self.blobs), state).await;
-        reader.context(|| "cannot read the archive's index".to_owned())
+        reader
+            .context(|| "cannot read the archive's index".to_owned())
+            .map_err(|failure| failure.hint("`haulout archive verify` says what is left of it"))
+    }
+
+    /// What is left of the archive, for those who look after it; says so if that is not all.
+    pub(super) async fn left(&self) -> Outcome<Reader> {
+        let state =
+            self.registry.state().await.context(|| "cannot read the archive's state".to_owned())?;
+        let epoch = self.registry.epoch().await.context(|| "cannot read the epoch".to_owned())?;
+        let reader = Reader::open_left(Arc::clone(&self.blobs), state, epoch).await;
+        let reader = reader.context(|| "cannot read the archive's index".to_owned())?;
+        if !reader.lost().is_empty() {
+            eprintln!(
+                "{} levels have ended and are no longer stored; publishing again, or `archive merge`, leaves them out",
+                reader.lost().len()
+            );
+        }
+        Ok(reader)
     }
 }
 

@@ -21,7 +21,7 @@ const BATCH: usize = 10_000;
 
 /// `archive ls`.
 pub(super) async fn ls(args: &LsArgs) -> Outcome<()> {
-    let reader = open(&args.place.archive, None).await?.reader().await?;
+    let reader = open(&args.place.archive, None).await?.left().await?;
     let dir = &reader.state().store_dir;
     let mut out = io::stdout().lock();
     each(&reader, |found| {
@@ -88,7 +88,7 @@ pub(super) async fn cat(args: &CatArgs) -> Outcome<()> {
 /// `archive verify`: exit code 1 when something is wrong.
 pub(super) async fn verify(args: &VerifyArchiveArgs) -> Outcome<ExitCode> {
     let opened = open(&args.place.archive, None).await?;
-    let reader = opened.reader().await?;
+    let reader = opened.left().await?;
     let epoch = opened.registry.epoch().await.context(|| "cannot read the epoch".to_owned())?;
     let findings = haulout_depot::verify::verify(&reader, epoch, args.deep)
         .await

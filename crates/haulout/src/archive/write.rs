@@ -268,7 +268,7 @@ fn progress_bar(total: u64) -> ProgressBar {
 /// `archive merge`.
 pub(super) async fn merge(args: &MergeArgs) -> Outcome<()> {
     let opened = open(&args.place.archive, Some(&args.wallet)).await?;
-    let reader = opened.reader().await?;
+    let reader = opened.left().await?;
     let dir: StoreDir = reader
         .state()
         .store_dir
@@ -311,7 +311,7 @@ pub(super) async fn beat(args: &BeatArgs) -> Outcome<()> {
 /// `archive fund`.
 pub(super) async fn fund(args: &FundArgs) -> Outcome<()> {
     let opened = open(&args.place.archive, Some(&args.wallet)).await?;
-    let reader = opened.reader().await?;
+    let reader = opened.left().await?;
     let funded = haulout_depot::fund::fund(&reader, &*opened.registry, args.epochs)
         .await
         .context(|| "not everything was paid for".to_owned())

@@ -223,13 +223,16 @@ impl Chain {
             if let Some(end) = &mut copy.summary.end_of_epoch_data {
                 end.next_epoch_committee = validators(epoch + 1).committee().members.clone();
             }
-            // Of what was forgotten only the digest is left, and that was another's.
-            if previous.is_some() {
-                copy.summary.previous_digest = previous;
+            // Of one that was forgotten only the digest is left: that of the chain it was on.
+            let number = copy.summary.sequence_number;
+            if let Some((before, digest)) = previous
+                && before + 1 == number
+            {
+                copy.summary.previous_digest = Some(digest);
             }
             copy.signature = signing.sign(&copy.summary);
             copy.digest = copy.summary.digest();
-            previous = Some(copy.digest);
+            previous = Some((number, copy.digest));
             fork.checkpoints.push(Arc::new(copy));
         }
         fork
