@@ -15,8 +15,31 @@ pub(crate) fn metrics(status: &AgentStatus, peers: &PeersReport) -> String {
     transfers(&mut text, status);
     peer_side(&mut text, peers);
     sources(&mut text, status);
+    outside(&mut text, status);
     slivers(&mut text, status);
     text.0
+}
+
+fn outside(text: &mut Exposition, status: &AgentStatus) {
+    let site = &status.counters.site;
+    text.family(
+        "haulout_outside_bytes_total",
+        "counter",
+        "Bytes fetched from outside, by why it was this machine that fetched them.",
+    );
+    for (why, bytes) in &site.bytes_fetched_because {
+        text.labelled("haulout_outside_bytes_total", &[("why", why)], *bytes);
+    }
+    text.one(
+        "haulout_outside_again_bytes_total",
+        "counter",
+        "Of them, those of pieces that it had fetched before.",
+        site.bytes_fetched_again,
+    );
+    text.family("haulout_pieces_bytes", "gauge", "Bytes of pieces kept for neighbours.");
+    for (place, bytes) in [("memory", site.kept_in_memory), ("disk", site.kept_on_disk)] {
+        text.labelled("haulout_pieces_bytes", &[("place", &place)], bytes);
+    }
 }
 
 fn slivers(text: &mut Exposition, status: &AgentStatus) {
