@@ -45,10 +45,11 @@ fn committee() -> Committee {
 fn network(devnet: &Devnet, nodes: &[FullNode]) -> Network {
     let urls: Vec<String> = nodes.iter().map(FullNode::url).collect();
     let text = format!(
-        "rpc_urls = {urls:?}\nsystem_object = \"{}\"\nstaking_object = \"{}\"\n\
+        "rpc_urls = {urls:?}\nsystem_object = \"{}\"\nstaking_object = \"{}\"\nwal_package = \"{}\"\n\
          [trust_anchor]\ncheckpoint = \"{}\"\n",
         devnet.system_object(),
         devnet.staking_object(),
+        devnet.wal_package(),
         devnet.chain_id(),
     );
     Network::parse(&text, "devnet", Path::new("")).unwrap()
