@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use haulout_swarm::holdings::{Ledger, Version};
 use haulout_swarm::peers::{PeerTable, State};
 use haulout_swarm::plan::{NarPlan, RequestId};
-use haulout_swarm::site::{Attempt, Duty, DutyLimits, Follow};
+use haulout_swarm::site::{Attempt, Duty, DutyLimits, Follow, KEPT_FOR};
 use haulout_swarm::{Now, PeerId};
 use smallvec::SmallVec;
 
@@ -15,11 +15,20 @@ use crate::world::Parcel;
 
 /// Bytes of pieces an agent keeps, and pieces in number: as the resolver's engine.
 pub(crate) const KEPT_BYTES: u64 = 96 << 20;
+/// Of these, what this agent fetched from outside is kept up to here, whatever else is under way.
+pub(crate) const OWN_BYTES: u64 = 24 << 20;
 pub(crate) const PIECES_MAX: usize = 4_096;
 /// Store paths that Nix fetches side by side (`max-substitution-jobs`).
 pub(crate) const JOBS_MAX: usize = 16;
 /// narinfos it asks for side by side (`http-connections`).
 pub(crate) const INFOS_MAX: usize = 25;
+
+/// Complete pieces, the longest unused first.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) from_peers: VecDeque<u32>,
+    pub(crate) from_outside: VecDeque<u32>,
+}
 
 /// Names an attempt of one of all plans that an agent ever makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +211,7 @@ pub(crate) struct Agent {
     /// Bytes in `locals`.
     pub(crate) held: u64,
     /// Complete pieces, the longest unused first.
-    pub(crate) kept: VecDeque<u32>,
+    pub(crate) kept: Kept,
     /// Paths wanted, in Nix' order; how many were begun; paths in the store that this run is about.
     pub(crate) wanted: Vec<u32>,
     pub(crate) next: usize,
@@ -221,6 +230,8 @@ pub(crate) struct Agent {
     pub(crate) told: Option<Version>,
     pub(crate) announcing: bool,
     pub(crate) ticking: bool,
+    /// Since when it sees the others of its view.
+    pub(crate) came_at: Nanos,
     pub(crate) progress_at: Nanos,
     pub(crate) finished: Option<Nanos>,
     pub(crate) load: Load,
@@ -243,7 +254,7 @@ impl Agent {
             locals: BTreeMap::new(),
             active: BTreeSet::new(),
             held: 0,
-            kept: VecDeque::new(),
+            kept: Kept::default(),
             wanted: fleet.wanted(machine).to_vec(),
             next: 0,
             stored,
@@ -259,6 +270,7 @@ impl Agent {
             told: None,
             announcing: false,
             ticking: false,
+            came_at: 0,
             progress_at: 0,
             finished: None,
             load: Load::default(),
@@ -275,9 +287,14 @@ impl Agent {
         self.got == self.wanted.len()
     }
 
-    /// Whether the mesh would ask this peer to be a home: only what everybody sees alike counts, whether it is there.
-    pub(crate) fn may_be_home(&self, peer: &PeerId, now: Now) -> bool {
-        !matches!(self.table.state(peer, now), Some(State::Banned { .. } | State::Silent { .. }))
+    /// Whether the mesh would ask this peer to be a home: only what everybody sees alike counts, whether it is there. One that
+    /// owes an answer is, as long as packets come from it.
+    pub(crate) fn may_be_home(&self, peer: &PeerId, is_mute: bool, now: Now) -> bool {
+        match self.table.state(peer, now) {
+            Some(State::Banned { .. }) => false,
+            Some(State::Silent { .. }) => !is_mute,
+            _ => true,
+        }
     }
 
     /// Whether there is room for a piece for others; drops what nobody uses, the longest unused first.
@@ -288,21 +305,41 @@ impl Agent {
         self.held <= KEPT_BYTES && self.locals.len() <= PIECES_MAX
     }
 
-    /// A quarter at a time, so that it need not be done for every piece.
+    /// A quarter at a time, so that it need not be done for every piece. What came from peers goes first: they have it, too.
     fn make_room(&mut self) {
-        let mut used = VecDeque::new();
-        while self.held > KEPT_BYTES * 3 / 4 || self.locals.len() > PIECES_MAX * 3 / 4 {
-            let Some(piece) = self.kept.pop_front() else { break };
-            match self.locals.get(&piece) {
-                Some(local) if local.complete && local.relays.is_empty() => {
-                    self.held -= local.plan.have();
-                    self.locals.remove(&piece);
+        let mut kept = std::mem::take(&mut self.kept);
+        for (queue, least) in [(&mut kept.from_peers, 0), (&mut kept.from_outside, OWN_BYTES)] {
+            let mut used = VecDeque::new();
+            let bytes = |piece: &u32| self.locals.get(piece).map_or(0, |local| local.plan.have());
+            let mut left: u64 = queue.iter().map(bytes).sum();
+            while self.held > KEPT_BYTES * 3 / 4 || self.locals.len() > PIECES_MAX * 3 / 4 {
+                if left <= least {
+                    break;
                 }
-                Some(local) if local.complete => used.push_back(piece),
-                _ => {}
+                let Some(piece) = queue.pop_front() else { break };
+                left -= self.locals.get(&piece).map_or(0, |local| local.plan.have());
+                match self.locals.get(&piece) {
+                    Some(local) if local.complete && local.relays.is_empty() => {
+                        self.held -= local.plan.have();
+                        self.locals.remove(&piece);
+                    }
+                    Some(local) if local.complete => used.push_back(piece),
+                    _ => {}
+                }
             }
+            used.append(queue);
+            *queue = used;
         }
-        self.kept.append(&mut used);
+        self.kept = kept;
+    }
+
+    /// Whether a piece has been kept for so long that the engine has dropped it meanwhile.
+    pub(crate) fn has_expired(&self, piece: u32, now: Nanos) -> bool {
+        let local = self.locals.get(&piece);
+        local.is_some_and(|local| {
+            let idle = local.complete && !local.wanted && local.relays.is_empty();
+            idle && now >= local.idle_since + crate::world::nanos_of(KEPT_FOR)
+        })
     }
 
     /// Bytes that the transfers of NARs from peers may hold.

@@ -19,7 +19,14 @@ const AGAIN: Nanos = SECOND;
 const SILENCE: Nanos = 300 * MILLI;
 
 impl World<'_> {
-    pub(crate) fn asked(&mut self, home: u32, from: u32, piece: u32, attempt: Try, at: u32) {
+    pub(crate) fn asked(
+        &mut self,
+        home: u32,
+        from: u32,
+        (piece, held): (u32, bool),
+        attempt: Try,
+        at: u32,
+    ) {
         let starved = self.sabotage == Some(crate::world::Sabotage::Starve) && from == 1;
         let asker = self.agents[from as usize].id;
         let len = self.len_of(piece);
@@ -27,7 +34,17 @@ impl World<'_> {
         if !agent.on || agent.hangs || starved {
             return;
         }
-        let fresh = agent.locals.get(&piece).is_none_or(|local| local.failed_at.is_some());
+        if agent.has_expired(piece, self.now) {
+            self.drop_piece(home, piece);
+        }
+        let agent = &mut self.agents[home as usize];
+        let here = agent.locals.get(&piece).filter(|local| local.failed_at.is_none());
+        if held && !here.is_some_and(|local| local.complete || local.plan.is_outside()) {
+            let end = End::Refused;
+            self.message(home, from, Event::Over { to: from, piece, attempt, end });
+            return;
+        }
+        let fresh = here.is_none();
         let room = !fresh || agent.fits();
         let end = match agent.duty.ask(asker, fresh) {
             Verdict::Welcome if room => None,
@@ -45,16 +62,16 @@ impl World<'_> {
         }
         agent.active.insert(piece);
         let now = self.now;
-        let number = if fresh { agent.number() } else { 0 };
-        let local = agent
-            .locals
-            .entry(piece)
-            .or_insert_with(|| Local::new((Follow::home(len, 0, config()), number), false, now));
+        let (me, number) = (agent.id, if fresh { agent.number() } else { 0 });
+        let local = agent.locals.entry(piece).or_insert_with(|| {
+            Local::new((Follow::home(me, asker, len, 0, config()), number), false, now)
+        });
         if fresh {
             agent.duty.fetching();
             local.on_duty = true;
             if local.failed_at.take().is_some() {
-                local.plan = Follow::home(len, len.map_or(0, |_| local.plan.have()), config());
+                let have = len.map_or(0, |_| local.plan.have());
+                local.plan = Follow::home(me, asker, len, have, config());
                 local.number = number;
             }
         }

@@ -54,7 +54,9 @@ impl World<'_> {
 
     /// The others of its view learn of it.
     fn appear(&mut self, n: u32) {
+        let now = self.clock();
         let agent = &mut self.agents[n as usize];
+        agent.came_at = self.now;
         let standing = Standing {
             sequence: self.lives[n as usize],
             willing: agent.duty.is_willing(),
@@ -66,7 +68,7 @@ impl World<'_> {
         view.members += 1;
         view.version += 1;
         view.homes.gone(&agent.id);
-        view.homes.told(agent.id, standing);
+        view.homes.told(agent.id, standing, now);
         let taken = view.directory.apply_snapshot(agent.id, &snapshot);
         debug_assert!(taken.is_ok(), "{taken:?}");
     }
@@ -149,7 +151,7 @@ impl World<'_> {
         agent.locals.clear();
         agent.active.clear();
         agent.sending.clear();
-        agent.kept.clear();
+        agent.kept = Default::default();
         agent.held = 0;
         agent.jobs.clear();
         agent.infos_open.clear();

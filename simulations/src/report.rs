@@ -240,6 +240,7 @@ fn details(world: &World<'_>, finish: f64) -> Value {
         "fetches_asked_as_stand_in": totals.fetches_why[1],
         "fetches_for_itself_as_home": totals.fetches_why[2],
         "fetches_after_peers_failed": totals.fetches_why[3],
+        "questions_for_what_a_peer_has": totals.peeks,
         "answers_busy": totals.busy,
         "retries": totals.retries,
         "streams_of_the_hottest_home": totals.relays_peak,

@@ -2,7 +2,7 @@
 //!
 //! [`Duty`]: haulout_swarm::site::Duty
 
-use haulout_swarm::site::{End, Follow, FollowConfig, Origin, Step};
+use haulout_swarm::site::{End, Follow, FollowConfig, Origin, Step, Turn};
 
 use crate::agent::{Inflow, Local, Supplier, Try};
 use crate::catalog::{content, whole};
@@ -11,8 +11,6 @@ use crate::fleet::number_of;
 use crate::net::{MILLI, Nanos, OUTSIDE, Way};
 use crate::world::{Cargo, Event, Parcel, World, now_of};
 
-/// Peers ranked for one piece, as in the engine.
-pub(crate) const RANKED_MAX: usize = 6;
 /// The same from outside, where round trips are long.
 const WINDOW_OUTSIDE: u8 = 4;
 const PARCEL_OUTSIDE: u32 = 128 << 10;
@@ -38,9 +36,8 @@ impl World<'_> {
         false
     }
 
-    pub(crate) fn plan(&mut self, n: u32, piece: u32, have: u64) -> Follow {
-        let ranking = self.ranking(n, piece);
-        Follow::new(self.agents[n as usize].id, &ranking, self.len_of(piece), have, config())
+    pub(crate) fn plan(&self, n: u32, piece: u32, have: u64) -> Follow {
+        Follow::new(self.agents[n as usize].id, self.len_of(piece), have, config())
     }
 
     /// Length of a segment; a document's is not known before it is here.
@@ -60,14 +57,19 @@ impl World<'_> {
         if local.complete || local.failed_at.is_some() {
             return;
         }
-        match local.plan.next(now_of(now)) {
-            Step::Fetch { attempt, origin, from } => {
+        if local.plan.wake_at().is_some_and(|at| at > now_of(now)) {
+            return;
+        }
+        let turns = self.turns(n, piece);
+        let Some(local) = self.agents[n as usize].locals.get_mut(&piece) else { return };
+        match local.plan.next(now_of(now), || turns) {
+            Step::Fetch { attempt, origin, held, from } => {
                 let attempt = Try { plan: local.number, attempt };
                 self.leave_source(n, piece);
                 match origin {
                     Origin::Outside => self.go_outside(n, piece, attempt, from as u32),
                     Origin::Peer(peer) => {
-                        self.ask(n, number_of(&peer), piece, attempt, from as u32)
+                        self.ask(n, number_of(&peer), (piece, held), attempt, from as u32)
                     }
                 }
             }
@@ -77,11 +79,12 @@ impl World<'_> {
         }
     }
 
-    fn ask(&mut self, n: u32, home: u32, piece: u32, attempt: Try, at: u32) {
+    fn ask(&mut self, n: u32, home: u32, (piece, held): (u32, bool), attempt: Try, at: u32) {
+        self.totals.peeks += u64::from(held);
         if let Some(local) = self.agents[n as usize].locals.get_mut(&piece) {
             local.asked = Some((home, attempt, self.now, false));
         }
-        self.message(n, home, Event::Asked { home, from: n, piece, attempt, at });
+        self.message(n, home, Event::Asked { home, from: n, piece, held, attempt, at });
     }
 
     /// The last attempt ends: who is still at it is told.
@@ -99,7 +102,8 @@ impl World<'_> {
 
     fn go_outside(&mut self, n: u32, piece: u32, attempt: Try, at: u32) {
         self.totals.outside_fetches += 1;
-        let first = self.ranking(n, piece).first() == Some(&self.agents[n as usize].id);
+        let me = self.agents[n as usize].id;
+        let first = self.turns(n, piece).first().is_some_and(|turn: &Turn| turn.peer == me);
         let local = &self.agents[n as usize].locals[&piece];
         let kind = match (local.on_duty, first) {
             (true, true) => 0,
@@ -110,7 +114,9 @@ impl World<'_> {
         self.totals.fetches_why[kind] += 1;
         if let Some(gateway) = self.gateway.filter(|gateway| *gateway != n) {
             // To the agents of the subnets it is the cache outside.
-            self.message(n, gateway, Event::Asked { home: gateway, from: n, piece, attempt, at });
+            let held = false;
+            let asked = Event::Asked { home: gateway, from: n, piece, held, attempt, at };
+            self.message(n, gateway, asked);
             return;
         }
         if let Some(local) = self.agents[n as usize].locals.get_mut(&piece) {
@@ -253,7 +259,10 @@ impl World<'_> {
         if std::mem::take(&mut local.on_duty) {
             agent.duty.fetched();
         }
-        agent.kept.push_back(piece);
+        match supplier {
+            Supplier::Only(OUTSIDE) => agent.kept.from_outside.push_back(piece),
+            _ => agent.kept.from_peers.push_back(piece),
+        }
         agent.fits();
         self.pump_relays(n, piece);
         if wanted {

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use haulout_swarm::Now;
 use haulout_swarm::directory::Directory;
 use haulout_swarm::plan::RequestId;
-use haulout_swarm::site::{End, Homes};
-use smallvec::SmallVec;
+use haulout_swarm::site::{End, Homes, RANKED_MAX, Turn};
+use haulout_swarm::{Now, PeerId};
 
 use crate::agent::{Agent, Try};
 use crate::check::Broken;
-use crate::fleet::{Blow, Fleet};
+use crate::fleet::{Blow, Fleet, number_of};
 use crate::net::{MILLI, Nanos, Net, OUTSIDE, Passed, SECOND, Way};
 use crate::queue::Queue;
 use crate::random::{Random, mix};
@@ -21,8 +20,8 @@ pub(crate) const OUTSIDE_TAG: u32 = 77;
 const TICK: Nanos = 200 * MILLI;
 /// What a message costs besides its bytes: Ethernet, IP, UDP and QUIC headers, and a share of an acknowledgement.
 pub(crate) const MESSAGE_OVERHEAD: u64 = 14 + 20 + 8 + 30 + 30;
-/// Homes remembered for each piece: the six that are ranked, and some that may have to be passed over.
-const RANKED: usize = 16;
+/// Homes remembered for each piece: those that are ranked, and some that may have to be passed over.
+const RANKED: usize = RANKED_MAX + 8;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
@@ -41,6 +40,8 @@ pub(crate) enum Event {
         home: u32,
         from: u32,
         piece: u32,
+        /// Only what is there is wanted.
+        held: bool,
         attempt: Try,
         at: u32,
     },
@@ -135,7 +136,7 @@ pub(crate) struct View {
     pub(crate) directory: Directory,
     pub(crate) members: u32,
     pub(crate) version: u32,
-    ranks: Vec<(u32, SmallVec<[u32; RANKED]>)>,
+    ranks: Vec<(u32, Vec<u32>)>,
 }
 
 impl View {
@@ -145,7 +146,7 @@ impl View {
             directory: Directory::new(),
             members: 0,
             version: 1,
-            ranks: vec![(0, SmallVec::new()); pieces],
+            ranks: vec![(0, Vec::new()); pieces],
         }
     }
 }
@@ -162,6 +163,8 @@ pub(crate) struct Totals {
     pub(crate) outside_fetches: u64,
     /// Of these: asked as home, asked as a stand-in, wanted as its own home, and wanted after peers had failed.
     pub(crate) fetches_why: [u64; 4],
+    /// Questions for what a peer has, before going outside.
+    pub(crate) peeks: u64,
     pub(crate) pieces_relayed: u64,
     pub(crate) nars_from_peers: u64,
     pub(crate) nars_from_site: u64,
@@ -299,8 +302,8 @@ impl<'f> World<'f> {
             }
             Event::Sides(apart) => self.sides(apart),
             Event::Announce(n) => self.announce(n),
-            Event::Asked { home, from, piece, attempt, at } => {
-                self.asked(home, from, piece, attempt, at)
+            Event::Asked { home, from, piece, held, attempt, at } => {
+                self.asked(home, from, (piece, held), attempt, at);
             }
             Event::Answered { to, piece, attempt } => self.answered(to, piece, attempt),
             Event::Over { to, piece, attempt, end } => self.over(to, piece, attempt, end),
@@ -325,6 +328,11 @@ impl<'f> World<'f> {
         let apart = self.split
             && self.fleet.machines[from as usize].half != self.fleet.machines[to as usize].half;
         self.agents[from as usize].on && self.agents[to as usize].on && !apart
+    }
+
+    /// Whether nothing at all comes from a peer.
+    fn is_mute(&self, peer: u32, to: u32) -> bool {
+        !self.reaches(peer, to) || self.agents[peer as usize].hangs
     }
 
     /// Sends a small message.
@@ -373,27 +381,26 @@ impl<'f> World<'f> {
     // ---- whose turn it is ----
 
     /// The agents whose turn it is for a piece, as this agent sees it.
-    pub(crate) fn ranking(&mut self, n: u32, piece: u32) -> Vec<haulout_swarm::PeerId> {
+    pub(crate) fn turns(&mut self, n: u32, piece: u32) -> Vec<Turn> {
         let key = &self.fleet.catalog.pieces[piece as usize].key;
-        let (agent, now) = (&self.agents[n as usize], now_of(self.now));
-        let view = &mut self.views[agent.view as usize];
+        let view = &mut self.views[self.agents[n as usize].view as usize];
         let known = &mut view.ranks[piece as usize];
         if known.0 != view.version {
             let all = view.homes.ranking(key, OUTSIDE_TAG, RANKED, |_| true);
-            *known = (view.version, all.iter().map(crate::fleet::number_of).collect());
+            *known = (view.version, all.iter().map(number_of).collect());
         }
-        let full = known.1.len() == RANKED;
-        let ids = known.1.iter().map(|one| self.agents[*one as usize].id);
-        let usable: Vec<_> = ids
-            .filter(|id| *id == agent.id || agent.may_be_home(id, now))
-            .take(crate::site::RANKED_MAX)
-            .collect();
-        if usable.len() < crate::site::RANKED_MAX && full {
-            return view.homes.ranking(key, OUTSIDE_TAG, crate::site::RANKED_MAX, |id| {
-                *id == agent.id || agent.may_be_home(id, now)
-            });
+        let (agent, now) = (&self.agents[n as usize], self.clock());
+        let may = |id: &PeerId| {
+            *id == agent.id || agent.may_be_home(id, self.is_mute(number_of(id), n), now)
+        };
+        let view = &self.views[agent.view as usize];
+        let known = &view.ranks[piece as usize].1;
+        let ids = known.iter().map(|one| self.agents[*one as usize].id);
+        let mut ranking: Vec<PeerId> = ids.filter(&may).take(RANKED_MAX).collect();
+        if ranking.len() < RANKED_MAX && known.len() == RANKED {
+            ranking = view.homes.ranking(key, OUTSIDE_TAG, RANKED_MAX, may);
         }
-        usable
+        view.homes.turns_for(&ranking, now_of(agent.came_at), now)
     }
 
     // ---- looking after things ----
@@ -462,7 +469,7 @@ const fn touched(event: &Event) -> Option<u32> {
 }
 
 /// The key of a machine.
-pub(crate) fn id_of(fleet: &Fleet, n: u32) -> haulout_swarm::PeerId {
+pub(crate) fn id_of(fleet: &Fleet, n: u32) -> PeerId {
     fleet.machines[n as usize].id
 }
 

@@ -14,7 +14,7 @@ use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::choose::Ranking;
 use haulout_swarm::directory::Directory;
 use haulout_swarm::peers::State;
-use haulout_swarm::site::{SegmentKey, Standing};
+use haulout_swarm::site::{SegmentKey, Standing, Turn};
 use haulout_swarm::{Fault, PeerId};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot, watch};
 
@@ -283,6 +283,12 @@ impl Mesh {
     #[must_use]
     pub fn homes(&self, segment: &SegmentKey, outside: u32, most: usize) -> Vec<PeerId> {
         self.inner.shared.homes(segment, outside, most)
+    }
+
+    /// Marks those of a ranking that were here before this agent came.
+    #[must_use]
+    pub fn turns(&self, ranking: &[PeerId]) -> Vec<Turn> {
+        self.inner.shared.turns(ranking)
     }
 
     /// What a peer said about fetching for others; `None` before it said anything.

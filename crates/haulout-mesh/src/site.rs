@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use haulout_swarm::PeerId;
 use haulout_swarm::peers::State;
-use haulout_swarm::site::{FollowConfig, SegmentKey, SiteKind, Standing};
+use haulout_swarm::site::{FollowConfig, SegmentKey, SiteKind, Standing, Turn};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -17,7 +17,9 @@ use tokio::time::timeout;
 use crate::api::SitePiece;
 use crate::ask::{Booking, Patience, begin, fill, in_time, link_to, on_mesh};
 use crate::error::{RequestError, StreamError};
-use crate::frames::{MINOR_NARS, MINOR_SITE, Request, Status, UNI_STANDING, checked_len};
+use crate::frames::{
+    MINOR_HELD, MINOR_NARS, MINOR_SITE, Request, Status, UNI_STANDING, checked_len,
+};
 use crate::registry::{Entry, Link, Shared, lock};
 use crate::serve::{write, write_paced};
 use crate::session::read_body;
@@ -118,7 +120,11 @@ pub(crate) async fn ask(
     deadline: Duration,
 ) -> Result<SiteStream, RequestError> {
     let link = link_to(shared, peer)?;
-    let needed = if request.segment.object.kind == SiteKind::Nar { MINOR_NARS } else { MINOR_SITE };
+    let needed = match request.segment.object.kind {
+        _ if request.held => MINOR_HELD,
+        SiteKind::Nar => MINOR_NARS,
+        _ => MINOR_SITE,
+    };
     if link.minor < needed {
         return Err(RequestError::Unsupported);
     }
@@ -229,7 +235,7 @@ pub(crate) async fn read_standing(
         return Ok(());
     };
     let standing = siteframe::decode_standing(&body?).map_err(|error| error.to_string())?;
-    lock(&shared.homes).told(link.peer, standing);
+    lock(&shared.homes).told(link.peer, standing, shared.now());
     Ok(())
 }
 
@@ -244,7 +250,7 @@ impl Shared {
             told = Some(standing.clone());
         });
         if let Some(standing) = told {
-            lock(&self.homes).told(self.id, standing);
+            lock(&self.homes).told(self.id, standing, self.now());
         }
     }
 
@@ -265,6 +271,11 @@ impl Shared {
                 }
         };
         lock(&self.homes).ranking(segment, outside, most, usable)
+    }
+
+    /// Marks those of a ranking that were here before this agent came.
+    pub(crate) fn turns(&self, ranking: &[PeerId]) -> Vec<Turn> {
+        lock(&self.homes).turns(ranking, self.now())
     }
 
     /// What a peer has told of itself.

@@ -20,6 +20,8 @@ pub const STANDING_BODY_MAX: usize = 256;
 /// Frame heads from here on are no lengths: the low byte says how the answer ends.
 const END_BASE: u32 = 0xffff_ff00;
 const FLAG_WILLING: u8 = 1;
+/// In a request.
+const FLAG_HELD: u8 = 1;
 
 /// "Give me this segment, from this byte on; fetch it for the site if you have to."
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct SiteRequest {
     /// What else a home must know to fetch it, at most [`DESCRIPTOR_MAX`] bytes. Its form is the business of the kind; it
     /// never is an address.
     pub descriptor: Bytes,
+    /// Only if it is complete there, or coming from outside: nothing is fetched or relayed for it otherwise.
+    pub held: bool,
 }
 
 impl SiteRequest {
@@ -56,6 +60,9 @@ impl SiteRequest {
         let descriptor = self.descriptor.get(..DESCRIPTOR_MAX).unwrap_or(&self.descriptor);
         body.push(u8::try_from(descriptor.len()).unwrap_or(u8::MAX));
         body.extend(descriptor);
+        if self.held {
+            body.push(FLAG_HELD);
+        }
     }
 
     /// `None` for a kind of object that this version does not know.
@@ -68,13 +75,15 @@ impl SiteRequest {
         let outside = OutsideId::from_bytes(reader.array()?);
         let len = checked_len("descriptor", u32::from(reader.u8()?), DESCRIPTOR_MAX)?;
         let descriptor = Bytes::copy_from_slice(reader.take(len)?);
+        // Appended by minor version 3; other flags belong to later ones.
+        let held = reader.u8().unwrap_or(0) & FLAG_HELD != 0;
         let Some(kind) = kind else { return Ok(None) };
         let size = match size {
             0 => None,
             size => Some(Cut::of(kind, size).ok_or(FrameError::Bad("object size"))?),
         };
         let segment = SiteKey { kind, id }.segment(index);
-        let request = Self { segment, size, from, outside, descriptor };
+        let request = Self { segment, size, from, outside, descriptor, held };
         let fits = match request.segment_len() {
             Some(len) => from < len,
             None => from == 0 && index == 0,
@@ -212,6 +221,7 @@ mod tests {
             from,
             outside: OutsideId::from_bytes([4; 32]),
             descriptor: Bytes::copy_from_slice(descriptor),
+            held: false,
         }
     }
 
@@ -251,6 +261,19 @@ mod tests {
             let request = Request::Site(request(size, index, from, &longest));
             assert_eq!(decode(&request.encode()), Ok(request));
         }
+    }
+
+    #[test]
+    fn only_what_is_there_is_a_flag_at_the_end() {
+        let outright = request(10 << 20, 1, 5, &[7; DESCRIPTOR_MAX]);
+        let held = SiteRequest { held: true, ..outright.clone() };
+        let (plain, flagged) = (Request::Site(outright), Request::Site(held));
+        assert_eq!(flagged.encode()[3..], [&plain.encode()[3..], &[1]].concat());
+        assert_eq!(decode(&flagged.encode()), Ok(flagged.clone()));
+        // Flags of later versions are not this one.
+        let mut later = flagged.encode();
+        *later.last_mut().unwrap() = 2;
+        assert_eq!(decode(&later), Ok(plain));
     }
 
     #[test]

@@ -19,6 +19,7 @@ fn request(size: u64, from: u64) -> SiteRequest {
         from,
         outside: OUTSIDE,
         descriptor: Bytes::from_static(b"what a home must know"),
+        held: false,
     }
 }
 

@@ -12,7 +12,7 @@ use haulout_mesh::{
     SiteStream, StreamError,
 };
 use haulout_nix::{HashPart, PathInfo};
-use haulout_swarm::site::{Away, SegmentKey};
+use haulout_swarm::site::{Away, SegmentKey, Turn};
 use haulout_swarm::{Fault, PeerId};
 use tokio::time::timeout;
 
@@ -141,6 +141,10 @@ impl Peers for Mesh {
     fn away(&self) -> Vec<Away> {
         let peers = self.peers().into_iter().filter(|peer| peer.state != PeerState::Connected);
         peers.map(|peer| Away { peer: peer.id, banned: peer.banned_for.is_some() }).collect()
+    }
+
+    fn turns(&self, ranking: &[PeerId]) -> Vec<Turn> {
+        Self::turns(self, ranking)
     }
 
     fn set_standing(&self, willing: bool, outsides: &[u32]) {

@@ -13,7 +13,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 pub use haulout_mesh::Patience;
 use haulout_mesh::{NarKey, NarTree, PeerView, SiteFrame, SiteRequest};
 use haulout_nix::{HashPart, PathInfo};
-use haulout_swarm::site::{Away, SegmentKey};
+use haulout_swarm::site::{Away, SegmentKey, Turn};
 use haulout_swarm::{Fault, PeerId};
 
 /// A future that can be stored, as the methods of a trait object give it.
@@ -123,6 +123,12 @@ pub trait Peers: Send + Sync + 'static {
     /// Agents that are known and no use now.
     fn away(&self) -> Vec<Away> {
         Vec::new()
+    }
+
+    /// Marks those of such a ranking that were here before this agent came, and those that came lately.
+    fn turns(&self, ranking: &[PeerId]) -> Vec<Turn> {
+        let turn = |peer: &PeerId| Turn { peer: *peer, elder: false, young: false };
+        ranking.iter().map(turn).collect()
     }
 
     /// Tells everybody whether this agent fetches for others, and from where.

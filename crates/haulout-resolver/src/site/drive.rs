@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use haulout_mesh::{SiteEnd, SiteFrame};
-use haulout_swarm::Fault;
-use haulout_swarm::site::{Attempt, DOCUMENT_MAX, End, Follow, Origin, SiteKind, Step, Why};
+use haulout_mesh::{SiteEnd, SiteFrame, SiteRequest};
+use haulout_swarm::site::{
+    Attempt, DOCUMENT_MAX, End, Follow, FollowConfig, Origin, SiteKind, Step, Why,
+};
+use haulout_swarm::{Fault, PeerId};
 use tokio::time::{Instant, sleep_until};
 
 use super::segment::Segment;
@@ -36,8 +38,8 @@ struct Going {
 pub(super) enum For {
     /// This machine wants it: its home is asked first.
     Ourselves,
-    /// A peer asked: it is fetched from outside, and nobody is asked.
-    Peer,
+    /// This peer asked: it is fetched from outside, unless somebody has it from before this agent came.
+    Peer(PeerId),
 }
 
 impl Inner {
@@ -46,13 +48,13 @@ impl Inner {
         let Some(have) = segment.take_over() else { return };
         let (object, index) = (&segment.object, segment.index);
         let len = object.segment_len(index);
+        let (me, config) = (self.peers().me(), config(object.key.kind));
         let plan = match whom {
-            For::Peer => Follow::home(len, have, self.config),
-            For::Ourselves => {
-                Follow::new(self.peers().me(), &self.ranking(object, index), len, have, self.config)
-            }
+            For::Peer(asker) => Follow::home(me, asker, len, have, config),
+            For::Ourselves => Follow::new(me, len, have, config),
         };
-        if whom == For::Peer {
+        let on_duty = whom != For::Ourselves;
+        if on_duty {
             super::lock(&self.duty).fetching();
         }
         let (inner, segment) = (Arc::clone(self), Arc::clone(segment));
@@ -65,7 +67,7 @@ impl Inner {
                 inner.drop_failed(&segment);
             }
             segment.released(end);
-            if whom == For::Peer {
+            if on_duty {
                 super::lock(&inner.duty).fetched();
             }
             inner.fits();
@@ -115,8 +117,8 @@ impl Inner {
                 }
                 _ => idle_since = None,
             }
-            match plan.next(self.now()) {
-                Step::Fetch { attempt, origin, from } => {
+            match plan.next(self.now(), || self.turns(&segment.object, segment.index)) {
+                Step::Fetch { attempt, origin, held, from } => {
                     if document {
                         segment.clear();
                     }
@@ -124,7 +126,10 @@ impl Inner {
                         going = self.going(segment, plan.why());
                         tracing::debug!(object = ?segment.object.key, index = segment.index, from, ?going, "goes outside");
                     }
-                    let events = self.open(&segment.object, segment.index, origin, from);
+                    segment.comes_from_outside(origin == Origin::Outside);
+                    let request =
+                        SiteRequest { held, ..segment.object.request(segment.index, from) };
+                    let events = self.open(&segment.object, request, origin);
                     current = Some((attempt, origin, from, events));
                 }
                 Step::Wait => {}
@@ -235,14 +240,13 @@ impl Inner {
     fn open(
         &self,
         object: &SiteObject,
-        index: u32,
+        request: SiteRequest,
         origin: Origin,
-        from: u64,
     ) -> BoxStream<'static, Event> {
         match origin {
             Origin::Peer(peer) => self
                 .peers()
-                .site(peer, object.request(index, from))
+                .site(peer, request)
                 .map(|frame| match frame {
                     Ok(SiteFrame::Waiting) => Event::Waiting,
                     Ok(SiteFrame::Bytes(bytes)) => Event::Bytes(bytes),
@@ -253,7 +257,7 @@ impl Inner {
                     Err(PeerError::Lost | PeerError::Silent) => Event::End(End::Cut),
                 })
                 .boxed(),
-            Origin::Outside => self.open_outside(object, index, from),
+            Origin::Outside => self.open_outside(object, request.segment.index, request.from),
         }
     }
 
@@ -307,6 +311,11 @@ impl Inner {
             .chain(stream::once(async { Event::End(End::Complete) }))
             .boxed()
     }
+}
+
+/// The clocks for such an object. NARs that others hold cost nothing outside: whoever waits for nothing takes them from there.
+fn config(kind: SiteKind) -> FollowConfig {
+    FollowConfig { elect: kind != SiteKind::Nar, ..FollowConfig::default() }
 }
 
 fn ended(end: SiteEnd) -> End {

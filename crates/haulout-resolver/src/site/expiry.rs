@@ -3,14 +3,11 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use haulout_swarm::site::SiteKind;
+use haulout_swarm::site::{KEPT_FOR, SiteKind};
 use tokio::time::{Instant, sleep};
 
 use super::{Inner, lock};
 
-/// How long a piece from outside is kept for machines that come later: the start of a working day is not the same minute for
-/// all. By then most have it in their stores.
-const KEPT_FOR: Duration = Duration::from_secs(120);
 /// The same for a piece of a NAR that others here hold anyway: it is for those in step.
 const NARS_KEPT_FOR: Duration = Duration::from_secs(20);
 /// How often it is looked.

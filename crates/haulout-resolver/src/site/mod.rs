@@ -34,8 +34,8 @@ use haulout_cache::Spill;
 use haulout_mesh::{Membership, SiteRequest};
 use haulout_nix::HashPart;
 use haulout_swarm::site::{
-    Authorship, Cut, DESCRIPTOR_MAX, Duty, DutyLimits, Fellows, FollowConfig, OutsideId,
-    SegmentKey, SiteKey, SiteKind, authorship,
+    Authorship, Cut, DESCRIPTOR_MAX, Duty, DutyLimits, Fellows, OutsideId, RANKED_MAX, SegmentKey,
+    SiteKey, SiteKind, Turn, authorship,
 };
 use haulout_swarm::{Fault, PeerId};
 use lru::LruCache;
@@ -60,8 +60,8 @@ pub const MEMORY_MIN: u64 = 16 << 20;
 const SEGMENTS_MAX: usize = 4_096;
 /// Segments remembered as fetched from outside: of 64 GiB.
 const FETCHED_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
-/// Peers ranked for one segment: the home and those that may have to take over.
-const RANKED_MAX: usize = 6;
+/// Peers ranked for one segment of a NAR that others hold.
+const FELLOWS_RANKED_MAX: usize = 6;
 /// Peers looked at to find so many that are of use, among those that fetch at the same time.
 const FELLOWS_MAX: usize = 32;
 
@@ -100,6 +100,7 @@ impl SiteObject {
             from,
             outside: self.outside,
             descriptor: self.descriptor.clone(),
+            held: false,
         }
     }
 
@@ -193,7 +194,6 @@ pub(crate) struct Inner {
     fellows: Mutex<Fellows>,
     /// Held while the standing is told, so that it is told in the order of its changes.
     announcing: Mutex<()>,
-    config: FollowConfig,
     /// Bytes of segments in memory, at most.
     memory: u64,
     stats: Arc<Stats>,
@@ -236,7 +236,6 @@ impl Site {
             fetched: Mutex::new(LruCache::new(FETCHED_MAX)),
             fellows: Mutex::default(),
             announcing: Mutex::default(),
-            config: FollowConfig::default(),
             memory: memory.max(MEMORY_MIN),
             stats,
             begun: Instant::now(),
@@ -478,7 +477,13 @@ impl Inner {
         let (peers, place) = (self.peers(), object.outside.tag());
         let turn = turn_of(&object.key, index);
         let here = peers.homes(&turn, place, RANKED_MAX);
-        let authorship = authorship(&turn, &peer, &here, &peers.away());
+        let authorship = match authorship(&turn, &peer, &here, &peers.away()) {
+            // One that has come lately may have it from those that were there before, as any home does.
+            Authorship::Own if peers.turns(&[peer]).iter().any(|turn| turn.young) => {
+                Authorship::Doubtful
+            }
+            other => other,
+        };
         tracing::debug!(peer = %peer.short(), object = ?object.key, ?authorship, "gave wrong bytes");
         let mut fellows = lock(&self.fellows);
         match authorship {
@@ -504,6 +509,19 @@ impl Inner {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         self.stats.bytes_outside.add(bytes);
         Some(pieces)
+    }
+
+    /// The same, and who of them was here before this agent came.
+    fn turns(&self, object: &SiteObject, index: u32) -> Vec<Turn> {
+        let ranking = self.ranking(object, index);
+        match object.key.kind {
+            // Who fetches at the same time has come at the same time.
+            SiteKind::Nar => {
+                let turn = |peer| Turn { peer, elder: false, young: false };
+                ranking.into_iter().map(turn).collect()
+            }
+            _ => self.peers().turns(&ranking),
+        }
     }
 
     /// Whom to ask, in order: who holds it, then whose turn it is, the home first. Nobody who has refused this object, or
@@ -533,7 +551,10 @@ impl Inner {
             _ => !fellows.is_out(&object.key, peer),
         });
         drop(fellows);
-        ranking.truncate(RANKED_MAX + HOLDERS_ASKED);
+        ranking.truncate(match object.key.kind {
+            SiteKind::Nar => FELLOWS_RANKED_MAX,
+            _ => RANKED_MAX + HOLDERS_ASKED,
+        });
         ranking
     }
 }

@@ -48,6 +48,8 @@ struct State {
     relying: Vec<PeerId>,
     readers: usize,
     driven: bool,
+    /// It is being fetched from outside.
+    outside: bool,
     touched: Instant,
     /// This machine's Nix has read it to its end.
     read: bool,
@@ -104,6 +106,7 @@ impl Segment {
             relying: Vec::new(),
             readers: 0,
             driven: false,
+            outside: false,
             touched: Instant::now(),
             read: false,
             given: Vec::new(),
@@ -185,6 +188,17 @@ impl Segment {
         state.driven || state.end.is_some()
     }
 
+    /// Says whether it is being fetched from outside now.
+    pub(super) fn comes_from_outside(&self, outside: bool) {
+        lock(&self.state).outside = outside;
+    }
+
+    /// Whether it can be given to somebody who would else go outside: it is complete, or comes from outside now.
+    pub(super) fn is_held(&self) -> bool {
+        let state = lock(&self.state);
+        state.end == Some(SiteEnd::Complete) || state.driven && state.outside
+    }
+
     /// Takes the duty to fill it, if nobody has it and it is not over; gives the bytes that are there.
     pub(super) fn take_over(&self) -> Option<u64> {
         let mut state = lock(&self.state);
@@ -252,7 +266,7 @@ impl Segment {
     /// The driver is done: for good with an end, or because nobody wants it now.
     pub(super) fn released(&self, end: Option<SiteEnd>) {
         let mut state = lock(&self.state);
-        state.driven = false;
+        (state.driven, state.outside) = (false, false);
         state.end = end;
         state.touched = Instant::now();
         drop(state);

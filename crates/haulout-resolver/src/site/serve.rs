@@ -9,7 +9,7 @@ use haulout_swarm::PeerId;
 use haulout_swarm::site::{SiteKind, Verdict};
 
 use super::drive::For;
-use super::segment::{Reader, SegmentReader};
+use super::segment::{Reader, Segment, SegmentReader};
 use super::{Inner, Site, SiteObject, lock};
 
 impl Site {
@@ -78,6 +78,11 @@ impl SiteSource for Giving {
     }
 }
 
+/// Whether an agent that only wants what is here is to look elsewhere: following from one to the other could lead in a circle.
+fn fresh_or_following(known: Option<&Segment>) -> bool {
+    !known.is_some_and(Segment::is_held)
+}
+
 impl Giving {
     async fn begin(&self) -> Result<(SegmentReader, Welcome), SiteEnd> {
         let (inner, peer) = (&self.inner, self.asker.peer);
@@ -92,7 +97,10 @@ impl Giving {
         if known.as_ref().is_some_and(|segment| segment.object != object) {
             return Err(SiteEnd::Refused);
         }
-        let fresh = !known.is_some_and(|segment| segment.is_alive());
+        let fresh = !known.as_ref().is_some_and(|segment| segment.is_alive());
+        if self.request.held && fresh_or_following(known.as_deref()) && !outside.keeps(&object) {
+            return Err(SiteEnd::Refused);
+        }
         // What this machine keeps it gives whether it is willing to fetch or not.
         let to_fetch = fresh && !outside.keeps(&object);
         let verdict = lock(&inner.duty).ask(peer, to_fetch);
@@ -109,7 +117,7 @@ impl Giving {
         let reader = segment.read(self.request.from, Reader::Peer(peer));
         segment.relied_on_by(peer);
         if fresh {
-            inner.fill(&segment, For::Peer);
+            inner.fill(&segment, For::Peer(peer));
         }
         Ok((reader, welcome))
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use haulout_mesh::{Asker, NarKey, NarTree, SiteEnd, SiteFrame, SitePiece};
 use haulout_nix::{HashPart, PathInfo};
+use haulout_swarm::Now;
 use haulout_swarm::site::{Away, Homes, SEGMENT_BYTES, SiteKind, Standing};
 use tokio::time::{sleep, timeout};
 
@@ -94,6 +95,8 @@ pub(super) struct Lan {
     sites: Mutex<Vec<Site>>,
     homes: Mutex<Homes>,
     pub(super) dead: Mutex<HashSet<PeerId>>,
+    /// Who was there before the others.
+    elders: Mutex<HashSet<PeerId>>,
     pub(super) liars: Mutex<HashSet<PeerId>>,
     /// Who announced which prefix.
     pub(super) held: Mutex<HashSet<(u32, PeerId)>>,
@@ -159,10 +162,15 @@ impl Peers for Peer {
         let gone = dead.iter().map(|peer| Away { peer: *peer, banned: false });
         banned.into_iter().map(|peer| Away { peer, banned: true }).chain(gone).collect()
     }
+    fn turns(&self, ranking: &[PeerId]) -> Vec<Turn> {
+        let elders = lock(&self.lan.elders);
+        let turn = |peer: &PeerId| Turn { peer: *peer, elder: elders.contains(peer), young: false };
+        ranking.iter().map(turn).collect()
+    }
     fn set_standing(&self, willing: bool, outsides: &[u32]) {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) as u32 + 1;
         let standing = Standing { sequence, willing, outsides: outsides.iter().copied().collect() };
-        lock(&self.lan.homes).told(self.me, standing);
+        lock(&self.lan.homes).told(self.me, standing, Now::START);
     }
     fn site(
         &self,
@@ -260,6 +268,63 @@ async fn eight_agents_cost_one_download() {
     assert!(get(site(&lan, 0), object.clone()).await.unwrap() == content(0..SIZE));
     let mine = (0..4).filter(|index| home(&lan, &object, *index) == 0).count() as u64;
     assert!(world.given.load(Ordering::Relaxed) <= SIZE + mine * SEGMENT_BYTES);
+}
+
+/// The machines of a fleet that comes one by one, in the order of their turns for the first segment, the home last.
+fn in_order_of_coming(count: usize, object: &SiteObject) -> Vec<usize> {
+    let (lan, _) = lan(count, World::default());
+    let ranking =
+        lock(&lan.homes).ranking(&object.key.segment(0), object.outside.tag(), count, |_| true);
+    ranking.iter().rev().map(|peer| usize::from(peer.as_bytes()[0]) - 1).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_home_that_has_just_come_asks_who_was_it_before() {
+    let object = object(11, 1_000_000);
+    let order = in_order_of_coming(6, &object);
+    let (lan, world) = lan(6, World { pause: Duration::from_millis(50), ..World::default() });
+    // Nobody but the last two is on: the first of them is the home, and gets the object.
+    let willing = |n: usize, on: bool| site(&lan, n).set_willing(on);
+    order[2..].iter().for_each(|n| willing(*n, false));
+    assert!(get(site(&lan, order[0]), object.clone()).await.unwrap() == content(0..1_000_000));
+    assert_eq!(world.given.load(Ordering::Relaxed), 1_000_000);
+    // One better placed comes after the other, is the home at once, and is asked: it has nothing of it, and knows who has.
+    for (place, home) in order.iter().enumerate().skip(2) {
+        willing(*home, true);
+        *lock(&lan.elders) = order[..place].iter().map(|n| id(*n)).collect();
+        site(&lan, order[0]).forget(&object);
+        assert_eq!(self::home(&lan, &object, 0), *home);
+        assert!(get(site(&lan, order[0]), object.clone()).await.unwrap() == content(0..1_000_000));
+    }
+    // Its own turn, and it wants it itself.
+    let last = *order.last().unwrap();
+    site(&lan, last).forget(&object);
+    assert!(get(site(&lan, last), object.clone()).await.unwrap() == content(0..1_000_000));
+    assert_eq!(world.given.load(Ordering::Relaxed), 1_000_000, "once for all of them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn asked_for_what_it_has_an_agent_fetches_nothing() {
+    let (lan, world) = lan(3, World { pause: Duration::from_millis(100), ..World::default() });
+    let object = object(12, 1_000_000);
+    let asker =
+        Asker { peer: id(2), membership: Membership::Stranger, addr: ([127, 0, 0, 1], 1).into() };
+    let (home, other) = (home(&lan, &object, 0), (home(&lan, &object, 0) + 1) % 3);
+    let ask = |n: usize| {
+        let request = SiteRequest { held: true, ..object.request(0, 0) };
+        site(&lan, n).serve(&asker, request)
+    };
+    assert_eq!(ask(home).next().await, SitePiece::End(SiteEnd::Refused));
+    assert_eq!(world.fetches.load(Ordering::Relaxed), 0);
+    // Who follows another refuses, so that nobody asks in circles; who gets it from outside gives it while it comes.
+    let following = tokio::spawn(get(site(&lan, other), object.clone()));
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(ask(other).next().await, SitePiece::End(SiteEnd::Refused));
+    assert!(matches!(ask(home).next().await, SitePiece::Bytes(_)));
+    following.await.unwrap().unwrap();
+    // Complete, it gives it as well.
+    assert!(matches!(ask(other).next().await, SitePiece::Bytes(_)));
+    assert_eq!(world.fetches.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,12 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::Turn;
 use crate::{Now, PeerId};
+
+/// Each source that is too slow doubles the patience with the next, as often as this: where all are slow, something that they
+/// share is, and changing from one to the other makes it no faster.
+const PATIENCE_DOUBLES_MAX: u32 = 3;
 
 /// The clocks of one [`Follow`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +27,16 @@ pub struct FollowConfig {
     pub patience: Duration,
     /// The slowest pace, in bytes per second, that a source may keep over a time of patience.
     pub pace_min: u64,
-    /// Peers asked, one after the other, before this agent goes outside itself. Those that refuse at once do not count, up to
-    /// as many again.
+    /// Peers that fail, one after the other, before this agent goes outside although it is not its turn. Silent ones count
+    /// half, and as many that refuse at once do not count.
     pub peers_max: usize,
+    /// Then only the first `8 << n` of the ranking go outside after `peers_max + n` failures, and all others after twice
+    /// `peers_max`: the outside may be slow for everybody.
+    pub elect: bool,
+    /// Peers asked "only if you have it" before this agent goes outside for anything but a document.
+    pub peeks_max: usize,
+    /// How long such a peer may be silent at first: longer than [`FollowConfig::heartbeat`].
+    pub peek_after: Duration,
     /// Whether a peer's word that the outside does not have it is believed. If not, this agent asks the outside itself.
     pub believe_absent: bool,
 }
@@ -37,6 +49,9 @@ impl Default for FollowConfig {
             patience: Duration::from_secs(8),
             pace_min: 4 << 10,
             peers_max: 3,
+            elect: true,
+            peeks_max: 8,
+            peek_after: Duration::from_millis(600),
             believe_absent: false,
         }
     }
@@ -49,6 +64,53 @@ pub enum Origin {
     Peer(PeerId),
     /// From outside, by this agent.
     Outside,
+}
+
+/// Names an attempt; reports about an earlier one are ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt(u32);
+
+/// What the caller is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Stop the last attempt and begin this one, at byte `from` of the segment.
+    Fetch {
+        /// To report about it.
+        attempt: Attempt,
+        /// Where to get it.
+        origin: Origin,
+        /// The peer is to give it only if it has it, or is itself getting it from outside.
+        held: bool,
+        /// First byte wanted.
+        from: u64,
+    },
+    /// Nothing new.
+    Wait,
+    /// All bytes are there.
+    Complete,
+    /// The outside does not have it.
+    Absent,
+    /// Everybody failed, and the outside too.
+    Failed,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All bytes came. For a document, the end of it.
+    Complete,
+    /// The outside was asked and does not have it.
+    Absent,
+    /// The peer does not fetch this: unwilling, not configured for it, or it does not know the object.
+    Refused,
+    /// The peer is at a limit.
+    Busy,
+    /// The outside could not be reached, or broke off.
+    OutsideFailed,
+    /// The peer went away, or the stream broke.
+    Cut,
+    /// What came is wrong.
+    Wrong,
 }
 
 /// Why an agent goes outside itself.
@@ -105,57 +167,14 @@ impl Why {
     }
 }
 
-/// Names an attempt; reports about an earlier one are ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Attempt(u32);
-
-/// What the caller is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Stop the last attempt and begin this one, at byte `from` of the segment.
-    Fetch {
-        /// To report about it.
-        attempt: Attempt,
-        /// Where to get it.
-        origin: Origin,
-        /// First byte wanted.
-        from: u64,
-    },
-    /// Nothing new.
-    Wait,
-    /// All bytes are there.
-    Complete,
-    /// The outside does not have it.
-    Absent,
-    /// Everybody failed, and the outside too.
-    Failed,
-}
-
-/// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// All bytes came. For a document, the end of it.
-    Complete,
-    /// The outside was asked and does not have it.
-    Absent,
-    /// The peer does not fetch this: unwilling, not configured for it, or it does not know the object.
-    Refused,
-    /// The peer is at a limit.
-    Busy,
-    /// The outside could not be reached, or broke off.
-    OutsideFailed,
-    /// The peer went away, or the stream broke.
-    Cut,
-    /// What came is wrong.
-    Wrong,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Running {
     attempt: Attempt,
     origin: Origin,
-    /// Last sign of life.
+    held: bool,
+    /// Last sign of life, and whether there was any.
     alive_at: Now,
+    heard: bool,
     /// Since when the pace is measured, and how much was there then.
     measured: (Now, u64),
 }
@@ -168,64 +187,65 @@ enum Verdict {
     Failed,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// It wants the segment itself.
+    Wants,
+    /// This peer asked for it.
+    Home { asker: PeerId },
+}
+
 /// The plan for one segment on one agent.
 #[derive(Clone, Debug)]
 pub struct Follow {
     config: FollowConfig,
-    /// Whom to try, in order.
-    queue: SmallVec<[Origin; 4]>,
-    /// How many of `queue` were tried.
-    tried: usize,
+    me: PeerId,
+    role: Role,
+    asked: SmallVec<[PeerId; 4]>,
+    /// Asked only for what they have.
+    peeked: SmallVec<[PeerId; 3]>,
+    /// Peers that failed, that refused, and that were silent.
+    failed: usize,
+    refused: usize,
+    silent: usize,
+    /// Sources that were there and brought too little.
+    slow: u32,
+    went_outside: bool,
+    /// The outside is next, whatever the ranking says.
+    must_go: bool,
     running: Option<Running>,
-    /// Whether the outside stands in the queue at this agent's own turn, and not only because enough others were before.
-    own_turn: bool,
+    /// Why the next attempt is made: what became of the one before.
+    why: Why,
     /// Length of the segment; `None` for a document.
     len: Option<u64>,
     have: u64,
     verdict: Verdict,
     attempts: u32,
     outside_fetches: u32,
-    /// Why the next attempt is made: what became of the one before.
-    why: Why,
 }
 
 impl Follow {
-    /// A plan for an agent that wants the segment: `ranking` is in the order of turns, `me` in it if this agent is
-    /// willing. `have` bytes from the segment's start are there.
+    /// A plan for an agent that wants the segment. `have` bytes from the segment's start are there.
     #[must_use]
-    pub fn new(
+    pub fn new(me: PeerId, len: Option<u64>, have: u64, config: FollowConfig) -> Self {
+        Self::with_role(me, Role::Wants, len, have, config)
+    }
+
+    /// A plan for an agent that was asked for the segment: it goes outside, unless somebody before it has it.
+    #[must_use]
+    pub fn home(
         me: PeerId,
-        ranking: &[PeerId],
+        asker: PeerId,
         len: Option<u64>,
         have: u64,
         config: FollowConfig,
     ) -> Self {
-        let mut queue = SmallVec::new();
-        let mut own = None;
-        for peer in ranking {
-            if *peer == me {
-                own.get_or_insert(queue.len());
-            } else {
-                queue.push(Origin::Peer(*peer));
-            }
-        }
-        // Oneself at one's turn, and at the latest when enough others have failed.
-        let own_turn = own.is_some_and(|own| own <= config.peers_max);
-        let own = own.unwrap_or(usize::MAX).min(config.peers_max).min(queue.len());
-        queue.insert(own, Origin::Outside);
-        queue.truncate(2 * config.peers_max + 1);
-        Self { own_turn, ..Self::with_queue(queue, len, have, config) }
+        Self::with_role(me, Role::Home { asker }, len, have, config)
     }
 
-    /// A plan for an agent that was asked for the segment: it goes outside and asks nobody.
-    #[must_use]
-    pub fn home(len: Option<u64>, have: u64, config: FollowConfig) -> Self {
-        let queue = SmallVec::from_slice(&[Origin::Outside]);
-        Self { why: Why::Asked, ..Self::with_queue(queue, len, have, config) }
-    }
-
-    fn with_queue(
-        queue: SmallVec<[Origin; 4]>,
+    fn with_role(
+        me: PeerId,
+        role: Role,
         len: Option<u64>,
         have: u64,
         config: FollowConfig,
@@ -234,21 +254,29 @@ impl Follow {
             if len.is_some_and(|len| have >= len) { Verdict::Complete } else { Verdict::Open };
         Self {
             config,
-            queue,
-            tried: 0,
+            me,
+            role,
+            asked: SmallVec::new(),
+            peeked: SmallVec::new(),
+            failed: 0,
+            refused: 0,
+            silent: 0,
+            slow: 0,
+            went_outside: false,
+            must_go: false,
             running: None,
-            own_turn: true,
+            why: if role == Role::Wants { Why::Turn } else { Why::Asked },
             len,
             have,
             verdict,
             attempts: 0,
             outside_fetches: 0,
-            why: Why::Turn,
         }
     }
 
-    /// What to do now.
-    pub fn next(&mut self, now: Now) -> Step {
+    /// What to do now. `turns` is asked when a new attempt begins: who is there at that moment, in the order of turns, this
+    /// agent among them if it is willing.
+    pub fn next(&mut self, now: Now, turns: impl FnOnce() -> Vec<Turn>) -> Step {
         match self.verdict {
             Verdict::Complete => return Step::Complete,
             Verdict::Absent => return Step::Absent,
@@ -259,27 +287,117 @@ impl Follow {
             if !self.is_late(&running, now) {
                 return Step::Wait;
             }
+            let silent = now >= running.alive_at + self.silence(&running);
+            self.count(&running, silent);
+            self.note(&running, Why::Late);
+            self.slow += u32::from(!silent);
             self.running = None;
-            self.why = Why::Late;
         }
-        let Some(origin) = self.queue.get(self.tried).copied() else {
-            self.verdict = Verdict::Failed;
-            return Step::Failed;
-        };
-        self.tried += 1;
-        self.begin(origin, now)
+        match self.choose(&turns()) {
+            Some((origin, held)) => self.begin(origin, held, now),
+            None => {
+                self.verdict = Verdict::Failed;
+                Step::Failed
+            }
+        }
     }
 
-    fn begin(&mut self, origin: Origin, now: Now) -> Step {
+    /// Whom to try next, and whether only for what it has.
+    fn choose(&self, turns: &[Turn]) -> Option<(Origin, bool)> {
+        let outside = (!self.went_outside).then_some((Origin::Outside, false));
+        if self.must_go && outside.is_some() {
+            return outside;
+        }
+        let Role::Wants = self.role else {
+            return outside.and_then(|outside| self.peek(turns).or(Some(outside)));
+        };
+        let own = turns.iter().position(|turn| turn.peer == self.me);
+        let next = turns
+            .iter()
+            .enumerate()
+            .find(|(_, turn)| turn.peer != self.me && !self.asked.contains(&turn.peer))
+            .map(|(place, turn)| (place, (Origin::Peer(turn.peer), false)));
+        let Some(outside) = outside else {
+            let enough = self.asked.len() >= 2 * self.config.peers_max;
+            return next.filter(|_| !enough).map(|(_, peer)| peer);
+        };
+        match next {
+            // Its own turn.
+            Some((place, _)) if own.is_some_and(|own| own < place) => {
+                self.peek(turns).or(Some(outside))
+            }
+            Some((_, peer)) if !self.has_waited_enough(own) => Some(peer),
+            Some(_) => Some(outside),
+            None => self.peek(turns).or(Some(outside)),
+        }
+    }
+
+    /// Somebody who may have it from the time before this agent came.
+    fn peek(&self, turns: &[Turn]) -> Option<(Origin, bool)> {
+        let is_asker = |peer: &PeerId| self.role == Role::Home { asker: *peer };
+        // A document has a few kilobytes: it is not worth the round trips, with Nix waiting for the answer.
+        if self.len.is_none() || self.peeked.len() >= self.config.peeks_max {
+            return None;
+        }
+        let mut may = turns.iter().filter(|turn| turn.elder && turn.peer != self.me);
+        may.find(|Turn { peer, .. }| {
+            !is_asker(peer) && !self.peeked.contains(peer) && !self.asked.contains(peer)
+        })
+        .map(|turn| (Origin::Peer(turn.peer), true))
+    }
+
+    /// Whether so many have failed that this agent goes outside although others are before it.
+    fn has_waited_enough(&self, own: Option<usize>) -> bool {
+        let (failures, most) = (self.failed + self.silent / 2, self.config.peers_max);
+        if failures + self.refused >= 2 * most {
+            return true;
+        }
+        let Some(extra) = failures.checked_sub(most) else { return false };
+        !self.config.elect || own.is_some_and(|own| own < 8 << extra)
+    }
+
+    fn begin(&mut self, origin: Origin, held: bool, now: Now) -> Step {
         let attempt = Attempt(self.attempts);
         self.attempts += 1;
-        self.outside_fetches += u32::from(origin == Origin::Outside);
+        match origin {
+            Origin::Outside => {
+                self.outside_fetches += 1;
+                self.went_outside = true;
+            }
+            Origin::Peer(peer) if held => self.peeked.push(peer),
+            Origin::Peer(peer) => self.asked.push(peer),
+        }
         if self.len.is_none() {
             // A document begins anew with every source: two of them need not be the same.
             self.have = 0;
         }
-        self.running = Some(Running { attempt, origin, alive_at: now, measured: (now, self.have) });
-        Step::Fetch { attempt, origin, from: self.have }
+        let measured = (now, self.have);
+        self.running =
+            Some(Running { attempt, origin, held, alive_at: now, heard: false, measured });
+        Step::Fetch { attempt, origin, held, from: self.have }
+    }
+
+    /// Books an attempt at a peer that came to nothing.
+    fn count(&mut self, running: &Running, silent: bool) {
+        match running.origin {
+            Origin::Peer(_) if running.held => {}
+            Origin::Peer(_) if silent => self.silent += 1,
+            Origin::Peer(_) => self.failed += 1,
+            Origin::Outside => {}
+        }
+    }
+
+    /// What the next attempt follows from. Who was asked only for what it has changes nothing about that.
+    fn note(&mut self, running: &Running, why: Why) {
+        if !running.held {
+            self.why = why;
+        }
+    }
+
+    /// How long a peer may give no sign of life.
+    fn silence(&self, running: &Running) -> Duration {
+        let peeks = running.held && !running.heard;
+        if peeks { self.config.peek_after } else { self.config.stall_after }
     }
 
     fn is_late(&self, running: &Running, now: Now) -> bool {
@@ -289,11 +407,11 @@ impl Follow {
     /// When a source counts as stalled unless it does something before.
     fn deadline(&self, running: &Running) -> Now {
         let (since, _) = running.measured;
-        let patience = since + self.config.patience;
+        let patience = since + self.config.patience * (1 << self.slow.min(PATIENCE_DOUBLES_MAX));
         match running.origin {
             // The outside has its own clocks below this one.
             Origin::Outside => patience,
-            Origin::Peer(_) => patience.min(running.alive_at + self.config.stall_after),
+            Origin::Peer(_) => patience.min(running.alive_at + self.silence(running)),
         }
     }
 
@@ -312,6 +430,7 @@ impl Follow {
     pub fn waiting(&mut self, attempt: Attempt, now: Now) {
         if let Some(running) = self.current(attempt) {
             running.alive_at = now;
+            running.heard = true;
         }
     }
 
@@ -321,6 +440,7 @@ impl Follow {
         let len = self.len;
         let Some(running) = self.current(attempt) else { return };
         running.alive_at = now;
+        running.heard = true;
         // A pace is kept anew each time enough has come; a trickle does not put the clock back.
         let enough = running.measured.1 + needed;
         if upto >= enough || len.is_some_and(|len| upto >= len) {
@@ -334,34 +454,45 @@ impl Follow {
 
     /// An attempt is over.
     pub fn ended(&mut self, attempt: Attempt, end: End) {
-        let Some(origin) = self.current(attempt).map(|running| running.origin) else { return };
+        let Some(running) = self.current(attempt).map(|running| *running) else { return };
         self.running = None;
-        self.why = match end {
-            End::Refused => Why::Refused,
-            End::Busy => Why::Busy,
-            End::Absent | End::OutsideFailed => Why::Failed,
-            End::Complete | End::Cut => Why::Cut,
-            End::Wrong => Why::Wrong,
-        };
+        self.note(
+            &running,
+            match end {
+                End::Refused => Why::Refused,
+                End::Busy => Why::Busy,
+                End::Absent | End::OutsideFailed => Why::Failed,
+                End::Complete | End::Cut => Why::Cut,
+                End::Wrong => Why::Wrong,
+            },
+        );
         match end {
             End::Complete if self.len.is_none_or(|len| self.have >= len) => {
                 self.verdict = Verdict::Complete;
             }
-            End::Absent if origin == Origin::Outside || self.config.believe_absent => {
-                self.verdict = Verdict::Absent;
+            End::Absent if running.origin == Origin::Outside => self.verdict = Verdict::Absent,
+            End::Absent if running.held => {}
+            End::Absent if self.config.believe_absent => self.verdict = Verdict::Absent,
+            End::Absent => self.must_go = true,
+            End::Refused if !running.held => {
+                self.refused += usize::from(running.origin != Origin::Outside);
             }
-            End::Absent => self.go_outside_next(),
-            End::Refused => self.one_more_peer(),
-            End::Wrong => self.have = 0,
-            _ => {}
+            End::Wrong => {
+                self.have = 0;
+                self.count(&running, false);
+            }
+            End::Refused => {}
+            End::Cut => self.count(&running, true),
+            End::Complete | End::Busy | End::OutsideFailed => self.count(&running, false),
         }
     }
 
     /// A peer has gone.
     pub fn left(&mut self, peer: &PeerId) {
-        if self.running.is_some_and(|running| running.origin == Origin::Peer(*peer)) {
+        if let Some(running) = self.running.filter(|one| one.origin == Origin::Peer(*peer)) {
+            self.count(&running, true);
+            self.note(&running, Why::Cut);
             self.running = None;
-            self.why = Why::Cut;
         }
     }
 
@@ -373,31 +504,7 @@ impl Follow {
         if waits_for_it {
             self.running = None;
             self.why = Why::Mutual;
-            self.go_outside_next();
-        }
-    }
-
-    /// Puts the outside next in the queue, unless it was tried.
-    fn go_outside_next(&mut self) {
-        let left = self.queue.get(self.tried..).unwrap_or_default();
-        if let Some(place) = left.iter().position(|origin| *origin == Origin::Outside) {
-            let place = self.tried + place;
-            self.queue.remove(place);
-            self.queue.insert(self.tried, Origin::Outside);
-        }
-    }
-
-    /// A peer that refuses costs a round trip and no patience: the next in the ranking comes before the outside, unless it is
-    /// this agent's own turn.
-    fn one_more_peer(&mut self) {
-        if self.own_turn {
-            return;
-        }
-        let left = self.queue.get_mut(self.tried..).unwrap_or_default();
-        if let Some(place) = left.iter().position(|origin| *origin == Origin::Outside)
-            && place + 1 < left.len()
-        {
-            left.swap(place, place + 1);
+            self.must_go = true;
         }
     }
 
@@ -411,6 +518,12 @@ impl Follow {
     #[must_use]
     pub fn origin(&self) -> Option<Origin> {
         self.running.map(|running| running.origin)
+    }
+
+    /// Whether this agent gets it from outside now: then others can rely on it without asking in circles.
+    #[must_use]
+    pub fn is_outside(&self) -> bool {
+        self.origin() == Some(Origin::Outside)
     }
 
     /// Why the attempt that runs is made: what became of the one before it.

@@ -2,15 +2,19 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::SegmentKey;
-use crate::PeerId;
+use super::{KEPT_FOR, SegmentKey};
 use crate::home::{fold, weight};
+use crate::{Now, PeerId};
 
 /// Most places outside that one agent may name in its standing.
 pub const OUTSIDES_MAX: usize = 32;
+
+/// Within this time of its coming an agent has met those that were there before.
+const MEETING_TAKES: Duration = Duration::from_secs(5);
 
 /// What an agent says about itself: whether it fetches for others, and from where it can.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,11 +39,27 @@ impl Standing {
 struct Candidate {
     folded: u64,
     standing: Standing,
+    /// Since when it is known.
+    since: Now,
+}
+
+/// An agent whose turn it is, and what follows from when the two met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Who.
+    pub peer: PeerId,
+    /// This agent has met it on coming here, less than [`KEPT_FOR`] ago. Before that, turns were others: this one may have
+    /// fetched what is now the business of those before it, and still have it.
+    pub elder: bool,
+    /// It has been known for less than [`KEPT_FOR`]: what it relays it may itself have from those that were there before.
+    pub young: bool,
 }
 
 /// The agents that have told their standing, this one among them.
 #[derive(Clone, Debug, Default)]
 pub struct Homes {
+    /// When the others were met.
+    came: Now,
     // Ordered, so that a run is reproducible.
     all: BTreeMap<PeerId, Candidate>,
 }
@@ -52,11 +72,17 @@ impl Homes {
     }
 
     /// An agent told its standing. False if what is known is as new.
-    pub fn told(&mut self, peer: PeerId, standing: Standing) -> bool {
-        if self.all.get(&peer).is_some_and(|known| known.standing.sequence >= standing.sequence) {
+    pub fn told(&mut self, peer: PeerId, standing: Standing, now: Now) -> bool {
+        let known = self.all.get(&peer);
+        if known.is_some_and(|known| known.standing.sequence >= standing.sequence) {
             return false;
         }
-        self.all.insert(peer, Candidate { folded: fold(peer.as_bytes()), standing });
+        let since = known.map_or(now, |known| known.since);
+        if known.is_none() && self.all.len() <= 1 {
+            // Until now this agent was alone.
+            self.came = now;
+        }
+        self.all.insert(peer, Candidate { folded: fold(peer.as_bytes()), standing, since });
         true
     }
 
@@ -69,6 +95,26 @@ impl Homes {
     #[must_use]
     pub fn standing(&self, peer: &PeerId) -> Option<&Standing> {
         self.all.get(peer).map(|candidate| &candidate.standing)
+    }
+
+    /// Marks those of a ranking that were here before this agent came.
+    #[must_use]
+    pub fn turns(&self, ranking: &[PeerId], now: Now) -> Vec<Turn> {
+        self.turns_for(ranking, self.came, now)
+    }
+
+    /// The same for an agent that has seen the others since it `came`.
+    #[must_use]
+    pub fn turns_for(&self, ranking: &[PeerId], came: Now, now: Now) -> Vec<Turn> {
+        let recent = now.since(came) < KEPT_FOR;
+        let elder = |peer: &PeerId| {
+            recent && self.all.get(peer).is_some_and(|one| one.since <= came + MEETING_TAKES)
+        };
+        let young = |peer: &PeerId| {
+            self.all.get(peer).is_none_or(|one| now.since(one.since.max(came)) < KEPT_FOR)
+        };
+        let turn = |peer: &PeerId| Turn { peer: *peer, elder: elder(peer), young: young(peer) };
+        ranking.iter().map(turn).collect()
     }
 
     /// How many agents told their standing.

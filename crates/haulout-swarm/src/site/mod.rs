@@ -17,8 +17,11 @@
 //!
 //! Rules that keep outside fetches at about one per segment without any election:
 //!
-//! * An agent that is **asked** for a segment it knows nothing of goes outside for it and asks nobody: requests never
-//!   travel in circles. An agent that **wants** a segment asks its home first.
+//! * An agent that **wants** a segment asks its home first. An agent that is **asked** for a segment it knows nothing of
+//!   fetches it from outside.
+//! * A machine that has just come is the home of pieces that others have fetched. Before it goes outside it asks those whose
+//!   turn it was before it came ([`Turn::elder`]), "only what you *have*". Who is asked so gives what is complete, or what it is itself getting from outside, and nothing else: requests never travel in
+//!   circles.
 //! * An agent that is asked for a segment it is itself following relays what it gets. If it follows the very asker, the
 //!   two had different views of who is there: it goes outside at once ([`Follow::relied_on_by`]).
 //! * Everybody keeps what arrived for a while, complete or not, so that the next in the ranking goes on where a home
@@ -28,6 +31,9 @@
 //!   each other.
 //! * A home that waits for a slow outside says so (a *waiting* frame). So followers tell a slow upstream, where taking
 //!   over would help nobody, from a dead home.
+//! * When homes fail one after the other, followers do not all go outside at once: after three failures the first eight in
+//!   the ranking may, after four the first sixteen, and so on. A home that is silent says nothing about the outside: it counts
+//!   half, and whom to ask next is ranked anew.
 
 mod blame;
 mod duty;
@@ -39,11 +45,20 @@ mod key;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
+/// How long a piece from outside is kept for machines that come later: the start of a working day is not the same minute for
+/// all. By then most have it in their stores.
+pub const KEPT_FOR: Duration = Duration::from_secs(120);
+
+/// Agents ranked for one segment: those that are asked, and those among which an agent looks for its own place when homes fail.
+pub const RANKED_MAX: usize = 32;
+
 pub use blame::{Authorship, Away, authorship};
 pub use duty::{Duty, DutyLimits, Verdict};
 pub use fellows::{Fellows, REFUSALS_MAX, REST, STRIKES_MAX};
 pub use follow::{Attempt, End, Follow, FollowConfig, Origin, Step, Why};
-pub use homes::{Homes, OUTSIDES_MAX, Standing};
+pub use homes::{Homes, OUTSIDES_MAX, Standing, Turn};
 pub use keep::{Piece, Worth, victims};
 pub use key::{
     Cut, DESCRIPTOR_MAX, DOCUMENT_MAX, NAR_SEGMENT_BYTES, OBJECT_MAX, OutsideId, SEGMENT_BYTES,

@@ -35,26 +35,71 @@ fn kinds_round_trip() {
 #[test]
 fn only_the_willing_that_can_are_homes() {
     let mut homes = Homes::new();
-    assert!(homes.told(peer(1), standing(1, true, 5)));
-    assert!(homes.told(peer(2), standing(1, false, 5)));
-    assert!(homes.told(peer(3), standing(1, true, 6)));
+    assert!(homes.told(peer(1), standing(1, true, 5), at(0)));
+    assert!(homes.told(peer(2), standing(1, false, 5), at(0)));
+    assert!(homes.told(peer(3), standing(1, true, 6), at(0)));
     assert_eq!(homes.ranking(&segment(0), 5, 9, |_| true), [peer(1)]);
-    assert!(homes.told(peer(2), standing(2, true, 5)));
-    assert!(!homes.told(peer(2), standing(2, false, 5)), "not newer");
+    assert!(homes.told(peer(2), standing(2, true, 5), at(0)));
+    assert!(!homes.told(peer(2), standing(2, false, 5), at(0)), "not newer");
     assert_eq!(homes.ranking(&segment(0), 5, 9, |_| true).len(), 2);
     assert_eq!(homes.ranking(&segment(0), 5, 9, |one| *one == peer(2)), [peer(2)]);
     homes.gone(&peer(1));
     assert_eq!(homes.len(), 2);
 }
 
-fn follow(ranking: &[u8], me: u8) -> Follow {
-    let ranking: Vec<PeerId> = ranking.iter().copied().map(peer).collect();
-    Follow::new(peer(me), &ranking, Some(1000), 0, FollowConfig::default())
+/// A plan with those that are there.
+struct Plan {
+    plan: Follow,
+    turns: Vec<Turn>,
+}
+
+impl Plan {
+    fn next(&mut self, now: Now) -> Step {
+        let turns = self.turns.clone();
+        self.plan.next(now, || turns)
+    }
+}
+
+impl std::ops::Deref for Plan {
+    type Target = Follow;
+    fn deref(&self) -> &Follow {
+        &self.plan
+    }
+}
+
+impl std::ops::DerefMut for Plan {
+    fn deref_mut(&mut self) -> &mut Follow {
+        &mut self.plan
+    }
+}
+
+fn turns(ranking: &[u8], elders: &[u8]) -> Vec<Turn> {
+    ranking
+        .iter()
+        .map(|n| Turn { peer: peer(*n), elder: elders.contains(n), young: false })
+        .collect()
+}
+
+fn follow(ranking: &[u8], me: u8) -> Plan {
+    let plan = Follow::new(peer(me), Some(1000), 0, FollowConfig::default());
+    Plan { plan, turns: turns(ranking, &[]) }
 }
 
 fn fetch(step: Step) -> (Attempt, Origin, u64) {
     match step {
-        Step::Fetch { attempt, origin, from } => (attempt, origin, from),
+        Step::Fetch { attempt, origin, from, .. } => (attempt, origin, from),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whom it asks: `Ok(n)` outright, `Err(n)` only for what it has, 0 is the outside.
+fn asks(step: Step) -> Result<u8, u8> {
+    match step {
+        Step::Fetch { origin: Origin::Outside, held: false, .. } => Ok(0),
+        Step::Fetch { origin: Origin::Peer(peer), held, .. } => {
+            let n = peer.as_bytes()[0];
+            if held { Err(n) } else { Ok(n) }
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -121,7 +166,7 @@ fn absent_is_believed_of_the_outside_only() {
     assert_eq!(plan.next(at(2)), Step::Absent);
 
     let config = FollowConfig { believe_absent: true, ..FollowConfig::default() };
-    let mut plan = Follow::new(peer(9), &[peer(1)], None, 0, config);
+    let mut plan = Plan { plan: Follow::new(peer(9), None, 0, config), turns: turns(&[1], &[]) };
     let (first, ..) = fetch(plan.next(at(0)));
     plan.ended(first, End::Absent);
     assert_eq!(plan.next(at(1)), Step::Absent);
@@ -129,7 +174,8 @@ fn absent_is_believed_of_the_outside_only() {
 
 #[test]
 fn a_document_begins_anew_with_every_source() {
-    let mut plan = Follow::new(peer(9), &[peer(1)], None, 0, FollowConfig::default());
+    let config = FollowConfig::default();
+    let mut plan = Plan { plan: Follow::new(peer(9), None, 0, config), turns: turns(&[1], &[]) };
     let (first, ..) = fetch(plan.next(at(0)));
     plan.progress(first, 10, at(1));
     plan.ended(first, End::Cut);
@@ -183,7 +229,7 @@ proptest! {
     fn the_ranking_is_the_one_of_the_protocol(count in 1u8..60, most in 1usize..70, index: u32) {
         let mut homes = Homes::new();
         for n in 0..count {
-            homes.told(peer(n), standing(1, true, 5));
+            homes.told(peer(n), standing(1, true, 5), at(0));
         }
         let mut expected = home::ranking(&segment(index).rendezvous(), (0..count).map(peer));
         expected.truncate(most);
@@ -196,17 +242,26 @@ proptest! {
         ranking in prop::collection::vec(0u8..6, 0..8),
         reports in prop::collection::vec((0u8..9, 0u64..1500, 0u64..3000), 0..60),
         document: bool,
+        asker in prop::option::of(1u8..6),
     ) {
-        let ranking: Vec<PeerId> = ranking.into_iter().map(peer).collect();
+        let elders: Vec<u8> = ranking.iter().copied().filter(|n| n % 2 == 1).collect();
         let len = (!document).then_some(1000);
-        let mut plan = Follow::new(peer(0), &ranking, len, 0, FollowConfig::default());
+        let plan = match asker {
+            None => Follow::new(peer(0), len, 0, FollowConfig::default()),
+            Some(asker) => Follow::home(peer(0), peer(asker), len, 0, FollowConfig::default()),
+        };
+        let mut plan = Plan { plan, turns: turns(&ranking, &elders) };
+        let mut asked = std::collections::BTreeSet::new();
         let mut now = at(0);
         let mut current = None;
         for (what, value, millis) in reports {
             now = now + Duration::from_millis(millis);
             match plan.next(now) {
-                Step::Fetch { attempt, from, .. } => {
+                Step::Fetch { attempt, origin, held, from } => {
                     prop_assert!(from <= plan.have());
+                    prop_assert!(asked.insert((origin, held)), "nobody twice");
+                    prop_assert!(asker.is_none() || held || origin == Origin::Outside);
+                    prop_assert!(!held || origin != Origin::Peer(peer(asker.unwrap_or(9))));
                     current = Some(attempt);
                 }
                 Step::Wait => prop_assert!(plan.wake_at().is_some_and(|wake| wake > now)),
@@ -253,15 +308,119 @@ fn refusals_do_not_send_everybody_outside() {
     let (attempt, ..) = fetch(plan.next(at(0)));
     plan.ended(attempt, End::Refused);
     assert_eq!(fetch(plan.next(at(0))).1, Origin::Outside);
+}
 
-    // Silence counts.
-    let mut plan = follow(&[1, 2, 3, 4, 5, 6], 0);
-    for n in 1..=3 {
-        let (attempt, origin, _) = fetch(plan.next(at(0)));
-        assert_eq!(origin, Origin::Peer(peer(n)));
-        plan.ended(attempt, End::Cut);
+/// Reports the same end of every attempt, and says whom the plan asks until it goes outside.
+fn asked_until_outside(mut plan: Plan, end: End) -> Vec<u8> {
+    let mut asked = Vec::new();
+    loop {
+        let step = plan.next(at(0));
+        let Ok(n) = asks(step) else { panic!("{step:?}") };
+        asked.push(n);
+        if n == 0 {
+            return asked;
+        }
+        plan.ended(fetch(step).0, end);
     }
-    assert_eq!(fetch(plan.next(at(0))).1, Origin::Outside);
+}
+
+#[test]
+fn when_homes_fail_not_everybody_goes_outside_at_once() {
+    let ranking: Vec<u8> = (1..=40).collect();
+    let after = |me: u8, end| asked_until_outside(follow(&ranking, me), end).len() - 1;
+    // The first eight after three failures, sixteen after four, and so on; at six all.
+    let failures = [1, 3, 4, 5, 8, 9, 16, 17, 32, 33, 99].map(|me| after(me, End::OutsideFailed));
+    assert_eq!(failures, [0, 2, 3, 3, 3, 4, 4, 5, 5, 6, 6]);
+    // Silence says nothing about the outside and counts half; somebody else is alive.
+    assert_eq!([2, 8, 16, 99].map(|me| after(me, End::Cut)), [1, 6, 8, 12]);
+    // Without others there is no choice.
+    assert_eq!(asked_until_outside(follow(&[1, 2], 9), End::Busy), [1, 2, 0]);
+
+    let config = FollowConfig { elect: false, ..FollowConfig::default() };
+    let plan = Follow::new(peer(99), Some(1000), 0, config);
+    let plan = Plan { plan, turns: turns(&ranking, &[]) };
+    assert_eq!(asked_until_outside(plan, End::Busy), [1, 2, 3, 0]);
+}
+
+#[test]
+fn who_is_left_over_is_ranked_anew() {
+    let mut plan = follow(&[1, 2, 3, 4], 9);
+    let (attempt, ..) = fetch(plan.next(at(0)));
+    plan.ended(attempt, End::Cut);
+    // Meanwhile the second has turned out to be silent.
+    plan.turns = turns(&[1, 3, 4], &[]);
+    assert_eq!(asks(plan.next(at(1))), Ok(3));
+}
+
+#[test]
+fn before_it_goes_outside_it_asks_who_may_have_it() {
+    // Its own turn: those after it that were there before it, four at most here.
+    let config = FollowConfig { peeks_max: 4, ..FollowConfig::default() };
+    let plan = Follow::new(peer(9), Some(1000), 0, config);
+    let mut plan = Plan { plan, turns: turns(&[9, 1, 2, 3, 4, 5, 6], &[2, 3, 4, 5, 6]) };
+    for expected in [Err(2), Err(3), Err(4), Err(5), Ok(0)] {
+        let step = plan.next(at(0));
+        assert_eq!(asks(step), expected);
+        plan.ended(fetch(step).0, End::Refused);
+    }
+    assert_eq!(asks(plan.next(at(0))), Ok(1), "the outside failed: others may have another way");
+
+    // Who is asked asks neither the asker nor itself.
+    let plan = Follow::home(peer(9), peer(1), Some(1000), 0, FollowConfig::default());
+    let mut plan = Plan { plan, turns: turns(&[1, 9, 2], &[1, 2, 9]) };
+    let step = plan.next(at(0));
+    assert_eq!(asks(step), Err(2));
+    // It has it: nothing comes from outside.
+    plan.progress(fetch(step).0, 1000, at(1));
+    assert_eq!((plan.next(at(1)), plan.outside_fetches()), (Step::Complete, 0));
+}
+
+#[test]
+fn who_may_have_it_is_not_waited_for_long() {
+    let mut plan = follow(&[9, 1, 2], 9);
+    plan.turns = turns(&[9, 1, 2], &[1, 2]);
+    let (first, ..) = fetch(plan.next(at(0)));
+    assert_eq!(plan.next(at(599)), Step::Wait);
+    let (second, ..) = fetch(plan.next(at(600)));
+    // A sign of life: it has it, and waits for it.
+    plan.waiting(first, at(700));
+    plan.waiting(second, at(1_000));
+    assert_eq!(plan.next(at(2_499)), Step::Wait);
+    assert_eq!(asks(plan.next(at(2_500))), Ok(0));
+
+    // Two that each think that it is the other's turn: one of them goes.
+    let plan = Follow::home(peer(9), peer(1), Some(1000), 0, FollowConfig::default());
+    let mut plan = Plan { plan, turns: turns(&[9, 2], &[2]) };
+    assert_eq!(asks(plan.next(at(0))), Err(2));
+    plan.relied_on_by(&peer(2));
+    assert_eq!(asks(plan.next(at(0))), Ok(0));
+}
+
+#[test]
+fn elders_are_those_that_one_meets_on_coming_and_for_a_while() {
+    let mut homes = Homes::new();
+    let tell = |homes: &mut Homes, n, sequence, now| {
+        homes.told(peer(n), standing(sequence, true, 5), at(now));
+    };
+    let elders = |homes: &Homes, now| -> Vec<u8> {
+        let turns = homes.turns(&[1, 2, 3, 4].map(peer), at(now));
+        turns.iter().filter(|turn| turn.elder).map(|turn| turn.peer.as_bytes()[0]).collect()
+    };
+    // Itself, long before it met anybody; two that it met at once; one that came later.
+    tell(&mut homes, 4, 1, 0);
+    tell(&mut homes, 1, 1, 60_000);
+    tell(&mut homes, 2, 1, 64_000);
+    tell(&mut homes, 3, 1, 70_000);
+    tell(&mut homes, 1, 2, 90_000);
+    assert_eq!(elders(&homes, 70_000), [1, 2, 4]);
+    assert_eq!(elders(&homes, 179_999), [1, 2, 4]);
+    assert_eq!(elders(&homes, 180_000), []);
+    // Alone for a night, and back.
+    for n in 1..=3 {
+        homes.gone(&peer(n));
+    }
+    tell(&mut homes, 3, 2, 999_000);
+    assert_eq!(elders(&homes, 999_000), [3, 4]);
 }
 
 #[test]

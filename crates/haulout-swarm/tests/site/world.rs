@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use haulout_swarm::site::{
-    Attempt, Duty, DutyLimits, End, Fellows, Follow, FollowConfig, Homes, Origin, SegmentKey,
-    SiteKey, SiteKind, Standing, Step, Verdict,
+    Attempt, Duty, DutyLimits, End, Fellows, Follow, FollowConfig, Homes, Origin, RANKED_MAX,
+    SegmentKey, SiteKey, SiteKind, Standing, Step, Turn, Verdict,
 };
 use haulout_swarm::{Now, PeerId};
 
@@ -64,7 +64,8 @@ enum Event {
     Asked {
         home: usize,
         from: usize,
-        segment: u32,
+        /// The segment, and whether only what is there is wanted.
+        what: (u32, bool),
         attempt: Attempt,
         at: u64,
     },
@@ -111,6 +112,8 @@ struct Local {
     relays: Vec<Relay>,
     /// When it is looked at next anyway.
     look_at: Option<Now>,
+    /// The peer that is asked now is to give it only if it has it.
+    peeks: bool,
 }
 
 struct Agent {
@@ -187,7 +190,7 @@ impl World {
                     willing: !unwilling(m),
                     outsides: [OUTSIDE].into_iter().collect(),
                 };
-                homes.told(*id, standing);
+                homes.told(*id, standing, Now::START);
             }
             world.agents.push(Agent {
                 id: ids[n],
@@ -262,8 +265,8 @@ impl World {
                 self.agents[n].alive = false;
             }
             Event::Stall(n) => self.agents[n].stalled = true,
-            Event::Asked { home, from, segment, attempt, at } => {
-                self.asked(home, from, segment, attempt, at);
+            Event::Asked { home, from, what, attempt, at } => {
+                self.asked(home, from, what, attempt, at);
             }
             Event::Told { to, segment, attempt, upto, lie } => {
                 self.told(to, segment, attempt, upto, lie);
@@ -272,7 +275,9 @@ impl World {
                 let now = self.now;
                 let agent = &mut self.agents[to];
                 if let Some(local) = agent.locals.get_mut(&segment) {
-                    if let (Some(Origin::Peer(peer)), End::Refused) = (local.plan.origin(), end) {
+                    if let (Some(Origin::Peer(peer)), End::Refused, false) =
+                        (local.plan.origin(), end, local.peeks)
+                    {
                         self.refusals += 1;
                         agent.fellows.refused(&self::segment(segment).object, &peer, now);
                     }
@@ -319,7 +324,7 @@ impl World {
                 self.step(n, index);
                 continue;
             }
-            let plan = self.plan(n, index, 0);
+            let plan = self.plan(n, 0);
             let local = Local {
                 plan,
                 wanted: true,
@@ -327,18 +332,23 @@ impl World {
                 supplier: None,
                 relays: Vec::new(),
                 look_at: None,
+                peeks: false,
             };
             self.agents[n].locals.insert(index, local);
             self.step(n, index);
         }
     }
 
-    fn plan(&self, n: usize, index: u32, have: u64) -> Follow {
+    fn plan(&self, n: usize, have: u64) -> Follow {
+        Follow::new(self.agents[n].id, Some(LEN), have, FollowConfig::default())
+    }
+
+    fn turns(&self, n: usize, index: u32) -> Vec<Turn> {
         let agent = &self.agents[n];
         let segment = segment(index);
         let usable = |peer: &PeerId| agent.fellows.usable(&segment.object, peer, self.now);
-        let ranking = agent.homes.ranking(&segment, OUTSIDE, 6, usable);
-        Follow::new(agent.id, &ranking, Some(LEN), have, FollowConfig::default())
+        let ranking = agent.homes.ranking(&segment, OUTSIDE, RANKED_MAX, usable);
+        agent.homes.turns(&ranking, self.now)
     }
 
     fn index_of(&self, peer: &PeerId) -> usize {
@@ -351,20 +361,23 @@ impl World {
         if !self.agents[n].alive {
             return;
         }
+        let turns = self.turns(n, index);
         let Some(local) = self.agents[n].locals.get_mut(&index) else { return };
-        match local.plan.next(now) {
-            Step::Fetch { attempt, origin: Origin::Outside, from } => {
+        match local.plan.next(now, || turns) {
+            Step::Fetch { attempt, origin: Origin::Outside, from, .. } => {
                 local.supplier = None;
                 self.outside(n, index, attempt, from);
             }
-            Step::Fetch { attempt, origin: Origin::Peer(peer), from } => {
+            Step::Fetch { attempt, origin: Origin::Peer(peer), held, from } => {
+                local.peeks = held;
                 let home = self.index_of(&peer);
-                self.at(LAN, Event::Asked { home, from: n, segment: index, attempt, at: from });
+                let what = (index, held);
+                self.at(LAN, Event::Asked { home, from: n, what, attempt, at: from });
             }
             Step::Complete => self.complete(n, index),
             Step::Absent => unreachable!("the outside has everything"),
             Step::Failed => {
-                let plan = self.plan(n, index, 0);
+                let plan = self.plan(n, 0);
                 if let Some(local) = self.agents[n].locals.get_mut(&index) {
                     local.plan = plan;
                     local.lie = false;
@@ -393,13 +406,25 @@ impl World {
         self.at(after, Event::Outside { agent, segment, attempt, upto: from + BLOCK });
     }
 
-    fn asked(&mut self, home: usize, from: usize, index: u32, attempt: Attempt, at: u64) {
+    fn asked(
+        &mut self,
+        home: usize,
+        from: usize,
+        (index, held): (u32, bool),
+        attempt: Attempt,
+        at: u64,
+    ) {
         let asker = self.agents[from].id;
         let agent = &mut self.agents[home];
         if !agent.alive || agent.stalled {
             return;
         }
-        let fresh = !agent.locals.contains_key(&index);
+        let here = agent.locals.get(&index);
+        if held && !here.is_some_and(|local| local.plan.have() >= LEN || local.plan.is_outside()) {
+            self.at(LAN, Event::Over { to: from, segment: index, attempt, end: End::Refused });
+            return;
+        }
+        let fresh = here.is_none();
         let refused = match agent.duty.ask(asker, fresh) {
             Verdict::Welcome if agent.elsewhere => {
                 agent.duty.done(&asker);
@@ -414,12 +439,13 @@ impl World {
             return;
         }
         let local = agent.locals.entry(index).or_insert_with(|| Local {
-            plan: Follow::home(Some(LEN), 0, FollowConfig::default()),
+            plan: Follow::home(agent.id, asker, Some(LEN), 0, FollowConfig::default()),
             wanted: false,
             lie: false,
             supplier: None,
             relays: Vec::new(),
             look_at: None,
+            peeks: false,
         });
         local.relays.push(Relay { to: from, attempt, sent: at });
         local.plan.relied_on_by(&asker);
@@ -506,7 +532,7 @@ impl World {
             if let Some(liar) = supplier {
                 self.agents[n].fellows.wrong(&segment(index).object, &liar);
             }
-            let plan = self.plan(n, index, 0);
+            let plan = self.plan(n, 0);
             if let Some(local) = self.agents[n].locals.get_mut(&index) {
                 local.plan = plan;
             }
