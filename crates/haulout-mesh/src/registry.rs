@@ -93,8 +93,9 @@ impl Entry {
         }
     }
 
+    /// The connection to use: the spare one from the moment the present one is closed.
     pub(crate) fn link(&self) -> Option<&Arc<Link>> {
-        self.link.as_ref().filter(|link| link.alive())
+        self.links().next()
     }
 
     /// The present connection and the spare one.
