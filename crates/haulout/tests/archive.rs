@@ -112,9 +112,12 @@ fn a_binary_cache_is_imported_with_its_signatures() {
     world.ok(&["archive", "verify", "--deep", "--archive", &second]);
 
     // A path left out of one is told.
-    world.ok(&["archive", "merge", "--drop", &top, "--archive", &second]);
+    let merged = world.ok(&["archive", "merge", "--drop", &top, "--json", "--archive", &second]);
+    let merged: serde_json::Value = serde_json::from_str(&merged).unwrap();
+    assert_eq!((&merged["levels"], &merged["sequence"]), (&1.into(), &2.into()));
     assert_eq!(world.ok(&["archive", "diff", &first, &second]), format!("- {top}\n"));
-    world.ok(&["archive", "fund", "--epochs", "40", "--archive", &first]);
+    let funded = world.ok(&["archive", "fund", "--epochs", "40", "--json", "--archive", &first]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&funded).unwrap()["end_epoch"], 41);
     assert!(
         world.ok(&["archive", "status", "--archive", &first]).contains("stored until epoch 41")
     );

@@ -139,6 +139,9 @@ pub(crate) struct InitArgs {
     /// Who pays.
     #[command(flatten)]
     pub(crate) wallet: WalletArgs,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `archive publish`.
@@ -269,6 +272,9 @@ pub(crate) struct MergeArgs {
     /// Who pays.
     #[command(flatten)]
     pub(crate) wallet: WalletArgs,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `archive fund`.
@@ -283,6 +289,9 @@ pub(crate) struct FundArgs {
     /// Who pays.
     #[command(flatten)]
     pub(crate) wallet: WalletArgs,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `archive anchor`.
@@ -302,6 +311,9 @@ pub(crate) struct BeatArgs {
     /// Who pays.
     #[command(flatten)]
     pub(crate) wallet: WalletArgs,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `archive cost`.

@@ -36,6 +36,9 @@ pub(super) async fn init(args: &InitArgs) -> Outcome<()> {
             .context(|| format!("--shards {} cannot be used", args.shards))?;
         DirDepot::create(&args.target, shards, &args.store_dir, &args.name)
             .context(|| format!("cannot make an archive in {shown}"))?;
+        if args.json {
+            println!("{}", serde_json::json!({ "archive": null, "target": args.target }));
+        }
         eprintln!("an archive for rehearsals is in {shown}; nothing was paid");
         return Ok(());
     };
@@ -64,7 +67,14 @@ pub(super) async fn init(args: &InitArgs) -> Outcome<()> {
         publisher_cap: Some(created.publisher_cap),
         owner_cap: Some(created.owner_cap),
     };
-    println!("{}", created.archive);
+    if args.json {
+        let value = serde_json::json!({
+            "archive": created.archive.to_string(), "package": created.package.to_string(), "target": args.target,
+        });
+        println!("{value}");
+    } else {
+        println!("{}", created.archive);
+    }
     std::fs::write(&args.target, file.to_toml())
         .context(|| format!("cannot write {shown}"))
         .map_err(|failure| {
@@ -282,6 +292,13 @@ pub(super) async fn merge(args: &MergeArgs) -> Outcome<()> {
         haulout_depot::merge::merge(&reader, &*opened.registry, count, drop, args.epochs, scratch)
             .await
             .context(|| "the levels were not merged".to_owned())?;
+    if args.json {
+        let value = serde_json::json!({
+            "levels": merged.levels, "entries": merged.leaves, "lost": merged.lost, "sequence": merged.sequence,
+        });
+        println!("{value}");
+        return Ok(());
+    }
     println!(
         "{} levels became one of {} entries; sequence {}",
         merged.levels, merged.leaves, merged.sequence
@@ -304,7 +321,11 @@ pub(super) async fn beat(args: &BeatArgs) -> Outcome<()> {
         opened.registry.state().await.context(|| "cannot read the archive's state".to_owned())?;
     let beat = opened.registry.update(state.sequence, &Update::Beat).await;
     let sequence = beat.context(|| "the archive was not touched".to_owned())?;
-    println!("sequence {sequence}");
+    if args.json {
+        println!("{}", serde_json::json!({ "sequence": sequence }));
+    } else {
+        println!("sequence {sequence}");
+    }
     Ok(())
 }
 
@@ -316,6 +337,13 @@ pub(super) async fn fund(args: &FundArgs) -> Outcome<()> {
         .await
         .context(|| "not everything was paid for".to_owned())
         .map_err(|failure| failure.hint("the same command again pays for what is left"))?;
+    if args.json {
+        let value = serde_json::json!({
+            "blobs": funded.blobs, "end_epoch": funded.end_epoch, "sequence": funded.sequence,
+        });
+        println!("{value}");
+        return Ok(());
+    }
     if funded.blobs == 0 {
         println!("nothing was published yet: there is nothing to pay for");
         return Ok(());
