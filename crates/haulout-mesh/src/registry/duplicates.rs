@@ -159,10 +159,7 @@ pub(super) enum Place {
 
 /// Whether a new connection of the same pair does not take the old one's place.
 fn stays(old: &Link, new: &Link) -> bool {
-    old.dialler != new.dialler
-        && old.dialler < new.dialler
-        && old.born.elapsed() < AT_ONCE
-        && !old.silent.load(Ordering::Relaxed)
+    old.dialler < new.dialler && old.born.elapsed() < AT_ONCE && !old.silent.load(Ordering::Relaxed)
 }
 
 fn same(one: Option<&Arc<Link>>, other: &Arc<Link>) -> bool {
