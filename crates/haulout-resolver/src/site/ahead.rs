@@ -17,7 +17,7 @@ use haulout_nix::HashPart;
 use haulout_swarm::Now;
 use haulout_swarm::site::Cut;
 use lru::LruCache;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use self::wishes::{Next, Wishes};
@@ -30,7 +30,10 @@ const INFOS_AT_ONCE: usize = 16;
 /// narinfos that may wait to be looked up ahead: the largest closures.
 const INFOS_MAX: usize = 16_384;
 /// Files fetched ahead at the same time: the home of each is another one, and Nix itself fetches as many side by side.
-const FILES_AT_ONCE: usize = 6;
+const FILES_AT_ONCE: usize = 16;
+/// KiB of files fetched ahead at the same time: enough for any line, and the first of them are there soon. A larger file goes
+/// alone.
+const KIB_AT_ONCE: u32 = 8 << 10;
 /// Bytes fetched ahead that Nix has not come for yet, at most.
 pub const AHEAD_BYTES: u64 = 48 << 20;
 /// How often it is looked whether what is being fetched is still wanted.
@@ -60,6 +63,7 @@ pub(crate) struct Ahead {
     state: Mutex<State>,
     news: Notify,
     begun: Instant,
+    under_way: Semaphore,
 }
 
 struct State {
@@ -89,6 +93,7 @@ impl Ahead {
             state: Mutex::new(state),
             news: Notify::new(),
             begun: Instant::now(),
+            under_way: Semaphore::new(KIB_AT_ONCE as usize),
         });
         for _ in 0..INFOS_AT_ONCE {
             tokio::spawn(infos(Arc::downgrade(&ahead)));
@@ -108,9 +113,9 @@ impl Ahead {
         let now = self.now();
         let mut state = lock(&self.state);
         state.files.active(now);
-        self.queue_infos(&mut state, references);
+        self.queue_infos(&mut state, references.clone());
         if let Some(object) = object {
-            state.files.add(path, object.size.map_or(0, Cut::size), object, now);
+            state.files.add(path, references, object.size.map_or(0, Cut::size), object, now);
         }
         drop(state);
         self.news.notify_waiters();
@@ -192,6 +197,10 @@ async fn files(ahead: std::sync::Weak<Ahead>) {
                 continue;
             }
         };
+        let kib = object.size.map_or(0, Cut::size) >> 10;
+        let share = u32::try_from(kib).map_or(KIB_AT_ONCE, |kib| kib.clamp(1, KIB_AT_ONCE));
+        // In the order in which they are asked for.
+        let _under_way = ahead.under_way.acquire_many(share).await;
         if ahead.upstream.site().is_busy() {
             // What Nix waits for comes first.
             sleep(Duration::from_millis(100)).await;

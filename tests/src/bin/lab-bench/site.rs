@@ -3,7 +3,8 @@
 //! Each for itself, through a central caching proxy, with an agent each, and with an agent each of which two die in the
 //! middle. The column "wire" is what came over the uplink.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use system_tests::{
     Agent, AgentSpec, CacheCompression, Lab, Nix, NixClient, StaticCache, Wan, wait_until,
@@ -12,6 +13,7 @@ use system_tests::{
 use crate::Options;
 use crate::closure::{AGENT_URL, FIND_LIMIT, stop};
 use crate::corpus::{Corpus, disk_usage};
+use crate::machine;
 use crate::measure::{Row, Run, measure, processes, say};
 
 /// Host 0 is the world outside, 1 the proxy, the others are the site.
@@ -178,7 +180,9 @@ impl Stage<'_> {
 
     /// All at the same time; CPU seconds of all together.
     fn fetch(&self, clients: &[NixClient<'_>], url: &str, meanwhile: impl FnOnce()) -> f64 {
+        let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let pace = scope.spawn(|| self.pace(&done));
             let threads: Vec<_> = clients
                 .iter()
                 .map(|client| {
@@ -186,8 +190,31 @@ impl Stage<'_> {
                 })
                 .collect();
             meanwhile();
-            threads.into_iter().map(|thread| thread.join().expect("Nix")).sum()
+            let cpu = threads.into_iter().map(|thread| thread.join().expect("Nix")).sum();
+            done.store(true, Ordering::Relaxed);
+            eprintln!("  each second: % of the uplink / processors busy: {}", pace.join().expect("the clock"));
+            cpu
         })
+    }
+
+    /// How much of the uplink and of the machine is used in each second, until `done`.
+    fn pace(&self, done: &AtomicBool) -> String {
+        let mut seconds = Vec::new();
+        let mut before = self.wan.bytes();
+        let mut cpu = machine::busy().as_secs_f64();
+        loop {
+            let next = Instant::now() + Duration::from_secs(1);
+            while Instant::now() < next && !done.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            if done.load(Ordering::Relaxed) {
+                return seconds.join(" ");
+            }
+            let now = self.wan.bytes();
+            let busy = machine::busy().as_secs_f64();
+            seconds.push(format!("{}/{:.1}", (now - before) * 800 / LINE, busy - cpu));
+            (before, cpu) = (now, busy);
+        }
     }
 }
 
