@@ -155,6 +155,26 @@ fn two_machines_that_die_in_the_middle_cost_little_and_nobody_fails() {
     assert!(downloads <= 1.2, "{downloads:.3} × the closure came over the line");
 }
 
+#[test]
+fn who_comes_in_the_middle_costs_nothing_more() {
+    let Some(stage) = stage(4) else { return };
+    let first = stage.machines(1..4, MEMORY);
+    let (before, half) = (stage.wan.bytes(), stage.compressed / 2);
+    let mut late = Vec::new();
+    let downloads = stage.copy_all(&first, || {
+        let begun =
+            system_tests::wait_until(Duration::from_secs(60), || stage.wan.bytes() - before > half);
+        assert!(begun, "half of it comes over the line");
+        late = stage.machines(4..5, MEMORY);
+        late[0].agent.wait_for_peers(3, FIND_LIMIT);
+        let _ = late[0].nix.copy(&late[0].tap.url(), stage.scene.closure().top()).ok();
+    });
+    stage.tell(downloads, &late);
+    stage.check(&first);
+    stage.check(&late);
+    assert!(downloads <= 1.05, "{downloads:.3} × the closure came over the line");
+}
+
 /// Somebody asks what a closure weighs and does not want it: what is fetched ahead stops by itself.
 #[test]
 fn what_nix_does_not_come_for_is_not_fetched_on() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use haulout_swarm::PeerId;
+use haulout_swarm::rate::Urgency;
 use quinn::SendStream;
 use tokio::time::timeout;
 
@@ -73,7 +74,7 @@ pub(crate) async fn answer(
     let Some(proof) = proof else { return status(send, Status::No).await };
     let mut head = vec![Status::Ok.to_byte()];
     head.extend(u32::try_from(proof.len()).unwrap_or(u32::MAX).to_be_bytes());
-    write_paced(shared, link, send, head.into(), proof).await.map(drop)
+    write_paced(shared, link, send, Urgency::Awaited, head.into(), proof).await.map(drop)
 }
 
 /// Asks a peer for a proof.

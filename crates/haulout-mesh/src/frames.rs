@@ -12,7 +12,7 @@ use crate::siteframe::SiteRequest;
 use crate::tree::{GROUPS_MAX, NarTree, group_count};
 
 /// Minor version of the protocol this code speaks; the major version is the ALPN's.
-pub const MINOR_VERSION: u16 = 3;
+pub const MINOR_VERSION: u16 = 4;
 /// First minor version with site requests and standings.
 pub const MINOR_SITE: u16 = 1;
 /// First minor version with questions for proofs of archives.
@@ -21,6 +21,8 @@ pub const MINOR_ARCHIVE: u16 = 2;
 pub const MINOR_NARS: u16 = 2;
 /// First minor version in which a site object can be asked for "only if you have it".
 pub const MINOR_HELD: u16 = 3;
+/// First minor version in which a request says that nobody waits for the answer yet.
+pub const MINOR_AHEAD: u16 = 4;
 /// Longest hello body accepted (later versions may append fields).
 pub const HELLO_BODY_MAX: usize = 256;
 /// Longest request body accepted (later versions may append fields).

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use haulout_swarm::PeerId;
-use haulout_swarm::rate::{FairLine, Turn};
+use haulout_swarm::rate::{FairLine, Turn, Urgency};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -41,10 +41,10 @@ impl Uplink {
     }
 
     /// Gets in line. True if the caller must see to it that turns are handed out.
-    fn push(&self, peer: PeerId, bytes: u64) -> (oneshot::Receiver<()>, bool) {
+    fn push(&self, peer: PeerId, urgency: Urgency, bytes: u64) -> (oneshot::Receiver<()>, bool) {
         let (go, turn) = oneshot::channel();
         let mut state = lock(&self.state);
-        state.line.push(peer, bytes, go);
+        state.line.push(peer, urgency, bytes, go);
         let begin = !std::mem::replace(&mut state.driven, true);
         (turn, begin)
     }
@@ -81,14 +81,14 @@ pub(crate) fn piece(shared: &Shared, link: &Link) -> Option<usize> {
 }
 
 /// Waits until `bytes`, a [`piece`] at most, may go to this peer: for its own limit and for everybody's.
-pub(crate) async fn wait(shared: &Arc<Shared>, link: &Link, bytes: usize) {
+pub(crate) async fn wait(shared: &Arc<Shared>, link: &Link, urgency: Urgency, bytes: usize) {
     let bytes = bytes as u64;
     let own = lock(&link.upload).book(bytes, shared.now());
     if !own.is_zero() {
         sleep(own).await;
     }
     if shared.upload.rate().is_some() {
-        let (turn, begin) = shared.upload.push(link.peer, bytes);
+        let (turn, begin) = shared.upload.push(link.peer, urgency, bytes);
         if begin {
             tokio::spawn(drive(Arc::clone(shared)));
         }

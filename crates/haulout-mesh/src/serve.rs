@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use haulout_swarm::rate::Urgency;
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -105,6 +106,7 @@ pub(crate) async fn write_paced(
     shared: &Arc<Shared>,
     link: &Link,
     send: &mut SendStream,
+    urgency: Urgency,
     head: Bytes,
     mut data: Bytes,
 ) -> io::Result<bool> {
@@ -114,7 +116,7 @@ pub(crate) async fn write_paced(
     let mut blocked = write(send, &mut [head]).await?;
     while !data.is_empty() {
         let part = data.split_to(data.len().min(piece));
-        pace::wait(shared, link, part.len()).await;
+        pace::wait(shared, link, urgency, part.len()).await;
         blocked |= write(send, &mut [part]).await?;
     }
     Ok(blocked)
@@ -243,7 +245,15 @@ async fn nar_range(
         };
         head.extend(frame.header());
         let raw_len = frame.raw_len as u64;
-        if write_paced(shared, link, send, std::mem::take(&mut head).into(), frame.data).await? {
+        let written = write_paced(
+            shared,
+            link,
+            send,
+            Urgency::Awaited,
+            std::mem::take(&mut head).into(),
+            frame.data,
+        );
+        if written.await? {
             link.note_blocked();
         }
         link.stats.given.fetch_add(raw_len, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use haulout_swarm::PeerId;
 use haulout_swarm::peers::State;
+use haulout_swarm::rate::Urgency;
 use haulout_swarm::site::{FollowConfig, SegmentKey, SiteKind, Standing, Turn};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::io::AsyncReadExt;
@@ -18,7 +19,7 @@ use crate::api::SitePiece;
 use crate::ask::{Booking, Patience, begin, fill, in_time, link_to, on_mesh};
 use crate::error::{RequestError, StreamError};
 use crate::frames::{
-    MINOR_HELD, MINOR_NARS, MINOR_SITE, Request, Status, UNI_STANDING, checked_len,
+    MINOR_AHEAD, MINOR_HELD, MINOR_NARS, MINOR_SITE, Request, Status, UNI_STANDING, checked_len,
 };
 use crate::registry::{Entry, Link, Shared, lock};
 use crate::serve::{write, write_paced};
@@ -32,6 +33,8 @@ use crate::siteframe::{
 const FRAMES_AHEAD: usize = 4;
 /// A peer that owes us an answer and whose packets have stopped for so long is no home for anything new.
 const QUIET_MAX: Duration = Duration::from_millis(800);
+/// Of streams; what somebody waits for has 0.
+const PRIORITY_AHEAD: i32 = -1;
 /// A standing must be through within this.
 const STANDING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -44,6 +47,11 @@ pub(crate) async fn answer(
 ) -> io::Result<()> {
     let heartbeat = FollowConfig::default().heartbeat;
     let mut left = siteframe::due(&request);
+    let urgency = request.urgency;
+    if urgency == Urgency::Ahead {
+        // Whatever else goes to this peer goes before it.
+        let _ = send.set_priority(PRIORITY_AHEAD);
+    }
     let known_size = request.size.is_some();
     let mut source = shared.serve.site(&link.asker(), request);
     write(send, &mut [Bytes::copy_from_slice(&[Status::Ok.to_byte()])]).await?;
@@ -73,7 +81,7 @@ pub(crate) async fn answer(
                     link.stats.given.fetch_add(part.len() as u64, Ordering::Relaxed);
                     let head = siteframe::site_header(&SiteFrame::Bytes(part.clone()));
                     let head = Bytes::copy_from_slice(&head);
-                    write_paced(shared, link, send, head, part).await?;
+                    write_paced(shared, link, send, urgency, head, part).await?;
                 }
                 if known_size && left == 0 {
                     return frame(send, SiteFrame::End(SiteEnd::Complete)).await;
@@ -116,10 +124,13 @@ impl SiteStream {
 pub(crate) async fn ask(
     shared: &Arc<Shared>,
     peer: &PeerId,
-    request: SiteRequest,
+    mut request: SiteRequest,
     deadline: Duration,
 ) -> Result<SiteStream, RequestError> {
     let link = link_to(shared, peer)?;
+    if link.minor < MINOR_AHEAD {
+        request.urgency = Urgency::Awaited;
+    }
     let needed = match request.segment.object.kind {
         _ if request.held => MINOR_HELD,
         SiteKind::Nar => MINOR_NARS,

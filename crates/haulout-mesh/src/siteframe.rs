@@ -3,6 +3,7 @@
 //! Pure functions; byte layouts and limits are in `docs/protocol.md`.
 
 use bytes::Bytes;
+use haulout_swarm::rate::Urgency;
 use haulout_swarm::site::{
     Cut, DESCRIPTOR_MAX, DOCUMENT_MAX, OUTSIDES_MAX, OutsideId, SegmentKey, SiteKey, SiteKind,
     Standing,
@@ -22,6 +23,7 @@ const END_BASE: u32 = 0xffff_ff00;
 const FLAG_WILLING: u8 = 1;
 /// In a request.
 const FLAG_HELD: u8 = 1;
+const FLAG_AHEAD: u8 = 2;
 
 /// "Give me this segment, from this byte on; fetch it for the site if you have to."
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct SiteRequest {
     pub descriptor: Bytes,
     /// Only if it is complete there, or coming from outside: nothing is fetched or relayed for it otherwise.
     pub held: bool,
+    /// Whether somebody waits for it.
+    pub urgency: Urgency,
 }
 
 impl SiteRequest {
@@ -60,8 +64,10 @@ impl SiteRequest {
         let descriptor = self.descriptor.get(..DESCRIPTOR_MAX).unwrap_or(&self.descriptor);
         body.push(u8::try_from(descriptor.len()).unwrap_or(u8::MAX));
         body.extend(descriptor);
-        if self.held {
-            body.push(FLAG_HELD);
+        let ahead = self.urgency == Urgency::Ahead;
+        let flags = if self.held { FLAG_HELD } else { 0 } | if ahead { FLAG_AHEAD } else { 0 };
+        if flags != 0 {
+            body.push(flags);
         }
     }
 
@@ -75,15 +81,17 @@ impl SiteRequest {
         let outside = OutsideId::from_bytes(reader.array()?);
         let len = checked_len("descriptor", u32::from(reader.u8()?), DESCRIPTOR_MAX)?;
         let descriptor = Bytes::copy_from_slice(reader.take(len)?);
-        // Appended by minor version 3; other flags belong to later ones.
-        let held = reader.u8().unwrap_or(0) & FLAG_HELD != 0;
+        // Appended by minor version 3, the second by 4; other flags belong to later ones.
+        let flags = reader.u8().unwrap_or(0);
+        let held = flags & FLAG_HELD != 0;
+        let urgency = if flags & FLAG_AHEAD == 0 { Urgency::Awaited } else { Urgency::Ahead };
         let Some(kind) = kind else { return Ok(None) };
         let size = match size {
             0 => None,
             size => Some(Cut::of(kind, size).ok_or(FrameError::Bad("object size"))?),
         };
         let segment = SiteKey { kind, id }.segment(index);
-        let request = Self { segment, size, from, outside, descriptor, held };
+        let request = Self { segment, size, from, outside, descriptor, held, urgency };
         let fits = match request.segment_len() {
             Some(len) => from < len,
             None => from == 0 && index == 0,
@@ -222,6 +230,7 @@ mod tests {
             outside: OutsideId::from_bytes([4; 32]),
             descriptor: Bytes::copy_from_slice(descriptor),
             held: false,
+            urgency: Urgency::Awaited,
         }
     }
 
@@ -266,14 +275,20 @@ mod tests {
     #[test]
     fn only_what_is_there_is_a_flag_at_the_end() {
         let outright = request(10 << 20, 1, 5, &[7; DESCRIPTOR_MAX]);
-        let held = SiteRequest { held: true, ..outright.clone() };
-        let (plain, flagged) = (Request::Site(outright), Request::Site(held));
-        assert_eq!(flagged.encode()[3..], [&plain.encode()[3..], &[1]].concat());
-        assert_eq!(decode(&flagged.encode()), Ok(flagged.clone()));
-        // Flags of later versions are not this one.
-        let mut later = flagged.encode();
-        *later.last_mut().unwrap() = 2;
-        assert_eq!(decode(&later), Ok(plain));
+        let plain = Request::Site(outright.clone());
+        for (flags, held, urgency) in
+            [(1, true, Urgency::Awaited), (2, false, Urgency::Ahead), (3, true, Urgency::Ahead)]
+        {
+            let flagged = Request::Site(SiteRequest { held, urgency, ..outright.clone() });
+            assert_eq!(flagged.encode()[3..], [&plain.encode()[3..], &[flags]].concat());
+            assert_eq!(decode(&flagged.encode()), Ok(flagged));
+        }
+        // Flags of later versions are none of these.
+        let later = [&plain.encode()[..], &[0xfc]].concat();
+        assert_eq!(
+            decode(&[&[later[0], later[1], later[2], later[3] + 1], &later[4..]].concat()),
+            Ok(plain)
+        );
     }
 
     #[test]

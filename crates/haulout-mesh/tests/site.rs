@@ -6,7 +6,8 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use haulout_mesh::{Mesh, SiteEnd, SiteFrame, SitePiece, SiteRequest, SiteStream};
+use haulout_mesh::{Mesh, MeshConfig, SiteEnd, SiteFrame, SitePiece, SiteRequest, SiteStream};
+use haulout_swarm::rate::Urgency;
 use haulout_swarm::site::{Cut, OutsideId, SiteKey, SiteKind};
 use support::*;
 
@@ -20,12 +21,17 @@ fn request(size: u64, from: u64) -> SiteRequest {
         outside: OUTSIDE,
         descriptor: Bytes::from_static(b"what a home must know"),
         held: false,
+        urgency: Urgency::Awaited,
     }
 }
 
 async fn pair() -> (std::sync::Arc<World>, Mesh, Mesh) {
+    pair_with(config(1)).await
+}
+
+async fn pair_with(home: MeshConfig) -> (std::sync::Arc<World>, Mesh, Mesh) {
     let world = World::new([]);
-    let home = start(config(1), &world).await;
+    let home = start(home, &world).await;
     let asker = start(with_peer(config(2), &home), &World::new([])).await;
     home.set_standing(true, &[OUTSIDE.tag()]);
     eventually("the standing is known", || {
@@ -117,6 +123,46 @@ async fn a_source_that_gives_too_much_is_cut_off() {
     }));
     let mut stream = asker.site(&home.id(), request(1000, 0), SOON).await.unwrap();
     assert!(stream.next().await.is_err());
+}
+
+/// Reads until so many bytes are there.
+async fn read_bytes(stream: &mut SiteStream, most: usize) -> usize {
+    let mut bytes = 0;
+    while bytes < most {
+        match stream.next().await.unwrap() {
+            SiteFrame::Bytes(piece) => bytes += piece.len(),
+            SiteFrame::Waiting => {}
+            SiteFrame::End(end) => panic!("{end:?}"),
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn what_is_fetched_ahead_makes_way_for_what_somebody_waits_for() {
+    let (world, home, asker) = pair_with(MeshConfig { upload: Some(8_000_000), ..config(1) }).await;
+    *world.site.lock().unwrap() = Some(Box::new(|request| {
+        let bytes = Bytes::from(vec![7; request.segment_len().unwrap() as usize]);
+        Script::source([(Duration::ZERO, SitePiece::Bytes(bytes))])
+    }));
+    let ahead = SiteRequest { urgency: Urgency::Ahead, ..request(4_000_000, 0) };
+    let mut ahead = asker.site(&home.id(), ahead, SOON).await.unwrap();
+    // Alone on the line it has all of it.
+    read_bytes(&mut ahead, 500_000).await;
+    let counted = tokio::spawn(async move {
+        let mut bytes = 0;
+        loop {
+            bytes += read_bytes(&mut ahead, 1).await;
+            if bytes >= 3_000_000 {
+                return;
+            }
+        }
+    });
+    let mut awaited = asker.site(&home.id(), request(1_500_000, 0), SOON).await.unwrap();
+    let (bytes, _, end) = read_all(&mut awaited).await;
+    assert_eq!((bytes.len(), end), (1_500_000, SiteEnd::Complete));
+    assert!(!counted.is_finished(), "twice as much was sent ahead meanwhile");
+    counted.await.unwrap();
 }
 
 #[tokio::test]

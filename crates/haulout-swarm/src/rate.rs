@@ -59,17 +59,40 @@ impl Limiter {
     }
 }
 
+/// Whether somebody waits for bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// A Nix does.
+    Awaited,
+    /// Nobody yet: it is fetched because it will probably be asked for.
+    Ahead,
+}
+
+impl Urgency {
+    /// What is fetched ahead takes so many times the room on a line: little where somebody waits, and never nothing, for who
+    /// gets nothing for long looks elsewhere.
+    const AHEAD_WEIGHT: u64 = 8;
+
+    const fn weight(self) -> u64 {
+        match self {
+            Self::Awaited => 1,
+            Self::Ahead => Self::AHEAD_WEIGHT,
+        }
+    }
+}
+
 /// A limit that peers share alike: `T` is whatever waits, and is given back when it may go.
 ///
 /// Start-time fair queueing: a peer's bytes are lined up one after the other on a line of its own, and what begins earliest
-/// there goes first. Who has paused begins where the others are, so that a pause earns nothing.
+/// there goes first. Who has paused begins where the others are, so that a pause earns nothing. What is fetched ahead has a
+/// line beside it, with an eighth of the share.
 #[derive(Debug)]
 pub struct FairLine<T> {
     line: Limiter,
     /// By where each begins on its peer's line, then by age.
-    waiting: BTreeMap<(u64, u64), (PeerId, u64, T)>,
-    /// Where each peer's line ends.
-    ends: BTreeMap<PeerId, u64>,
+    waiting: BTreeMap<(u64, u64), (u64, T)>,
+    /// Where each line ends.
+    ends: BTreeMap<(PeerId, Urgency), u64>,
     /// Where what was served last began.
     level: u64,
     age: u64,
@@ -106,12 +129,12 @@ impl<T> FairLine<T> {
     }
 
     /// `bytes` for a peer wait from now on.
-    pub fn push(&mut self, peer: PeerId, bytes: u64, ticket: T) {
-        let end = self.ends.entry(peer).or_default();
+    pub fn push(&mut self, peer: PeerId, urgency: Urgency, bytes: u64, ticket: T) {
+        let end = self.ends.entry((peer, urgency)).or_default();
         let start = self.level.max(*end);
-        *end = start.saturating_add(bytes);
+        *end = start.saturating_add(bytes.saturating_mul(urgency.weight()));
         self.age += 1;
-        self.waiting.insert((start, self.age), (peer, bytes, ticket));
+        self.waiting.insert((start, self.age), (bytes, ticket));
     }
 
     /// Who goes now. Tickets that are not `wanted` any more are thrown away and cost nothing.
@@ -121,7 +144,7 @@ impl<T> FairLine<T> {
                 self.ends.clear();
                 return Turn::Nobody;
             };
-            if !wanted(&first.get().2) {
+            if !wanted(&first.get().1) {
                 first.remove();
                 continue;
             }
@@ -129,7 +152,7 @@ impl<T> FairLine<T> {
             if !wait.is_zero() {
                 return Turn::Wait(wait);
             }
-            let ((start, _), (_, bytes, ticket)) = first.remove_entry();
+            let ((start, _), (bytes, ticket)) = first.remove_entry();
             self.level = start;
             // Who is not ahead of the others needs no line.
             self.ends.retain(|_, end| *end > start);
@@ -194,12 +217,17 @@ mod tests {
 
     /// Peers with so many streams each, which all want as much as they get for ten seconds; bytes that each peer got.
     fn share(streams: &[u8]) -> Vec<u64> {
+        let all: Vec<_> = streams.iter().map(|streams| (*streams, Urgency::Awaited)).collect();
+        share_of(&all)
+    }
+
+    fn share_of(streams: &[(u8, Urgency)]) -> Vec<u64> {
         const PIECE: u64 = 20_000;
         let mut line = FairLine::new(Some(1_000_000));
         let mut got = vec![0; streams.len()];
-        for (n, streams) in streams.iter().enumerate() {
+        for (n, (streams, urgency)) in streams.iter().enumerate() {
             for _ in 0..*streams {
-                line.push(peer(n as u8), PIECE, n);
+                line.push(peer(n as u8), *urgency, PIECE, n);
             }
         }
         let mut now = at(1_000);
@@ -207,7 +235,7 @@ mod tests {
             match line.turn(now, |_| true) {
                 Turn::Go(n) => {
                     got[n] += PIECE;
-                    line.push(peer(n as u8), PIECE, n);
+                    line.push(peer(n as u8), streams[n].1, PIECE, n);
                 }
                 Turn::Wait(wait) => now = now + wait,
                 Turn::Nobody => break,
@@ -229,21 +257,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_awaited_goes_before_what_is_not() {
+        let got = share_of(&[(1, Urgency::Awaited), (16, Urgency::Ahead), (1, Urgency::Awaited)]);
+        assert!(got[0].abs_diff(got[2]) <= 40_000, "{got:?}");
+        assert!(got[1].abs_diff(got[0] / 8) <= 40_000, "little, but something: {got:?}");
+        // Where nobody waits it has everything.
+        assert!(share_of(&[(3, Urgency::Ahead)])[0] > 9_900_000);
+    }
+
+    #[test]
     fn a_pause_earns_nothing_and_who_has_gone_costs_nothing() {
         let mut line = FairLine::new(Some(1_000));
         let mut now = at(10_000);
         for _ in 0..50 {
-            line.push(peer(1), 100, 1);
+            line.push(peer(1), Urgency::Awaited, 100, 1);
             while line.turn(now, |_| true) == Turn::Wait(Duration::from_millis(100)) {
                 now = now + Duration::from_millis(100);
             }
         }
         // Peer 2 comes late: turn and turn about from here, and nothing in arrears.
         for _ in 0..4 {
-            line.push(peer(1), 100, 1);
-            line.push(peer(2), 100, 2);
+            line.push(peer(1), Urgency::Awaited, 100, 1);
+            line.push(peer(2), Urgency::Awaited, 100, 2);
         }
-        line.push(peer(3), 1_000_000, 3);
+        line.push(peer(3), Urgency::Awaited, 1_000_000, 3);
         let mut order = Vec::new();
         loop {
             match line.turn(now, |who| *who != 3) {

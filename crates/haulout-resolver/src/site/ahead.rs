@@ -27,6 +27,8 @@ use crate::local::LocalStore;
 
 /// narinfos looked up ahead at the same time.
 const INFOS_AT_ONCE: usize = 16;
+/// While Nix waits for something, a file fetched ahead counts for so many.
+const WAITING_WEIGHT: u64 = 4;
 /// narinfos that may wait to be looked up ahead: the largest closures.
 const INFOS_MAX: usize = 16_384;
 /// Files fetched ahead at the same time: the home of each is another one, and Nix itself fetches as many side by side.
@@ -198,6 +200,8 @@ async fn files(ahead: std::sync::Weak<Ahead>) {
             }
         };
         let kib = object.size.map_or(0, Cut::size) >> 10;
+        // What Nix waits for comes first: meanwhile less is under way.
+        let kib = if ahead.upstream.site().nix_waits() { kib * WAITING_WEIGHT } else { kib };
         let share = u32::try_from(kib).map_or(KIB_AT_ONCE, |kib| kib.clamp(1, KIB_AT_ONCE));
         // In the order in which they are asked for.
         let _under_way = ahead.under_way.acquire_many(share).await;

@@ -100,6 +100,7 @@ impl Inner {
         let mut going = Going { why: Why::Turn, again: false };
         let mut idle_since: Option<Instant> = None;
         let mut refused = false;
+        let mut sent: Option<SiteRequest> = None;
         loop {
             let moved = segment.moved();
             tokio::pin!(moved);
@@ -127,12 +128,25 @@ impl Inner {
                         tracing::debug!(object = ?segment.object.key, index = segment.index, from, ?going, "goes outside");
                     }
                     segment.comes_from_outside(origin == Origin::Outside);
-                    let request =
-                        SiteRequest { held, ..segment.object.request(segment.index, from) };
+                    let request = SiteRequest {
+                        held,
+                        ..segment.object.request(segment.index, from, demand.urgency)
+                    };
+                    sent = Some(request.clone());
                     let events = self.open(&segment.object, request, origin);
                     current = Some((attempt, origin, from, events));
                 }
-                Step::Wait => {}
+                Step::Wait => {
+                    if let (Some(sent), Some((_, origin @ Origin::Peer(_), at, events))) =
+                        (&mut sent, &mut current)
+                        && demand.urgency < sent.urgency
+                        && !document
+                    {
+                        // It was fetched ahead, and now somebody waits for it: the peer is told so. No byte comes twice.
+                        (sent.urgency, sent.from) = (demand.urgency, *at);
+                        *events = self.open(&segment.object, sent.clone(), *origin);
+                    }
+                }
                 Step::Complete => return Some(SiteEnd::Complete),
                 Step::Absent => return Some(SiteEnd::Absent),
                 Step::Failed if refused => return Some(SiteEnd::Refused),

@@ -25,6 +25,7 @@ pub mod walrus;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -33,6 +34,7 @@ use futures_util::stream::BoxStream;
 use haulout_cache::Spill;
 use haulout_mesh::{Membership, SiteRequest};
 use haulout_nix::HashPart;
+use haulout_swarm::rate::Urgency;
 use haulout_swarm::site::{
     Authorship, Cut, DESCRIPTOR_MAX, Duty, DutyLimits, Fellows, OutsideId, RANKED_MAX, SegmentKey,
     SiteKey, SiteKind, Turn, authorship,
@@ -92,7 +94,7 @@ impl SiteObject {
         }
     }
 
-    fn request(&self, index: u32, from: u64) -> SiteRequest {
+    fn request(&self, index: u32, from: u64, urgency: Urgency) -> SiteRequest {
         debug_assert!(self.descriptor.len() <= DESCRIPTOR_MAX);
         SiteRequest {
             segment: self.key.segment(index),
@@ -101,6 +103,7 @@ impl SiteObject {
             outside: self.outside,
             descriptor: self.descriptor.clone(),
             held: false,
+            urgency,
         }
     }
 
@@ -206,6 +209,8 @@ pub(crate) struct Inner {
     spill: OnceLock<Spill>,
     /// Where fetches run: requests of peers come in on the mesh's own thread.
     runtime: OnceLock<Handle>,
+    /// Readers for this machine's Nix that wait for bytes.
+    nix_waits: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -243,6 +248,7 @@ impl Site {
             from_peers: Arc::new(Intake::new()),
             spill: OnceLock::new(),
             runtime: OnceLock::new(),
+            nix_waits: AtomicUsize::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -315,6 +321,11 @@ impl Site {
             .map(|segment| segment.bytes().in_memory)
             .sum();
         held > self.inner.memory / 2
+    }
+
+    /// Whether this machine's Nix waits for something that is on its way.
+    pub(crate) fn nix_waits(&self) -> bool {
+        self.inner.nix_waits.load(Ordering::Relaxed) > 0
     }
 
     /// Whether anything can be fetched from this place, by this agent.

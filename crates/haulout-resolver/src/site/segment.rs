@@ -6,6 +6,7 @@ use bytes::Bytes;
 use haulout_cache::SpilledPiece;
 use haulout_mesh::{SiteEnd, SitePiece};
 use haulout_swarm::PeerId;
+use haulout_swarm::rate::Urgency;
 use haulout_swarm::site::{Origin, SegmentKey, SiteKind, Worth};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -25,8 +26,19 @@ pub(crate) enum Reader {
     Nix,
     /// This machine, before Nix asks.
     Ahead,
-    /// A peer.
-    Peer(PeerId),
+    /// A peer, for its Nix or before that asks.
+    Peer(PeerId, Urgency),
+}
+
+impl Reader {
+    /// Whether somebody waits for it.
+    pub(crate) const fn urgency(self) -> Urgency {
+        match self {
+            Self::Nix => Urgency::Awaited,
+            Self::Ahead => Urgency::Ahead,
+            Self::Peer(_, urgency) => urgency,
+        }
+    }
 }
 
 /// What is here of a segment: its beginning.
@@ -47,6 +59,8 @@ struct State {
     /// Peers that have begun to rely on us since the driver looked.
     relying: Vec<PeerId>,
     readers: usize,
+    /// Those of them that somebody waits for.
+    awaited: usize,
     driven: bool,
     /// It is being fetched from outside.
     outside: bool,
@@ -89,6 +103,7 @@ impl std::iter::Sum for Held {
 /// What a driver finds when it looks.
 pub(super) struct Demand {
     pub(super) readers: usize,
+    pub(super) urgency: Urgency,
     pub(super) relying: Vec<PeerId>,
 }
 
@@ -105,6 +120,7 @@ impl Segment {
             attributed: false,
             relying: Vec::new(),
             readers: 0,
+            awaited: 0,
             driven: false,
             outside: false,
             touched: Instant::now(),
@@ -285,7 +301,8 @@ impl Segment {
 
     pub(super) fn demand(&self) -> Demand {
         let mut state = lock(&self.state);
-        Demand { readers: state.readers, relying: std::mem::take(&mut state.relying) }
+        let urgency = if state.awaited > 0 { Urgency::Awaited } else { Urgency::Ahead };
+        Demand { readers: state.readers, urgency, relying: std::mem::take(&mut state.relying) }
     }
 
     /// Waits for a change of the demand after `notified` was made.
@@ -319,7 +336,10 @@ impl Segment {
 
     /// A reader from byte `at`.
     pub(super) fn read(self: &Arc<Self>, at: u64, who: Reader) -> SegmentReader {
-        lock(&self.state).readers += 1;
+        let mut state = lock(&self.state);
+        state.readers += 1;
+        state.awaited += usize::from(who.urgency() == Urgency::Awaited);
+        drop(state);
         self.moved.notify_waiters();
         SegmentReader { segment: Arc::clone(self), at, who }
     }
@@ -338,7 +358,7 @@ impl State {
         match who {
             Reader::Nix => self.read = true,
             Reader::Ahead => {}
-            Reader::Peer(peer) => {
+            Reader::Peer(peer, _) => {
                 if self.given.len() < GIVEN_MAX && !self.given.contains(&peer) {
                     self.given.push(peer);
                 }
@@ -420,6 +440,7 @@ impl Drop for SegmentReader {
     fn drop(&mut self) {
         let mut state = lock(&self.segment.state);
         state.readers -= 1;
+        state.awaited -= usize::from(self.who.urgency() == Urgency::Awaited);
         state.touched = Instant::now();
         drop(state);
         self.segment.moved.notify_waiters();

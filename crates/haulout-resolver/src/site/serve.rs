@@ -114,7 +114,7 @@ impl Giving {
             return Err(SiteEnd::Busy);
         }
         let segment = inner.segment(&object, self.request.segment.index);
-        let reader = segment.read(self.request.from, Reader::Peer(peer));
+        let reader = segment.read(self.request.from, Reader::Peer(peer, self.request.urgency));
         segment.relied_on_by(peer);
         if fresh {
             inner.fill(&segment, For::Peer(peer));

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream};
@@ -103,6 +104,22 @@ impl Site {
     }
 }
 
+/// Nix waits, as long as this is there.
+struct Waits<'a>(&'a Inner);
+
+impl<'a> Waits<'a> {
+    fn new(inner: &'a Inner) -> Self {
+        inner.nix_waits.fetch_add(1, Ordering::Relaxed);
+        Self(inner)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.nix_waits.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Reading {
     fn look_ahead(&mut self) {
         let Some(cut) = self.object.size else { return };
@@ -129,7 +146,11 @@ impl Reading {
             }
             self.look_ahead();
             let Some(reader) = self.ahead.front_mut() else { return Err(SiteError::Failed) };
-            match reader.next().await {
+            let next = {
+                let _waits = (self.who == Reader::Nix).then(|| Waits::new(&self.inner));
+                reader.next().await
+            };
+            match next {
                 SitePiece::Bytes(bytes) => {
                     self.at += bytes.len() as u64;
                     self.revivals = 0;

@@ -311,7 +311,7 @@ async fn asked_for_what_it_has_an_agent_fetches_nothing() {
         Asker { peer: id(2), membership: Membership::Stranger, addr: ([127, 0, 0, 1], 1).into() };
     let (home, other) = (home(&lan, &object, 0), (home(&lan, &object, 0) + 1) % 3);
     let ask = |n: usize| {
-        let request = SiteRequest { held: true, ..object.request(0, 0) };
+        let request = SiteRequest { held: true, ..object.request(0, 0, Urgency::Awaited) };
         site(&lan, n).serve(&asker, request)
     };
     assert_eq!(ask(home).next().await, SitePiece::End(SiteEnd::Refused));
@@ -325,6 +325,28 @@ async fn asked_for_what_it_has_an_agent_fetches_nothing() {
     // Complete, it gives it as well.
     assert!(matches!(ask(other).next().await, SitePiece::Bytes(_)));
     assert_eq!(world.fetches.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_home_hears_when_what_was_fetched_ahead_is_waited_for() {
+    let (lan, world) = lan(2, World { pause: Duration::from_millis(500), ..World::default() });
+    let object = object(13, 1_000_000);
+    let home = home(&lan, &object, 0);
+    let mine = site(&lan, 1 - home);
+    let urgency = || site(&lan, home).inner.known(&object.key.segment(0)).unwrap().demand().urgency;
+    let ahead = tokio::spawn(mine.stream_ahead(object.clone()).try_collect::<Vec<_>>());
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(urgency(), Urgency::Ahead);
+    assert!(!mine.nix_waits());
+    let nix = tokio::spawn(get(mine.clone(), object.clone()));
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(urgency(), Urgency::Awaited);
+    assert!(mine.nix_waits());
+    assert!(nix.await.unwrap().unwrap() == content(0..1_000_000));
+    assert_eq!(ahead.await.unwrap().unwrap().concat().len(), 1_000_000);
+    assert!(!mine.nix_waits());
+    assert_eq!(world.given.load(Ordering::Relaxed), 1_000_000, "it was fetched once");
+    assert_eq!(mine.inner.stats.bytes_relayed_in.get(), 1_000_000, "and came once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -413,10 +435,10 @@ async fn a_peer_cannot_plant_an_object_of_another_size() {
     let forged = SiteObject { size: Cut::new(2_000), ..real.clone() };
     let asker =
         Asker { peer: id(1), membership: Membership::Stranger, addr: ([127, 0, 0, 1], 1).into() };
-    let mut source = site(&lan, 0).serve(&asker, forged.request(0, 0));
+    let mut source = site(&lan, 0).serve(&asker, forged.request(0, 0, Urgency::Awaited));
     assert_eq!(source.next().await, SitePiece::End(SiteEnd::Refused));
     let elsewhere = SiteObject { outside: OutsideId::from_bytes([9; 32]), ..object(2, 10) };
-    let mut source = site(&lan, 0).serve(&asker, elsewhere.request(0, 0));
+    let mut source = site(&lan, 0).serve(&asker, elsewhere.request(0, 0, Urgency::Awaited));
     assert_eq!(source.next().await, SitePiece::End(SiteEnd::Refused), "not configured here");
 }
 

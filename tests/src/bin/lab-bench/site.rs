@@ -192,7 +192,10 @@ impl Stage<'_> {
             meanwhile();
             let cpu = threads.into_iter().map(|thread| thread.join().expect("Nix")).sum();
             done.store(true, Ordering::Relaxed);
-            eprintln!("  each second: % of the uplink / processors busy: {}", pace.join().expect("the clock"));
+            eprintln!(
+                "  each second: % of the uplink / processors busy: {}",
+                pace.join().expect("the clock")
+            );
             cpu
         })
     }
