@@ -284,11 +284,10 @@ mod tests {
             assert_eq!(decode(&flagged.encode()), Ok(flagged));
         }
         // Flags of later versions are none of these.
-        let later = [&plain.encode()[..], &[0xfc]].concat();
-        assert_eq!(
-            decode(&[&[later[0], later[1], later[2], later[3] + 1], &later[4..]].concat()),
-            Ok(plain)
-        );
+        let mut later = plain.encode();
+        later[2] += 1;
+        later.push(0xfc);
+        assert_eq!(decode(&later), Ok(plain));
     }
 
     #[test]
