@@ -19,6 +19,9 @@ use crate::peers::PeerError;
 /// How long a segment that nobody reads any more is still filled: a follower that lost us comes back, Nix asks again.
 const LINGER: Duration = Duration::from_secs(3);
 
+/// Bytes to come for which a peer is told that somebody waits now: less is here as soon as that is said.
+const URGE_MIN: u64 = 256 << 10;
+
 enum Event {
     Waiting,
     Bytes(Bytes),
@@ -95,7 +98,8 @@ impl Inner {
 
     /// Runs the plan to its end; `None`: nobody wants it now.
     async fn drive(&self, segment: &Segment, mut plan: Follow) -> Option<SiteEnd> {
-        let document = segment.object.size.is_none();
+        let len = segment.object.segment_len(segment.index);
+        let document = len.is_none();
         let mut current: Option<(Attempt, Origin, u64, BoxStream<'static, Event>)> = None;
         let mut going = Going { why: Why::Turn, again: false };
         let mut idle_since: Option<Instant> = None;
@@ -140,7 +144,7 @@ impl Inner {
                     if let (Some(sent), Some((_, origin @ Origin::Peer(_), at, events))) =
                         (&mut sent, &mut current)
                         && demand.urgency < sent.urgency
-                        && !document
+                        && len.is_some_and(|len| len.saturating_sub(*at) >= URGE_MIN)
                     {
                         // It was fetched ahead, and now somebody waits for it: the peer is told so. No byte comes twice.
                         (sent.urgency, sent.from) = (demand.urgency, *at);
