@@ -4,7 +4,8 @@
 
 use bytes::Bytes;
 use haulout_mesh::frames::{
-    Hello, REQUEST_HEADER_LEN, Request, decode_nar_tree, decode_path_infos, encode_nar_tree, encode_path_infos,
+    Hello, REQUEST_HEADER_LEN, Request, decode_named, decode_nar_tree, decode_path_infos, encode_named, encode_nar_tree,
+    encode_path_infos,
 };
 use haulout_mesh::narframe::{FRAME_HEADER_LEN, FRAME_SIZE, decode, parse_header};
 use haulout_mesh::siteframe::{
@@ -16,7 +17,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, body)) = bytes.split_first() else { return };
-    match kind % 8 {
+    match kind % 9 {
         0 => {
             if let Ok(hello) = Hello::decode(body) {
                 assert_eq!(Hello::decode(&hello.encode()[2..]), Ok(hello));
@@ -66,6 +67,11 @@ fuzz_target!(|bytes: &[u8]| {
         6 => {
             if let Ok(standing) = decode_standing(body) {
                 assert_eq!(decode_standing(&encode_standing(&standing)[2..]), Ok(standing));
+            }
+        }
+        8 => {
+            if let Ok(named) = decode_named(body) {
+                assert_eq!(encode_named(&named).as_deref(), Some(body));
             }
         }
         _ => {

@@ -381,6 +381,8 @@ pub struct PeerReport {
     pub throughput: Option<f64>,
     /// Store paths and pieces of Walrus blobs that it says it holds.
     pub holdings: Option<u64>,
+    /// They are only a portion of what it holds: with many peers, most tell each other no more.
+    pub holdings_in_part: bool,
     /// Bytes received from it.
     pub bytes_from: u64,
     /// Bytes sent to it.
@@ -394,6 +396,15 @@ pub struct PeerReport {
     pub banned_seconds: Option<u64>,
     /// Seconds since it was last heard of.
     pub last_seen_seconds: Option<u64>,
+}
+
+impl PeerReport {
+    /// How much it holds, for people: `1200`, `36+` when that is only a portion of it; `None` if it says nothing.
+    #[must_use]
+    pub fn holdings_text(&self) -> Option<String> {
+        let more = if self.holdings_in_part { "+" } else { "" };
+        self.holdings.map(|count| format!("{count}{more}"))
+    }
 }
 
 /// `GET /api/v1/why/<store path, base name or hash part>`

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use haulout_nix::{HashPart, NarHash, PathInfo};
 use haulout_swarm::PeerId;
-use haulout_swarm::holdings::{Ledger, Update, Version};
+use haulout_swarm::holdings::{Ledger, Message, Update, Version};
+use haulout_swarm::portions::{Stretch, Told};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
 
@@ -103,6 +104,20 @@ impl HoldingsFeed {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
+    }
+
+    /// Whether a prefix is announced.
+    pub(crate) fn announces(&self, prefix: u32) -> bool {
+        self.lock().contains(prefix)
+    }
+
+    /// What comes next on a stream on which a portion is told.
+    pub(crate) fn next(&self, told: &mut Told, stretch: &Stretch) -> Option<Message> {
+        told.next(&self.lock(), stretch)
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.lock().version()
     }
 
     pub(crate) fn since(&self, known: Option<Version>) -> (Version, Update) {

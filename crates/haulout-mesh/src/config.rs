@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use haulout_swarm::PeerId;
 use haulout_swarm::peers::PEERS_MAX;
+use haulout_swarm::portions::FULL_PEERS;
 
 use crate::frames::MINOR_VERSION;
 use crate::identity::Identity;
@@ -126,6 +127,12 @@ pub struct Limits {
     pub holdings_per_second: u32,
     /// Entries that one peer may announce at once: twice the largest snapshot.
     pub holdings_burst: u32,
+    /// Up to so many peers, each is told everything that is held here; with more, so many are, and the others a portion.
+    /// Anything but the default is for tests.
+    pub full_peers: usize,
+    /// How long after a portion it is looked whether this machine and its sender see the same network, and every so often
+    /// after that.
+    pub portion_look: Duration,
     /// NAR frames (256 KiB each) being read or waiting to be sent for one peer.
     pub frames_per_peer: usize,
     /// The same for all peers together: 256 × 256 KiB = 64 MiB.
@@ -149,6 +156,8 @@ impl Default for Limits {
             request_burst: 6_000,
             holdings_per_second: 50_000,
             holdings_burst: 2_000_000,
+            full_peers: FULL_PEERS,
+            portion_look: Duration::from_secs(10),
             frames_per_peer: 32,
             frames: 256,
             compressed_cache_bytes: 64 << 20,

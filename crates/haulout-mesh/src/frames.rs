@@ -2,6 +2,8 @@
 //!
 //! All integers are big-endian. Every length is checked against a named limit before anything is allocated for it.
 
+mod named;
+
 use haulout_nix::{HashPart, NarHash, PathInfo};
 
 use crate::api::NarKey;
@@ -10,9 +12,10 @@ use crate::info;
 use crate::membership::PROOF_LEN;
 use crate::siteframe::SiteRequest;
 use crate::tree::{GROUPS_MAX, NarTree, group_count};
+pub use named::{NAMED_BYTES_MAX, decode_named, encode_named};
 
 /// Minor version of the protocol this code speaks; the major version is the ALPN's.
-pub const MINOR_VERSION: u16 = 4;
+pub const MINOR_VERSION: u16 = 5;
 /// First minor version with site requests and standings.
 pub const MINOR_SITE: u16 = 1;
 /// First minor version with questions for proofs of archives.
@@ -23,6 +26,8 @@ pub const MINOR_NARS: u16 = 2;
 pub const MINOR_HELD: u16 = 3;
 /// First minor version in which a request says that nobody waits for the answer yet.
 pub const MINOR_AHEAD: u16 = 4;
+/// First minor version with portions of holdings, and with questions for who holds something.
+pub const MINOR_PORTIONS: u16 = 5;
 /// Longest hello body accepted (later versions may append fields).
 pub const HELLO_BODY_MAX: usize = 256;
 /// Longest request body accepted (later versions may append fields).
@@ -39,6 +44,8 @@ pub const NAR_TREE_BYTES_MAX: usize = 32 + 4 + GROUPS_MAX * 32;
 pub const UNI_HOLDINGS: u8 = 1;
 /// Kind of a one-way stream that carries one standing.
 pub const UNI_STANDING: u8 = 2;
+/// Kind of a one-way stream that carries a portion of the holdings, after the number of peers that the sender sees.
+pub const UNI_PORTION: u8 = 3;
 
 const MAGIC: [u8; 4] = *b"haul";
 const FLAG_PROOF: u8 = 1;
@@ -47,6 +54,7 @@ const TYPE_NAR_TREE: u8 = 2;
 const TYPE_NAR_RANGE: u8 = 3;
 const TYPE_SITE: u8 = 4;
 const TYPE_ARCHIVE_PROOF: u8 = 5;
+const TYPE_LOCATE: u8 = 6;
 
 /// Why bytes from a peer are no frame of this protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +114,11 @@ pub enum Request {
     Site(SiteRequest),
     /// The newest proof of an archive's state.
     ArchiveProof(ProofQuestion),
+    /// Who holds what this prefix stands for, of those that the asked peer knows, itself included.
+    Locate {
+        /// As in holdings.
+        prefix: u32,
+    },
     /// A type this version does not know; answered with [`Status::Unsupported`].
     Unknown(u8),
 }
@@ -286,6 +299,10 @@ impl Request {
                 question.encode_to(&mut body);
                 TYPE_ARCHIVE_PROOF
             }
+            Self::Locate { prefix } => {
+                body.extend(prefix.to_be_bytes());
+                TYPE_LOCATE
+            }
             Self::Unknown(kind) => *kind,
         };
         let mut out = Vec::with_capacity(REQUEST_HEADER_LEN + body.len());
@@ -334,6 +351,7 @@ impl Request {
                 None => Self::Unknown(TYPE_SITE),
             },
             TYPE_ARCHIVE_PROOF => Self::ArchiveProof(ProofQuestion::decode(&mut reader)?),
+            TYPE_LOCATE => Self::Locate { prefix: reader.u32()? },
             other => Self::Unknown(other),
         })
     }

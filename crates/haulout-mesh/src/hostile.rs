@@ -492,3 +492,96 @@ async fn malformed_questions_for_proofs_get_bad_request() {
     let well = Request::ArchiveProof(question).encode();
     assert_eq!(ask_raw(&conn, &well).await, [Status::No.to_byte()]);
 }
+
+/// A home of everything, in the hands of the test: tells a portion with nothing in it, and answers who holds something with
+/// `says`, or not at all.
+async fn hostile_home(mesh: &Mesh, seed: u8, says: Option<Vec<u8>>) -> (Endpoint, Connection) {
+    let (endpoint, conn) = raw_stranger(&identity(seed), mesh).await;
+    let mut uni = conn.open_uni().await.unwrap();
+    let empty = haulout_swarm::holdings::Snapshot::new(1, vec![]).unwrap().encode();
+    let len = u32::try_from(empty.len()).unwrap().to_be_bytes();
+    uni.write_all(&[&[crate::frames::UNI_PORTION, 0, 1][..], &len, &empty].concat()).await.unwrap();
+    let answering = conn.clone();
+    tokio::spawn(async move {
+        let _uni = uni;
+        while let Ok((mut send, mut recv)) = answering.accept_bi().await {
+            let _ = recv.read_to_end(1 << 10).await;
+            match &says {
+                Some(says) => {
+                    let _ = send.write_all(says).await;
+                    let _ = send.finish();
+                }
+                None => std::future::pending().await,
+            }
+        }
+    });
+    eventually("its portion is here", || mesh.knows_in_part()).await;
+    (endpoint, conn)
+}
+
+/// A mesh that tells nobody everything, so that two are a crowd.
+async fn crowd_of_one() -> Mesh {
+    let mut crowded = config(1);
+    crowded.limits.full_peers = 0;
+    start(crowded, &World::new([])).await
+}
+
+fn names(body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(body.len()).unwrap().to_be_bytes();
+    [&[Status::Ok.to_byte()][..], &len, body].concat()
+}
+
+#[tokio::test]
+async fn a_home_that_lies_costs_a_question_and_one_that_babbles_is_banned() {
+    let item = Item::new(1, 1_000, true);
+    // Names itself, somebody unknown, and us.
+    let mesh = crowd_of_one().await;
+    let mut named = vec![identity(5).id(), identity(99).id(), mesh.id()];
+    named.sort_unstable();
+    let lie = names(&crate::frames::encode_named(&named).unwrap());
+    let (_endpoint, _conn) = hostile_home(&mesh, 5, Some(lie)).await;
+    mesh.locate(&item.hash()).await;
+    assert_eq!(mesh.who_has(&item.hash()), [identity(5).id()], "only who is here can be asked");
+    assert!(mesh.is_hearsay(&identity(5).id(), &item.hash()));
+    assert_eq!(mesh.peers()[0].faults, 0);
+
+    // No answer at all.
+    let mesh = crowd_of_one().await;
+    let (_endpoint, _conn) = hostile_home(&mesh, 6, None).await;
+    mesh.locate(&item.hash()).await;
+    assert!(mesh.who_has(&item.hash()).is_empty());
+
+    // Too long, too many, twice the same, nobody.
+    let twice = [&[2][..], &[7; 64]].concat();
+    for body in [vec![9; 258], [&[9][..], &[7; 9 * 32]].concat(), twice, vec![0]] {
+        let mesh = crowd_of_one().await;
+        let (_endpoint, conn) = hostile_home(&mesh, 7, Some(names(&body))).await;
+        mesh.locate(&item.hash()).await;
+        assert_eq!(crate::registry::closed_with(&conn.closed().await), Some(code::BANNED));
+    }
+}
+
+#[tokio::test]
+async fn strangers_do_not_learn_from_members_who_holds_what() {
+    let item = Item::new(1, 1_000, true);
+    let mut seed_config = config(1);
+    seed_config.secret = Some(secret("correct horse battery staple"));
+    seed_config.strangers = Strangers::Public;
+    seed_config.limits.full_peers = 0;
+    let seed = start(seed_config, &World::new([item.clone()])).await;
+    let mut member = with_peer(config(2), &seed);
+    member.secret = Some(secret("correct horse battery staple"));
+    member.limits.full_peers = 0;
+    let member = start(member, &World::new([])).await;
+    eventually("the member can ask", || member.knows_in_part()).await;
+    let (_endpoint, conn) = raw_stranger(&identity(5), &seed).await;
+    let question = Request::Locate { prefix: item.hash().prefix() }.encode();
+    assert_eq!(ask_raw(&conn, &question).await, [Status::No.to_byte()]);
+    // The stranger is told everything that is public instead of a portion.
+    let mut uni = conn.accept_uni().await.unwrap();
+    while uni.read_u8().await.unwrap() != crate::frames::UNI_HOLDINGS {
+        uni = conn.accept_uni().await.unwrap();
+    }
+    member.locate(&item.hash()).await;
+    assert_eq!(member.who_has(&item.hash()), [seed.id()]);
+}

@@ -6,7 +6,7 @@
 //!   window settings in one place;
 //! * [`membership`]: proof that a peer knows the mesh secret, bound to the one TLS connection it is made on;
 //! * [`frames`], [`info`], [`narframe`], [`siteframe`], [`txt`]: the wire formats as pure functions (see `docs/protocol.md`);
-//! * `serve` and `ask`: the two ends of a request; `site`: of one for a site object;
+//! * `serve` and `ask`: the two ends of a request; `site`: of one for a site object; `locate`: of "who holds this";
 //! * [`networks`]: interfaces and networks as they come and go, and which of them may be used;
 //! * [`mdns`]: multicast DNS; `discovery`: peers and caches by it;
 //! * [`Mesh`]: the handle everybody else uses, and [`Serve`]: what this machine gives.
@@ -24,6 +24,7 @@ pub mod frames;
 pub mod identity;
 pub mod info;
 mod limit;
+mod locate;
 pub mod mdns;
 pub mod membership;
 mod mesh;

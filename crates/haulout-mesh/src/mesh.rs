@@ -27,7 +27,7 @@ use crate::frames::{self, NAR_TREE_BYTES_MAX, PATH_INFOS_BYTES_MAX, PATH_INFOS_M
 use crate::narframe::FrameCache;
 use crate::networks::{NetworkRules, Networks};
 use crate::pressure::CpuGauge;
-use crate::registry::{Peers, Shared, lock};
+use crate::registry::{Peers, Shared, Spread, lock};
 use crate::site::SiteStream;
 use crate::siteframe::SiteRequest;
 use crate::tree::NarTree;
@@ -104,6 +104,7 @@ impl Mesh {
             upload: crate::pace::Uplink::new(config.upload),
             standing: watch::channel(Standing::default()).0,
             homes: Mutex::default(),
+            spread: Spread::new(config.identity.id(), limits.full_peers),
             dice: AtomicU64::new(u64::from(std::process::id()) << 32),
             config,
         });
@@ -141,6 +142,25 @@ impl Mesh {
     #[must_use]
     pub fn who_has(&self, hash: &HashPart) -> Vec<PeerId> {
         self.candidates(hash, 0).peers().collect()
+    }
+
+    /// Whether some peers have told only a part of their holdings, so that [`Mesh::locate`] may find what no holdings name:
+    /// in a large network. From memory.
+    #[must_use]
+    pub fn knows_in_part(&self) -> bool {
+        self.inner.shared.knows_in_part()
+    }
+
+    /// Asks those who should know who holds this path. [`Mesh::who_has`] knows more afterwards, for some minutes. At most
+    /// 150 ms; usually a round trip.
+    pub async fn locate(&self, hash: &HashPart) {
+        crate::locate::locate(&self.inner.shared, hash.prefix()).await;
+    }
+
+    /// Whether a peer is said to hold this path by others, and has never announced it here: then its "no" is no fault.
+    #[must_use]
+    pub fn is_hearsay(&self, peer: &PeerId, hash: &HashPart) -> bool {
+        self.inner.shared.is_hearsay(peer, hash.prefix())
     }
 
     /// The same with the reasons, ranked for an answer of `bytes` (0: a question).
@@ -201,10 +221,26 @@ impl Mesh {
     ) -> Result<Vec<PathInfo>, RequestError> {
         let max = u16::try_from(max).unwrap_or(u16::MAX).clamp(1, PATH_INFOS_MAX);
         let request = Request::PathInfos { hash: *hash, max };
-        let body =
-            ask::short(&self.inner.shared, peer, request, PATH_INFOS_BYTES_MAX, patience).await?;
-        frames::decode_path_infos(&body, hash, max)
-            .map_err(|error| RequestError::Protocol(error.to_string()))
+        let shared = &self.inner.shared;
+        let body = ask::short(shared, peer, request, PATH_INFOS_BYTES_MAX, patience).await;
+        let body = self.or_denied(body, peer, hash)?;
+        let infos = frames::decode_path_infos(&body, hash, max)
+            .map_err(|error| RequestError::Protocol(error.to_string()))?;
+        shared.described(peer, infos.iter().map(|info| info.path.hash_part().prefix()));
+        Ok(infos)
+    }
+
+    /// Who says no to a path is not held to have it by hearsay any more.
+    fn or_denied<T>(
+        &self,
+        answer: Result<T, RequestError>,
+        peer: &PeerId,
+        hash: &HashPart,
+    ) -> Result<T, RequestError> {
+        if matches!(answer, Err(RequestError::No)) {
+            self.inner.shared.denied(peer, hash.prefix());
+        }
+        answer
     }
 
     /// Asks one peer for the BLAKE3 tree of a NAR. Its groups fit its root; whether the root is the NAR's is not known yet.
@@ -242,7 +278,8 @@ impl Mesh {
         deadline: Duration,
     ) -> Result<NarStream, RequestError> {
         let len = range.end.saturating_sub(range.start);
-        ask::range(&self.inner.shared, peer, *key, range.start, len, deadline).await
+        let answer = ask::range(&self.inner.shared, peer, *key, range.start, len, deadline).await;
+        self.or_denied(answer, peer, &key.path)
     }
 
     /// Asks one peer for a segment of a site object, which it relays or fetches; returns when it has begun to answer.

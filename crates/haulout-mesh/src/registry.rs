@@ -6,6 +6,7 @@
 mod dialling;
 mod duplicates;
 mod link;
+mod portions;
 mod standing;
 mod views;
 
@@ -33,6 +34,7 @@ use crate::view::MeshEvent;
 use dialling::MISSED_FOR;
 pub(crate) use duplicates::Adopted;
 pub(crate) use link::{Link, Stats, closed_with};
+pub(crate) use portions::Spread;
 
 /// Why a connection is closed, as the QUIC application error code.
 pub(crate) mod code {
@@ -154,6 +156,8 @@ pub(crate) struct Shared {
     pub(crate) standing: watch::Sender<Standing>,
     /// Standings of this agent and of the connected peers. Taken after `peers` by whoever needs both.
     pub(crate) homes: Mutex<Homes>,
+    /// Who is told how much of what is held here.
+    pub(crate) spread: Spread,
     pub(crate) gauge: CpuGauge,
     pub(crate) dice: AtomicU64,
 }
@@ -204,6 +208,8 @@ impl Shared {
             requests: Bucket::new(limits.requests_per_second, limits.request_burst),
             refusals: Bucket::new(limits.requests_per_second, limits.request_burst),
             silent: AtomicBool::new(false),
+            wants_all: AtomicBool::new(false),
+            asked_all: AtomicBool::new(false),
             heard: Mutex::new((0, Instant::now())),
             blocked_at: AtomicU64::new(0),
             born: Instant::now(),

@@ -58,6 +58,9 @@ pub(crate) async fn answer(
         Ok(Request::ArchiveProof(question)) => {
             crate::archive::answer(&shared, &link, &mut send, question).await
         }
+        Ok(Request::Locate { prefix }) => {
+            crate::locate::answer(&shared, &link, &mut send, prefix).await
+        }
         Ok(Request::Unknown(_)) => status(&mut send, Status::Unsupported).await,
         Err(_) => status(&mut send, Status::BadRequest).await,
     };
@@ -126,7 +129,7 @@ pub(crate) async fn status(send: &mut SendStream, status: Status) -> io::Result<
     write(send, &mut [Bytes::copy_from_slice(&[status.to_byte()])]).await.map(drop)
 }
 
-async fn body(send: &mut SendStream, body: Option<Vec<u8>>) -> io::Result<()> {
+pub(crate) async fn body(send: &mut SendStream, body: Option<Vec<u8>>) -> io::Result<()> {
     let Some(body) = body else {
         return status(send, Status::No).await;
     };

@@ -192,6 +192,7 @@ async fn established(
     match shared.adopt(&link) {
         Adopted::Kept(old) => {
             tracing::debug!(peer = %peer.short(), addr = %link.addr(), ?membership, ?role, "connected");
+            shared.met();
             shared.emit(MeshEvent::Connected { peer, membership });
             if let Some(old) = old {
                 shared.part_from(old);
@@ -260,6 +261,7 @@ async fn run(shared: Arc<Shared>, link: Arc<Link>) {
     let reason = link.conn.closed().await;
     drop(tasks);
     if shared.lost(&link, &reason) {
+        shared.met();
         tracing::debug!(peer = %link.peer.short(), %reason, "connection ended");
         shared.emit(MeshEvent::Lost { peer: link.peer, reason: reason.to_string() });
     } else {

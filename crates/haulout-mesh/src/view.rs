@@ -37,6 +37,8 @@ pub struct PeerView {
     pub rtt: Option<Duration>,
     /// How many paths it announced; `None` if it announces nothing.
     pub holdings: Option<usize>,
+    /// That is only a portion of them: in a large network.
+    pub holdings_in_part: bool,
     /// NAR bytes given to it (before compression).
     pub bytes_given: u64,
     /// NAR bytes taken from it (after decompression).

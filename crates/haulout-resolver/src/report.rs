@@ -209,6 +209,7 @@ fn peer(view: &PeerView) -> PeerReport {
         rtt_ms: view.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         throughput: view.throughput,
         holdings: view.holdings.map(|count| count as u64),
+        holdings_in_part: view.holdings_in_part,
         bytes_from: view.bytes_taken,
         bytes_to: view.bytes_given,
         faults: view
@@ -240,6 +241,10 @@ pub(crate) async fn why(resolver: &Resolver, hash: HashPart) -> WhyReport {
     report.candidates = candidates(inner, &views, &hash);
     report.cached.narinfo = inner.disk.info(&hash).is_some();
     let found = resolver.origin(hash, None).await;
+    if report.candidates.is_empty() {
+        // In a large network they may have been named only now.
+        report.candidates = candidates(inner, &views, &hash);
+    }
     let trust = inner.trust.load_full();
     let info = found.as_ref().map(|origin| std::sync::Arc::clone(origin.info())).or(own);
     if let Some(info) = &info {
@@ -366,6 +371,7 @@ mod tests {
             state,
             rtt: None,
             holdings: None,
+            holdings_in_part: false,
             bytes_given: 0,
             bytes_taken: 0,
             wire_sent: 0,

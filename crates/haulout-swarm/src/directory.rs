@@ -149,6 +149,36 @@ impl Directory {
         count
     }
 
+    /// Whether this peer announced `prefix`.
+    #[must_use]
+    pub fn announces(&self, peer: &PeerId, prefix: u32) -> bool {
+        let Some(column) = self.slots.get(peer) else { return false };
+        let (bucket, rest) = split(prefix);
+        let mut found = false;
+        self.buckets[bucket].visit(rest, self.words, 0, |slot| {
+            found = slot == column.slot;
+            !found
+        });
+        found
+    }
+
+    /// What is known of a peer is only a portion ([`crate::portions`]), until its next snapshot.
+    pub fn mark_part(&mut self, peer: &PeerId) {
+        self.slots.mark_part(peer);
+    }
+
+    /// Whether only a portion of what this peer holds is known.
+    #[must_use]
+    pub fn knows_part(&self, peer: &PeerId) -> bool {
+        self.slots.get(peer).is_some_and(|column| column.part)
+    }
+
+    /// How many peers are known in part only.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.slots.parts()
+    }
+
     /// The version known of a peer's holdings; `None` if it announced none (or lost its column): it hides its
     /// holdings and may still be asked.
     #[must_use]

@@ -9,7 +9,9 @@
 //! | [`ids`] | who is this, and when is now |
 //! | [`fault`] | what a peer did wrong, and what that costs it |
 //! | [`holdings`] | what can a peer serve, in few bytes on the wire |
+//! | [`portions`] | which peer is told how much of it, when there are many |
 //! | [`directory`] | which peers can serve this key |
+//! | [`hearsay`] | who holds what according to others |
 //! | [`peers`] | what do we know of a peer: state, speed, blame |
 //! | [`choose`] | whom of them to ask first, and when to ask a second one |
 //! | [`plan`] | which byte range of a NAR to ask from whom next |
@@ -25,11 +27,13 @@ pub mod directory;
 pub mod estimate;
 pub mod fault;
 pub mod flight;
+pub mod hearsay;
 pub mod holdings;
 pub mod home;
 pub mod ids;
 pub mod peers;
 pub mod plan;
+pub mod portions;
 mod random;
 pub mod rate;
 pub mod site;

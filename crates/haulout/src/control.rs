@@ -260,7 +260,7 @@ fn peers_text(report: &PeersReport) -> String {
             peer.addr.map_or_else(|| "-".to_owned(), |address| address.to_string()),
             format!("{} {}", peer.state, peer.membership),
             peer.rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2} ms")),
-            peer.holdings.map_or_else(|| "?".to_owned(), |n| n.to_string()),
+            peer.holdings_text().unwrap_or_else(|| "?".to_owned()),
             report::bytes(peer.bytes_from),
             peer.throughput
                 .map_or_else(|| "-".to_owned(), |rate| format!("{}/s", report::bytes(rate as u64))),

@@ -191,7 +191,7 @@ fn peer_table(before: &Look, now: &Look, time: Duration) -> String {
             peer.peer.chars().take(8).collect(),
             peer.state.clone(),
             peer.rtt_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2} ms")),
-            peer.holdings.map_or_else(|| "?".to_owned(), |n| n.to_string()),
+            peer.holdings_text().unwrap_or_else(|| "?".to_owned()),
             rate(peer.bytes_from, old.map(|old| old.bytes_from)),
             rate(peer.bytes_to, old.map(|old| old.bytes_to)),
             faults.join(", "),

@@ -171,7 +171,7 @@ fn peer_row(peer: &PeerReport) -> Vec<String> {
         },
         or_dash(peer.addr.map(|addr| addr.to_string())),
         or_dash(peer.rtt_ms.map(|ms| format!("{ms:.2} ms"))),
-        or_dash(peer.holdings.map(|count| count.to_string())),
+        or_dash(peer.holdings_text()),
         Bytes(peer.bytes_from).to_string(),
         Bytes(peer.bytes_to).to_string(),
         trouble.join(", "),

@@ -23,7 +23,11 @@ fn requests_round_trip_in_the_documented_layout() {
     let expected =
         [&[5, 0, 49][..], &[3; 32], &258_u64.to_be_bytes(), &[1], &7_u64.to_be_bytes()].concat();
     assert_eq!(proof.encode(), expected);
-    for request in [infos, range, proof, Request::NarTree(key(7)), Request::Unknown(99)] {
+    let locate = Request::Locate { prefix: 0x0102_0304 };
+    assert_eq!(locate.encode(), [6, 0, 4, 1, 2, 3, 4]);
+    assert_eq!(decode(&[6, 0, 6, 1, 2, 3, 4, 9, 9]), Ok(locate.clone()), "a later field");
+    assert!(decode(&[6, 0, 3, 1, 2, 3]).is_err());
+    for request in [infos, range, proof, locate, Request::NarTree(key(7)), Request::Unknown(99)] {
         assert_eq!(decode(&request.encode()), Ok(request));
     }
 }

@@ -44,6 +44,10 @@ pub(crate) struct Link {
     /// Requests refused for their rate; when this runs out too, the peer is flooding.
     pub(crate) refusals: Bucket,
     pub(crate) silent: AtomicBool,
+    /// The peer does not want a portion of our holdings, but all of them.
+    pub(crate) wants_all: AtomicBool,
+    /// We said so of its holdings.
+    pub(crate) asked_all: AtomicBool,
     /// Datagrams received, and when that number last changed.
     pub(super) heard: Mutex<(u64, Instant)>,
     /// When a send last had to wait, in milliseconds since `born`, plus one.

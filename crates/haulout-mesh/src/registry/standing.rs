@@ -15,19 +15,25 @@ use super::{Entry, Link, Peers, REASONS_MAX, Shared, code, read, write};
 use crate::view::MeshEvent;
 
 impl Shared {
-    /// Applies holdings that arrived on `link`; ignored unless it is a connection of the peer that may stay. May take some
+    /// Applies holdings that arrived on `link`, all of the peer's or a `part` of them; ignored unless it is a connection of the peer that may stay. May take some
     /// milliseconds for a large snapshot: for a blocking thread.
     pub(crate) fn take_holdings(
         &self,
         link: &Arc<Link>,
         message: &Message,
+        part: bool,
     ) -> Result<(), DirectoryError> {
         let count = {
             // Both locks, in this order, so that the end of the connection cannot come between.
             let mut hints = write(&self.hints);
             let Some(place) = self.place_of(link) else { return Ok(()) };
             match message {
-                Message::Snapshot(snapshot) => drop(hints.apply_snapshot(link.peer, snapshot)?),
+                Message::Snapshot(snapshot) => {
+                    hints.apply_snapshot(link.peer, snapshot)?;
+                    if part {
+                        hints.mark_part(&link.peer);
+                    }
+                }
                 Message::Delta(delta) => match hints.apply_delta(link.peer, delta) {
                     // The same news came over the other connection.
                     Err(DirectoryError::WrongBase { .. }) if place == Place::Spare => return Ok(()),
@@ -72,7 +78,12 @@ impl Shared {
     /// Peers to ask for a prefix and `bytes` of content, best first, with reasons.
     pub(crate) fn candidates(&self, prefix: u32, bytes: u64) -> Ranking {
         let random = self.random();
-        let holders = read(&self.hints).who_has(prefix, random);
+        let mut holders = read(&self.hints).who_has(prefix, random);
+        for peer in self.hearsay(prefix) {
+            if !holders.contains(&peer) {
+                holders.push(peer);
+            }
+        }
         if holders.is_empty() {
             return Ranking::default();
         }
@@ -110,7 +121,7 @@ impl Shared {
     }
 
     /// Spreads choices; nothing secret hangs on it.
-    fn random(&self) -> u64 {
+    pub(super) fn random(&self) -> u64 {
         let step = self.roll();
         let mixed = (step ^ (step >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed ^ (mixed >> 27)

@@ -51,6 +51,7 @@ fn view(peer: &PeerId, entry: &Entry, table: &PeerTable, hints: &Directory, now:
         state,
         rtt: link.map(|link| link.conn.rtt()),
         holdings: hints.version(peer).map(|_| hints.entries(peer)),
+        holdings_in_part: hints.knows_part(peer),
         bytes_given: entry.stats.given.load(Ordering::Relaxed),
         bytes_taken: entry.stats.taken.load(Ordering::Relaxed),
         wire_sent: wire.as_ref().map_or(0, |wire| wire.udp_tx.bytes),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use haulout_nix::PathInfo;
+use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::{Fault, PeerId};
 use tokio::time::{Instant, sleep_until};
 
@@ -15,21 +15,48 @@ use crate::trust::Refusal;
 
 /// Asks until one peer gives a believable answer, or the time is over.
 pub(super) async fn ask_peers(inner: &Inner, question: Question) -> Option<Found> {
-    let mut declared = inner.peers.who_has(&question.0);
-    // Stable: among equals the mesh's ranking stays.
-    declared.sort_by_key(|peer| inner.doubts.is_doubted(peer));
-    let found = if declared.is_empty() {
+    let begun = Instant::now();
+    let declared = holders(inner, &question.0);
+    let mut found = ask_holders(inner, question, &declared).await;
+    let mut hinted = !declared.is_empty();
+    // Nobody known has it, or only somebody who does not give it; the homes
+    // of its entry may know others.
+    if found.is_none()
+        && begun.elapsed() < ASK_CAP
+        && let Some(locate) = inner.peers.locate(&question.0)
+    {
+        locate.await;
+        let mut named = holders(inner, &question.0);
+        named.retain(|peer| !declared.contains(peer));
+        found = ask_holders(inner, question, &named).await;
+        hinted |= !named.is_empty();
+    }
+    if found.is_none() && !hinted {
         let undeclared = inner.peers.undeclared();
         // Nothing says that any of these has it: ask them all at once.
         let width = undeclared.len().min(ASKED_MAX);
-        run(inner, question, undeclared, width, Patience::until(UNDECLARED_CAP)).await
-    } else {
-        run(inner, question, declared, 1, Patience { silent: ASK_CAP, total: ASK_TOTAL }).await
-    };
+        found = run(inner, question, undeclared, width, Patience::until(UNDECLARED_CAP)).await;
+    }
     if found.is_none() {
         inner.misses.put(question.0, question.1);
     }
     found
+}
+
+/// Who is known to have the path, the best first.
+fn holders(inner: &Inner, hash: &HashPart) -> Vec<PeerId> {
+    let mut holders = inner.peers.who_has(hash);
+    // Stable: among equals the mesh's ranking stays.
+    holders.sort_by_key(|peer| inner.doubts.is_doubted(peer));
+    holders
+}
+
+async fn ask_holders(inner: &Inner, question: Question, holders: &[PeerId]) -> Option<Found> {
+    if holders.is_empty() {
+        return None;
+    }
+    let patience = Patience { silent: ASK_CAP, total: ASK_TOTAL };
+    run(inner, question, holders.to_vec(), 1, patience).await
 }
 
 async fn run(
@@ -100,7 +127,10 @@ fn heard(
             }
             inner.reasons.note(&hash, format!("peer {} {error}", peer.short()));
             // A "no" to a question out of the blue is nobody's fault.
-            let hinted = error != PeerError::No || inner.peers.who_has(&hash).contains(&peer);
+            // Nor is one to a question that only others gave reason for.
+            let hinted = error != PeerError::No
+                || inner.peers.who_has(&hash).contains(&peer)
+                    && !inner.peers.is_hearsay(&peer, &hash);
             if let Some(fault) = error.fault().filter(|_| hinted) {
                 inner.peers.blame(peer, fault);
             }

@@ -1,7 +1,8 @@
 //! From a hash part to a verified path info.
 //!
 //! Memory first, then the peers that claim to have it. "No" costs nothing
-//! when every peer has declared its holdings, [`UNDECLARED_CAP`] when some
+//! when every peer has declared its holdings, a round trip in a network of so
+//! many that they declare them in parts, [`UNDECLARED_CAP`] when some
 //! have not, and [`ASK_CAP`] when those that claim it are silent. A 404 would
 //! stick in Nix for an hour, so a peer that claims it, is alive and is only
 //! slow is waited for until [`ASK_TOTAL`]; once, and not again until it has
@@ -113,7 +114,10 @@ impl Lookup {
             return None;
         }
         let declared = self.inner.peers.who_has(&hash);
-        if declared.is_empty() && self.inner.peers.undeclared().is_empty() {
+        if declared.is_empty()
+            && self.inner.peers.undeclared().is_empty()
+            && self.inner.peers.locate(&hash).is_none()
+        {
             return None;
         }
         // Once known, still trusted, and somebody has it: no need to ask.

@@ -81,6 +81,18 @@ impl Peers for Mesh {
         Self::who_sends(self, hash, patience)
     }
 
+    fn locate(&self, hash: &HashPart) -> Option<Answer<()>> {
+        if !self.knows_in_part() {
+            return None;
+        }
+        let (mesh, hash) = (self.clone(), *hash);
+        Some(Box::pin(async move { Self::locate(&mesh, &hash).await }))
+    }
+
+    fn is_hearsay(&self, peer: &PeerId, hash: &HashPart) -> bool {
+        Self::is_hearsay(self, peer, hash)
+    }
+
     fn undeclared(&self) -> Vec<PeerId> {
         self.unannounced()
     }

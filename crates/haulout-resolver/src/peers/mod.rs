@@ -74,6 +74,22 @@ pub trait Peers: Send + Sync + 'static {
         self.who_has(hash)
     }
 
+    /// If there are so many peers that most tell only a part of what they
+    /// hold, and nothing known names this path: asks those who should know.
+    /// [`Peers::who_has`] knows more afterwards. `None`: there is nobody to
+    /// ask.
+    fn locate(&self, hash: &HashPart) -> Option<Answer<()>> {
+        let _ = hash;
+        None
+    }
+
+    /// Whether only others say that this peer has the path, so that its "no"
+    /// is not its fault.
+    fn is_hearsay(&self, peer: &PeerId, hash: &HashPart) -> bool {
+        let _ = (peer, hash);
+        false
+    }
+
     /// Connected, usable peers that announce no holdings, best first: only a
     /// question shows what they have.
     fn undeclared(&self) -> Vec<PeerId>;

@@ -170,7 +170,8 @@ async fn infos(ahead: std::sync::Weak<Ahead>) {
         let next = lock(&ahead.state).infos.pop_front();
         match next {
             Some(path) => {
-                if ahead.upstream.look_ahead(path).await {
+                let held = ahead.upstream.site().is_found(&path).await;
+                if !held && ahead.upstream.look_ahead(path).await {
                     let references = ahead.upstream.references(&path);
                     ahead.queue_infos(&mut lock(&ahead.state), references);
                     ahead.news.notify_waiters();

@@ -13,7 +13,7 @@ use haulout_swarm::{Fault, PeerId};
 use tokio::time::{Instant, sleep_until};
 
 use super::segment::Segment;
-use super::{Inner, OutsideError, SiteObject};
+use super::{Inner, OutsideError, SiteObject, held_as};
 use crate::peers::PeerError;
 
 /// How long a segment that nobody reads any more is still filled: a follower that lost us comes back, Nix asks again.
@@ -96,10 +96,23 @@ impl Inner {
         true
     }
 
+    /// If others keep such objects and nobody known keeps this one, asks who does.
+    async fn locate(&self, object: &SiteObject) {
+        let kept = matches!(object.key.kind, SiteKind::Sliver | SiteKind::BlobMetadata);
+        let id = held_as(&object.key.id);
+        if kept
+            && self.peers().who_has(&id).is_empty()
+            && let Some(locate) = self.peers().locate(&id)
+        {
+            locate.await;
+        }
+    }
+
     /// Runs the plan to its end; `None`: nobody wants it now.
     async fn drive(&self, segment: &Segment, mut plan: Follow) -> Option<SiteEnd> {
         let len = segment.object.segment_len(segment.index);
         let document = len.is_none();
+        self.locate(&segment.object).await;
         let mut current: Option<(Attempt, Origin, u64, BoxStream<'static, Event>)> = None;
         let mut going = Going { why: Why::Turn, again: false };
         let mut idle_since: Option<Instant> = None;

@@ -313,6 +313,16 @@ impl Site {
         !self.inner.peers().who_has(path).is_empty()
     }
 
+    /// The same, when nobody known can: the homes of its entry are asked who can.
+    pub(crate) async fn is_found(&self, path: &HashPart) -> bool {
+        if !self.is_held(path)
+            && let Some(locate) = self.inner.peers().locate(path)
+        {
+            locate.await;
+        }
+        self.is_held(path)
+    }
+
     /// Whether much of the memory for segments is in use.
     pub(crate) fn is_busy(&self) -> bool {
         let held: u64 = lock(&self.inner.segments)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use haulout_mesh::NarKey;
-use haulout_swarm::PeerId;
+use haulout_swarm::{Fault, PeerId};
 use tokio::time::{Instant, sleep};
 
 use super::Shared;
@@ -103,10 +103,16 @@ impl Roster {
         let patience =
             if nobody_yet || self.is_exhausted() { Duration::ZERO } else { self.patience() };
         let until = Instant::now() + patience;
+        // Others may have it than those that are known.
+        let mut locate = self.shared.peers.locate(&self.key.path);
         loop {
             let usable = self.usable();
             if let Some(best) = usable.first() {
                 return Some(*best);
+            }
+            if let Some(locate) = locate.take() {
+                locate.await;
+                continue;
             }
             if Instant::now() >= until {
                 return None;
@@ -120,7 +126,9 @@ impl Roster {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
         let shared = &self.shared;
         shared.reasons.note(&self.key.path, format!("NAR from peer {}: {error}", peer.short()));
-        if let Some(fault) = error.fault() {
+        let hearsay = || shared.peers.is_hearsay(&peer, &self.key.path);
+        if let Some(fault) = error.fault().filter(|fault| *fault != Fault::FalseHint || !hearsay())
+        {
             shared.peers.blame(peer, fault);
         }
         if error.is_lie() {

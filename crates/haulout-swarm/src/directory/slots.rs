@@ -18,6 +18,8 @@ pub(super) struct Column {
     pub(super) slot: u16,
     pub(super) version: Version,
     pub(super) entries: usize,
+    /// Only a portion of what the peer holds.
+    pub(super) part: bool,
 }
 
 /// A slot is free, live (has a peer), dead (waits for a sweep) or being swept.
@@ -28,6 +30,8 @@ pub(super) struct Slots {
     free: SlotSet,
     dead: SlotSet,
     sweeping: SlotSet,
+    /// How many columns are portions.
+    parts: usize,
 }
 
 impl Slots {
@@ -38,6 +42,7 @@ impl Slots {
             free: [u64::MAX; SLOTS_MAX / 64],
             dead: [0; SLOTS_MAX / 64],
             sweeping: [0; SLOTS_MAX / 64],
+            parts: 0,
         }
     }
 
@@ -67,7 +72,7 @@ impl Slots {
             self.peers.resize(slot + 1, None);
         }
         self.peers[slot] = Some(peer);
-        self.columns.insert(peer, Column { slot: slot as u16, version, entries: 0 });
+        self.columns.insert(peer, Column { slot: slot as u16, version, entries: 0, part: false });
         Some(slot as u16)
     }
 
@@ -79,8 +84,22 @@ impl Slots {
         }
     }
 
+    /// Notes that only a portion of what the peer holds is known.
+    pub(super) fn mark_part(&mut self, peer: &PeerId) {
+        if let Some(column) = self.columns.get_mut(peer).filter(|column| !column.part) {
+            column.part = true;
+            self.parts += 1;
+        }
+    }
+
+    /// How many columns are portions.
+    pub(super) const fn parts(&self) -> usize {
+        self.parts
+    }
+
     pub(super) fn kill(&mut self, peer: &PeerId) {
         if let Some(column) = self.columns.remove(peer) {
+            self.parts -= usize::from(column.part);
             let slot = usize::from(column.slot);
             self.peers[slot] = None;
             self.dead[slot / 64] |= 1 << (slot % 64);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Delta, ENTRIES_MAX, Snapshot, Version};
+use crate::portions::Stretch;
 
 /// Changes remembered for making deltas. A peer further behind gets a snapshot. 16,384 changes are several large
 /// system updates, at 16 bytes each 256 KiB.
@@ -65,6 +66,19 @@ impl Ledger {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
+    }
+
+    /// Whether this prefix is held.
+    #[must_use]
+    pub fn contains(&self, prefix: u32) -> bool {
+        self.counts.contains_key(&prefix)
+    }
+
+    /// The prefixes held in a stretch, strictly ascending.
+    #[must_use]
+    pub fn within(&self, stretch: &Stretch) -> Vec<u32> {
+        let ranges = stretch.ranges().flat_map(|(from, to)| self.counts.range(from..=to));
+        ranges.map(|(prefix, _)| *prefix).collect()
     }
 
     /// Keys that were not announced because [`ENTRIES_MAX`] prefixes are held already.
