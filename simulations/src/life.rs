@@ -1,6 +1,7 @@
 //! Machines come and go, and say what they hold.
 
 use haulout_swarm::holdings::{Ledger, Message, Snapshot, Update};
+use haulout_swarm::portions::{FULL_PEERS, HOMES};
 use haulout_swarm::site::{Duty, DutyLimits, Standing};
 use smallvec::SmallVec;
 
@@ -73,13 +74,17 @@ impl World<'_> {
         debug_assert!(taken.is_ok(), "{taken:?}");
     }
 
-    /// What the newcomer and the others say they hold: two snapshots for each pair, of whole stores.
+    /// What the newcomer and the others say they hold: two snapshots for each pair, of whole stores up to
+    /// [`FULL_PEERS`] others, and of portions for the rest.
     fn count_snapshots(&mut self, n: u32) {
         let view = self.agents[n as usize].view;
         let others = u64::from(self.views[view as usize].members.saturating_sub(1));
-        let mine = snapshot_bytes(self.fleet.machines[n as usize].store) + MESSAGE_OVERHEAD * 80;
+        let store = self.fleet.machines[n as usize].store;
+        let whole = snapshot_bytes(store) + MESSAGE_OVERHEAD * 80;
+        let told_all = others.min(FULL_PEERS as u64);
+        let portion = portion_bytes(store, others + 1) + MESSAGE_OVERHEAD;
         // The others' stores are as large as this one's on average.
-        let bytes = 2 * mine * others;
+        let bytes = 2 * (whole * told_all + portion * (others - told_all));
         self.totals.snapshot_bytes += bytes;
         self.agents[n as usize].load.holdings += bytes;
     }
@@ -208,8 +213,17 @@ impl World<'_> {
         agent.told = Some(agent.ledger.version());
         let bytes = message.encode();
         let view = &mut self.views[agent.view as usize];
-        let receivers = u64::from(view.members.saturating_sub(1));
-        let sent = receivers * (bytes.len() as u64 + 4 + MESSAGE_OVERHEAD);
+        let others = u64::from(view.members.saturating_sub(1));
+        let told_all = others.min(FULL_PEERS as u64);
+        // The homes of each entry, one entry in a message: they are others for each.
+        let entries = match &message {
+            Message::Delta(delta) => delta.removed().len() + delta.added().len(),
+            Message::Snapshot(snapshot) => snapshot.entries().len(),
+        };
+        let homes = ((entries * HOMES) as u64).min(others - told_all);
+        let receivers = told_all + homes;
+        let sent = told_all * (bytes.len() as u64 + 4 + MESSAGE_OVERHEAD)
+            + homes * (PORTION_DELTA_BYTES + MESSAGE_OVERHEAD);
         agent.load.holdings += sent;
         agent.load.messages += receivers;
         self.totals.delta_bytes += sent;
@@ -233,6 +247,16 @@ impl World<'_> {
             let _ = view.directory.apply_snapshot(agent.id, &agent.ledger.snapshot());
         }
     }
+}
+
+/// A delta of one entry with its length, for a home: 25 bytes of header and one entry in four.
+const PORTION_DELTA_BYTES: u64 = 33;
+
+/// What an agent's portion of such a store takes: with its homes' share of the entries each, by the real codec.
+fn portion_bytes(paths: u32, agents: u64) -> u64 {
+    let share = u64::from(paths) * HOMES as u64 / agents.max(1);
+    let entries = (0..share.min(u64::from(paths))).map(|n| mix(n) as u32).collect();
+    Snapshot::new(1, entries).map_or(0, |one| one.encode().len() as u64)
 }
 
 /// What a snapshot of a store of so many paths takes on the wire, by the real codec, in steps of a thousand paths.
