@@ -1,34 +1,24 @@
 //! One simulated agent: the swarm's state machines and the little around them that the resolver's engine has.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 
 use haulout_swarm::holdings::{Ledger, Version};
 use haulout_swarm::peers::{PeerTable, State};
 use haulout_swarm::plan::{NarPlan, RequestId};
-use haulout_swarm::site::{Attempt, Duty, DutyLimits, Follow, KEPT_FOR};
+use haulout_swarm::site::{Attempt, Duty, DutyLimits, End, Fellows, Follow};
 use haulout_swarm::{Now, PeerId};
 use smallvec::SmallVec;
 
 use crate::fleet::{Fleet, Machine};
-use crate::net::Nanos;
+use crate::net::{Nanos, OUTSIDE};
+use crate::random::Spreading;
 use crate::world::Parcel;
 
-/// Bytes of pieces an agent keeps, and pieces in number: as the resolver's engine.
-pub(crate) const KEPT_BYTES: u64 = 96 << 20;
-/// Of these, what this agent fetched from outside is kept up to here, whatever else is under way.
-pub(crate) const OWN_BYTES: u64 = 24 << 20;
-pub(crate) const PIECES_MAX: usize = 4_096;
 /// Store paths that Nix fetches side by side (`max-substitution-jobs`).
 pub(crate) const JOBS_MAX: usize = 16;
 /// narinfos it asks for side by side (`http-connections`).
 pub(crate) const INFOS_MAX: usize = 25;
-
-/// Complete pieces, the longest unused first.
-#[derive(Default)]
-pub(crate) struct Kept {
-    pub(crate) from_peers: VecDeque<u32>,
-    pub(crate) from_outside: VecDeque<u32>,
-}
 
 /// Names an attempt of one of all plans that an agent ever makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +36,15 @@ pub(crate) struct Relay {
     pub(crate) flying: u8,
 }
 
-/// A piece that comes from outside, to this agent.
+/// A piece that comes from outside, or from a holder of its NAR, to this agent.
 pub(crate) struct Inflow {
     pub(crate) attempt: Try,
     pub(crate) sent: u32,
     pub(crate) flying: u8,
+    /// Who is asked that holds the NAR, and since when.
+    pub(crate) holder: Option<(u32, Nanos)>,
+    /// Who was.
+    pub(crate) tried: SmallVec<[u32; 2]>,
 }
 
 /// Whom the bytes of a piece came from.
@@ -71,48 +65,111 @@ impl Supplier {
     }
 }
 
-/// What is here of a piece.
-pub(crate) struct Local {
+/// How a piece is being fetched.
+pub(crate) struct Filling {
     pub(crate) plan: Follow,
-    /// Number of the plan among all that this agent makes.
-    pub(crate) number: u32,
-    /// This agent wants it itself.
-    pub(crate) wanted: bool,
-    /// It is fetched because a peer asked, and counts among those.
-    pub(crate) on_duty: bool,
-    /// Sum of the content, see [`crate::catalog::content`].
-    pub(crate) sum: u64,
-    /// Something in it is wrong (only the simulation knows).
-    pub(crate) bad: bool,
-    pub(crate) supplier: Supplier,
-    /// Ascending by `to`.
-    pub(crate) relays: Vec<Relay>,
     /// The peer that is asked now, when it was last heard, and whether the peer table knows of the question.
     pub(crate) asked: Option<(u32, Try, Nanos, bool)>,
     pub(crate) inflow: Option<Inflow>,
-    /// Nobody wants it since then.
-    pub(crate) idle_since: Nanos,
     pub(crate) failed_at: Option<Nanos>,
-    pub(crate) complete: bool,
+}
+
+/// What is here of a piece. There are millions in a large run, nearly all of them complete: those are small.
+pub(crate) struct Local {
+    /// Number of the plan among all that this agent makes.
+    pub(crate) number: u32,
+    /// Bytes, once it is complete.
+    have: u32,
+    /// `None`: it is complete.
+    pub(crate) filling: Option<Box<Filling>>,
+    /// This agent wants it itself.
+    pub(crate) wanted: bool,
+    /// It has had it.
+    pub(crate) read: bool,
+    /// It is fetched because a peer asked, and counts among those.
+    pub(crate) on_duty: bool,
+    /// Some of it came from outside.
+    pub(crate) fetched: bool,
+    /// It is on the disk, and not in memory.
+    pub(crate) on_disk: bool,
+    /// Something in it is wrong (only the simulation knows).
+    pub(crate) bad: bool,
+    pub(crate) supplier: Supplier,
+    /// Sum of the content, see [`crate::catalog::content`].
+    pub(crate) sum: u64,
+    /// Ascending by `to`.
+    pub(crate) relays: Vec<Relay>,
+    /// Who has had what was fetched from outside, see [`crate::keep::GIVEN_MAX`].
+    pub(crate) given: Vec<u32>,
+    /// When it was last of use.
+    pub(crate) touched: Nanos,
 }
 
 impl Local {
     pub(crate) fn new(plan: (Follow, u32), wanted: bool, now: Nanos) -> Self {
+        let filling = Filling { plan: plan.0, asked: None, inflow: None, failed_at: None };
         Self {
-            plan: plan.0,
             number: plan.1,
+            have: 0,
+            filling: Some(Box::new(filling)),
             wanted,
+            read: false,
             on_duty: !wanted,
-            sum: 0,
+            fetched: false,
+            on_disk: false,
             bad: false,
             supplier: Supplier::Nobody,
+            sum: 0,
             relays: Vec::new(),
-            asked: None,
-            inflow: None,
-            idle_since: now,
-            failed_at: None,
-            complete: false,
+            given: Vec::new(),
+            touched: now,
         }
+    }
+
+    /// One that was read from this machine's store.
+    pub(crate) fn stored(len: u32, sum: u64, now: Nanos) -> Self {
+        Self {
+            number: 0,
+            have: len,
+            filling: None,
+            wanted: false,
+            read: true,
+            on_duty: false,
+            fetched: false,
+            on_disk: false,
+            bad: false,
+            supplier: Supplier::Nobody,
+            sum,
+            relays: Vec::new(),
+            given: Vec::new(),
+            touched: now,
+        }
+    }
+
+    /// Bytes of it that are here.
+    pub(crate) fn have(&self) -> u64 {
+        let here = u64::from(self.have);
+        self.filling.as_ref().map_or(here, |filling| filling.plan.have())
+    }
+
+    pub(crate) const fn is_complete(&self) -> bool {
+        self.filling.is_none()
+    }
+
+    /// Whether the last plan came to nothing.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.filling.as_ref().is_some_and(|filling| filling.failed_at.is_some())
+    }
+
+    /// All of it is here. Returns how it was fetched.
+    pub(crate) fn complete(&mut self) -> Option<Box<Filling>> {
+        self.have = self.have() as u32;
+        self.filling.take()
+    }
+
+    /// Nobody reads or fills it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_complete() && self.relays.is_empty() && !self.wanted
     }
 
     /// The attempt, if it is one of the present plan.
@@ -122,8 +179,36 @@ impl Local {
 
     /// A peer is heard, or says that it waits.
     pub(crate) fn waiting(&mut self, tried: Try, now: Now) {
-        if let Some(attempt) = self.of(tried) {
-            self.plan.waiting(attempt, now);
+        if let (Some(attempt), Some(filling)) = (self.of(tried), &mut self.filling) {
+            filling.plan.waiting(attempt, now);
+        }
+    }
+
+    /// Bytes up to `upto` are here.
+    pub(crate) fn progress(&mut self, tried: Try, upto: u64, now: Now) {
+        if let (Some(attempt), Some(filling)) = (self.of(tried), &mut self.filling) {
+            filling.plan.progress(attempt, upto, now);
+        }
+    }
+
+    /// An attempt is over.
+    pub(crate) fn ended(&mut self, tried: Try, end: End) {
+        if let (Some(attempt), Some(filling)) = (self.of(tried), &mut self.filling) {
+            filling.plan.ended(attempt, end);
+        }
+    }
+
+    /// Notes where bytes came from.
+    pub(crate) fn came_from(&mut self, from: u32) {
+        self.supplier = self.supplier.and(from);
+        self.fetched |= from == OUTSIDE;
+    }
+
+    /// A peer has had all of it.
+    pub(crate) fn had(&mut self, peer: u32) {
+        if self.fetched && self.given.len() < crate::keep::GIVEN_MAX && !self.given.contains(&peer)
+        {
+            self.given.push(peer);
         }
     }
 
@@ -164,8 +249,19 @@ pub(crate) struct FromSite {
     pub(crate) suppliers: SmallVec<[(u32, Supplier, bool); 2]>,
 }
 
+/// A NAR from those that hold it, together with others that fetch it.
+#[derive(Default)]
+pub(crate) struct FromFellows {
+    /// Pieces begun, and complete.
+    pub(crate) begun: u32,
+    pub(crate) complete: u32,
+    /// Times that bytes were wrong.
+    pub(crate) wrongs: u32,
+}
+
 pub(crate) enum Way {
     Peers(Box<FromPeers>),
+    Fellows(FromFellows),
     Site(FromSite),
     /// Fetched again straight from outside, to find out who lied.
     Compare {
@@ -190,6 +286,8 @@ pub(crate) struct Load {
     pub(crate) wan: u64,
     /// Highest of [`Agent::held`] and the windows of NARs.
     pub(crate) memory: u64,
+    /// Highest of [`Agent::on_disk`].
+    pub(crate) disk: u64,
     pub(crate) relays: u32,
     /// Holdings, both directions, in bytes and messages.
     pub(crate) holdings: u64,
@@ -204,14 +302,23 @@ pub(crate) struct Agent {
     /// Which view of the site it has.
     pub(crate) view: u32,
     pub(crate) table: PeerTable,
+    /// Of the peers in the table: who has been asked and not heard since, and who was ever banned. All others may be asked, and
+    /// most questions are about them.
+    pub(crate) owing: BTreeSet<u32>,
+    pub(crate) banned: BTreeSet<u32>,
     pub(crate) duty: Duty,
-    pub(crate) locals: BTreeMap<u32, Local>,
+    /// How those fared that fetch at the same time.
+    pub(crate) fellows: Fellows,
+    /// Paths that Nix asked about and peers hold; until when this agent counts as one that fetches; how often it said so.
+    pub(crate) fetches: Vec<bool>,
+    pub(crate) fetching_until: Nanos,
+    pub(crate) standings: u32,
+    pub(crate) locals: HashMap<u32, Local, BuildHasherDefault<Spreading>>,
     /// Those that are not complete, or that somebody gets from here.
     pub(crate) active: BTreeSet<u32>,
-    /// Bytes in `locals`.
+    /// Bytes in `locals`: in memory, and on the disk.
     pub(crate) held: u64,
-    /// Complete pieces, the longest unused first.
-    pub(crate) kept: Kept,
+    pub(crate) on_disk: u64,
     /// Paths wanted, in Nix' order; how many were begun; paths in the store that this run is about.
     pub(crate) wanted: Vec<u32>,
     pub(crate) next: usize,
@@ -230,11 +337,20 @@ pub(crate) struct Agent {
     pub(crate) told: Option<Version>,
     pub(crate) announcing: bool,
     pub(crate) ticking: bool,
+    pub(crate) sweeping: bool,
     /// Since when it sees the others of its view.
     pub(crate) came_at: Nanos,
     pub(crate) progress_at: Nanos,
     pub(crate) finished: Option<Nanos>,
     pub(crate) load: Load,
+}
+
+/// How much an agent does for others at once. To a gateway they come over HTTP, many streams on one connection each.
+pub(crate) fn limits(gateway: bool) -> DutyLimits {
+    match gateway {
+        false => DutyLimits::default(),
+        true => DutyLimits { streams: u32::MAX, streams_per_peer: u32::MAX, fetches: u32::MAX },
+    }
 }
 
 impl Agent {
@@ -250,11 +366,17 @@ impl Agent {
             lies: machine.lies,
             view: 0,
             table: PeerTable::new(),
-            duty: Duty::new(DutyLimits::default(), machine.willing),
-            locals: BTreeMap::new(),
+            owing: BTreeSet::new(),
+            banned: BTreeSet::new(),
+            duty: Duty::new(limits(machine.gateway), machine.willing),
+            fellows: Fellows::new(),
+            fetches: vec![false; paths],
+            fetching_until: 0,
+            standings: 0,
+            locals: HashMap::default(),
             active: BTreeSet::new(),
             held: 0,
-            kept: Kept::default(),
+            on_disk: 0,
             wanted: fleet.wanted(machine).to_vec(),
             next: 0,
             stored,
@@ -270,6 +392,7 @@ impl Agent {
             told: None,
             announcing: false,
             ticking: false,
+            sweeping: false,
             came_at: 0,
             progress_at: 0,
             finished: None,
@@ -289,57 +412,33 @@ impl Agent {
 
     /// Whether the mesh would ask this peer to be a home: only what everybody sees alike counts, whether it is there. One that
     /// owes an answer is, as long as packets come from it.
-    pub(crate) fn may_be_home(&self, peer: &PeerId, is_mute: bool, now: Now) -> bool {
-        match self.table.state(peer, now) {
+    pub(crate) fn may_be_home(
+        &self,
+        (n, id): (u32, &PeerId),
+        is_mute: impl FnOnce() -> bool,
+        now: Now,
+    ) -> bool {
+        if !self.owing.contains(&n) && !self.banned.contains(&n) {
+            return true;
+        }
+        match self.table.state(id, now) {
             Some(State::Banned { .. }) => false,
-            Some(State::Silent { .. }) => !is_mute,
+            Some(State::Silent { .. }) => !is_mute(),
             _ => true,
         }
     }
 
-    /// Whether there is room for a piece for others; drops what nobody uses, the longest unused first.
-    pub(crate) fn fits(&mut self) -> bool {
-        if self.held > KEPT_BYTES || self.locals.len() > PIECES_MAX {
-            self.make_room();
-        }
-        self.held <= KEPT_BYTES && self.locals.len() <= PIECES_MAX
+    /// A peer owes an answer.
+    pub(crate) fn asked(&mut self, n: u32, id: &PeerId, now: Now) {
+        self.owing.insert(n);
+        self.table.asked(id, now);
     }
 
-    /// A quarter at a time, so that it need not be done for every piece. What came from peers goes first: they have it, too.
-    fn make_room(&mut self) {
-        let mut kept = std::mem::take(&mut self.kept);
-        for (queue, least) in [(&mut kept.from_peers, 0), (&mut kept.from_outside, OWN_BYTES)] {
-            let mut used = VecDeque::new();
-            let bytes = |piece: &u32| self.locals.get(piece).map_or(0, |local| local.plan.have());
-            let mut left: u64 = queue.iter().map(bytes).sum();
-            while self.held > KEPT_BYTES * 3 / 4 || self.locals.len() > PIECES_MAX * 3 / 4 {
-                if left <= least {
-                    break;
-                }
-                let Some(piece) = queue.pop_front() else { break };
-                left -= self.locals.get(&piece).map_or(0, |local| local.plan.have());
-                match self.locals.get(&piece) {
-                    Some(local) if local.complete && local.relays.is_empty() => {
-                        self.held -= local.plan.have();
-                        self.locals.remove(&piece);
-                    }
-                    Some(local) if local.complete => used.push_back(piece),
-                    _ => {}
-                }
-            }
-            used.append(queue);
-            *queue = used;
+    /// Something came from a peer. Of one that owes nothing the table need not be told.
+    pub(crate) fn heard(&mut self, n: u32, id: &PeerId, now: Now) {
+        if self.owing.remove(&n) {
+            self.table.heard(id, now);
         }
-        self.kept = kept;
-    }
-
-    /// Whether a piece has been kept for so long that the engine has dropped it meanwhile.
-    pub(crate) fn has_expired(&self, piece: u32, now: Nanos) -> bool {
-        let local = self.locals.get(&piece);
-        local.is_some_and(|local| {
-            let idle = local.complete && !local.wanted && local.relays.is_empty();
-            idle && now >= local.idle_since + crate::world::nanos_of(KEPT_FOR)
-        })
     }
 
     /// Bytes that the transfers of NARs from peers may hold.
@@ -348,7 +447,7 @@ impl Agent {
             .values()
             .map(|job| match &job.way {
                 Way::Peers(peers) => peers.plan.size().min(crate::nars::WINDOW),
-                Way::Site(_) | Way::Compare { .. } => 0,
+                Way::Site(_) | Way::Fellows(_) | Way::Compare { .. } => 0,
             })
             .sum()
     }

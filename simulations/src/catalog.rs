@@ -2,6 +2,7 @@
 
 use haulout_swarm::site::{Cut, SEGMENT_BYTES, SegmentKey, SiteKey, SiteKind};
 
+use crate::fellows::FELLOWS_MIN;
 use crate::random::{Random, mix};
 
 /// A narinfo outside: about 1.95 kB (400 GB for 205 million of them at cache.nixos.org).
@@ -26,14 +27,28 @@ pub(crate) struct Path {
     /// Its first segment in [`Catalog::pieces`]; the others follow.
     pub(crate) first: u32,
     pub(crate) segments: u32,
+    /// The same of its NAR, for those that fetch it from peers; none if it is too small for that.
+    pub(crate) first_part: u32,
+    pub(crate) parts: u32,
 }
 
-/// What has a home of its own: the narinfo of a path, or a segment of its file.
+/// What a piece is a piece of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A narinfo, whole.
+    Document,
+    /// A file outside.
+    File,
+    /// A NAR that peers hold.
+    Nar,
+}
+
+/// What has a home of its own: the narinfo of a path, a segment of its file, or one of its NAR.
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
     pub(crate) key: SegmentKey,
     pub(crate) len: u32,
-    pub(crate) document: bool,
+    pub(crate) kind: Kind,
     pub(crate) path: u32,
 }
 
@@ -42,11 +57,13 @@ pub(crate) struct Piece {
 pub(crate) struct Catalog {
     pub(crate) paths: Vec<Path>,
     pub(crate) pieces: Vec<Piece>,
+    /// Files are taken unpacked from a gateway, which has them packed from outside.
+    unpacked: bool,
 }
 
 impl Catalog {
     /// `count` paths with files of `bytes` together.
-    pub(crate) fn new(random: &mut Random, count: u32, bytes: u64) -> Self {
+    pub(crate) fn new(random: &mut Random, count: u32, bytes: u64, unpacked: bool) -> Self {
         let mean = bytes as f64 / f64::from(count);
         let drawn: Vec<f64> = (0..count)
             .map(|_| (SIZE_SPREAD * random.normal()).exp().clamp(0.001, SIZE_MAX / mean))
@@ -56,28 +73,61 @@ impl Catalog {
             .map(|path| Piece {
                 key: key(SiteKind::UpstreamNarinfo, path).segment(0),
                 len: NARINFO_BYTES,
-                document: true,
+                kind: Kind::Document,
                 path,
             })
             .collect();
         let mut paths = Vec::new();
         for (path, size) in (0..count).zip(drawn) {
             let file = ((size * scale) as u64).max(200);
+            let nar = (file as f64 * UNPACKED) as u64;
+            let whole = if unpacked { nar } else { file };
             let first = pieces.len() as u32;
-            let segments = file.div_ceil(SEGMENT_BYTES) as u32;
+            let segments = whole.div_ceil(SEGMENT_BYTES) as u32;
             for index in 0..segments {
-                let range = Cut::new(file).map_or(0..0, |cut| cut.range(index));
+                let range = Cut::new(whole).map_or(0..0, |cut| cut.range(index));
                 pieces.push(Piece {
                     key: key(SiteKind::UpstreamFile, path).segment(index),
                     len: (range.end - range.start) as u32,
-                    document: false,
+                    kind: Kind::File,
                     path,
                 });
             }
-            let nar = (file as f64 * UNPACKED) as u64;
-            paths.push(Path { file, nar, first, segments });
+            let first_part = pieces.len() as u32;
+            let cut = Cut::of(SiteKind::Nar, nar).filter(|_| nar > FELLOWS_MIN);
+            let parts = cut.map_or(0, Cut::count);
+            for index in 0..parts {
+                let range = cut.map_or(0..0, |cut| cut.range(index));
+                pieces.push(Piece {
+                    key: key(SiteKind::Nar, path).segment(index),
+                    len: (range.end - range.start) as u32,
+                    kind: Kind::Nar,
+                    path,
+                });
+            }
+            paths.push(Path { file, nar, first, segments, first_part, parts });
         }
-        Self { paths, pieces }
+        Self { paths, pieces, unpacked }
+    }
+
+    /// The name of a path's NAR among those that fetch it.
+    pub(crate) fn part_key(&self, path: u32) -> SiteKey {
+        key(SiteKind::Nar, path)
+    }
+
+    /// Bytes in one parcel between peers. Smaller ones change little and cost events; what is unpacked is more.
+    pub(crate) fn parcel(&self, kind: Kind) -> u32 {
+        if kind == Kind::Nar || self.unpacked { 1 << 20 } else { 256 << 10 }
+    }
+
+    /// What so many bytes of a piece take on the line outside.
+    pub(crate) fn bytes_outside(&self, bytes: u32) -> u32 {
+        if self.unpacked { (f64::from(bytes) / UNPACKED).ceil() as u32 } else { bytes }
+    }
+
+    /// How far such a number of bytes on the line outside goes in a piece.
+    pub(crate) fn bytes_here(&self, bytes: u32) -> u32 {
+        if self.unpacked { (f64::from(bytes) * UNPACKED) as u32 } else { bytes }
     }
 
     /// Bytes outside of a path: file and narinfo.
@@ -114,13 +164,15 @@ mod tests {
 
     #[test]
     fn sizes_add_up_and_are_cut() {
-        let catalog = Catalog::new(&mut Random::new(3, 0), 500, 600_000_000);
+        let catalog = Catalog::new(&mut Random::new(3, 0), 500, 600_000_000, false);
         let files: u64 = catalog.paths.iter().map(|path| path.file).sum();
         assert!(files.abs_diff(600_000_000) < 1_000_000, "{files}");
         for (number, path) in catalog.paths.iter().enumerate() {
             let pieces = &catalog.pieces[path.first as usize..][..path.segments as usize];
             assert_eq!(pieces.iter().map(|piece| u64::from(piece.len)).sum::<u64>(), path.file);
-            assert!(pieces.iter().all(|piece| piece.path == number as u32 && !piece.document));
+            assert!(
+                pieces.iter().all(|piece| piece.path == number as u32 && piece.kind == Kind::File)
+            );
         }
     }
 }

@@ -7,18 +7,18 @@
 use std::fmt;
 
 use haulout_swarm::peers::PEERS_MAX;
-use haulout_swarm::site::DutyLimits;
 
-use crate::agent::{INFOS_MAX, JOBS_MAX, KEPT_BYTES, PIECES_MAX};
+use crate::agent::{INFOS_MAX, JOBS_MAX, limits};
+use crate::keep::{CACHE_BYTES, KEPT_BYTES, PIECES_MAX, SPILL_BYTES};
 use crate::net::{Nanos, SECOND};
 use crate::world::World;
 
 /// Longest time without a byte, or a narinfo, for a machine that wants some.
 pub(crate) const PATIENCE: Nanos = 90 * SECOND;
 
-/// What may be held beyond [`KEPT_BYTES`]: pieces that are being read or written, three for each NAR at most, are not
+/// What may be held beyond [`KEPT_BYTES`]: pieces that are being read or written, 12 MiB for each NAR at most, are not
 /// dropped; for others nothing is begun then.
-const IN_USE: u64 = 3 * (4 << 20) * JOBS_MAX as u64 + 64 * (4 << 20);
+const IN_USE: u64 = (12 << 20) * JOBS_MAX as u64 + 64 * (4 << 20);
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,14 +49,18 @@ impl World<'_> {
     /// What holds for an agent after everything that happens to it.
     pub(crate) fn check(&self, n: u32) -> Result<(), Broken> {
         let agent = &self.agents[n as usize];
-        let limits = DutyLimits::default();
+        let gateway = self.fleet.machines[n as usize].gateway;
+        let limits = limits(gateway);
+        // What a gateway is asked for at once is bounded by the machines that ask, not by itself.
+        let fetches = if gateway { 16_384 } else { limits.fetches };
+        let in_use = if gateway { u64::from(fetches) * (4 << 20) } else { IN_USE };
         let what = if self.totals.wrong_bytes > 0 {
             "a machine has wrong bytes in its store".to_owned()
-        } else if agent.held > KEPT_BYTES + IN_USE {
-            format!("{} bytes of pieces are held", agent.held)
-        } else if agent.locals.len()
-            > PIECES_MAX + 4 * JOBS_MAX + INFOS_MAX + limits.fetches as usize
-        {
+        } else if agent.held > KEPT_BYTES + in_use {
+            format!("{} bytes of pieces are held in memory", agent.held)
+        } else if agent.on_disk > if gateway { CACHE_BYTES } else { SPILL_BYTES } {
+            format!("{} bytes of pieces are on the disk", agent.on_disk)
+        } else if agent.locals.len() > PIECES_MAX + 12 * JOBS_MAX + INFOS_MAX + fetches as usize {
             format!("{} pieces are held", agent.locals.len())
         } else if agent.jobs.len() > JOBS_MAX || agent.infos_open.len() > INFOS_MAX {
             format!("{} NARs and {} narinfos at once", agent.jobs.len(), agent.infos_open.len())

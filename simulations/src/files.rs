@@ -1,14 +1,16 @@
 //! Files through the site: the segments of a NAR's file in order, the check at its end, and who lied.
 
-use haulout_swarm::Fault;
+use haulout_swarm::peers::{Peer, State};
+use haulout_swarm::site::{Authorship, Away, authorship};
+use haulout_swarm::{Fault, PeerId};
 use smallvec::SmallVec;
 
 use crate::agent::{FromSite, Supplier, Way};
-use crate::catalog::{NARINFO_BYTES, whole};
+use crate::catalog::{Kind, NARINFO_BYTES, whole};
 use crate::check::Broken;
 use crate::net::OUTSIDE;
 use crate::site::sole_peer;
-use crate::world::{Cargo, Event, Parcel, Sabotage, World};
+use crate::world::{Cargo, Event, Parcel, Sabotage, World, id_of, now_of};
 
 /// Segments of one file under way at once.
 const AHEAD: u32 = 3;
@@ -30,8 +32,8 @@ impl World<'_> {
             (path.first, path.segments)
         };
         loop {
+            let most = if self.fits(n) { AHEAD } else { 1 };
             let agent = &mut self.agents[n as usize];
-            let most = if agent.fits() { AHEAD } else { 1 };
             let Some(Way::Site(site)) = agent.jobs.get_mut(&path).map(|job| &mut job.way) else {
                 return;
             };
@@ -46,7 +48,7 @@ impl World<'_> {
                 let right = local.sum == whole(u64::from(piece), len);
                 let supplier = local.supplier;
                 if let Some(local) = self.agents[n as usize].locals.get_mut(&piece) {
-                    local.wanted = false;
+                    (local.wanted, local.read) = (false, true);
                 }
                 self.segment_done(n, path, piece, supplier, right);
             }
@@ -57,9 +59,12 @@ impl World<'_> {
     pub(crate) fn piece_done(&mut self, n: u32, piece: u32, supplier: Supplier, right: bool) {
         let of = &self.fleet.catalog.pieces[piece as usize];
         let path = of.path;
-        if !of.document {
+        if of.kind == Kind::File {
             self.segment_done(n, path, piece, supplier, right);
             self.begin_segments(n, path);
+        } else if of.kind == Kind::Nar {
+            self.part_done(n, path);
+            self.begin_parts(n, path);
         } else if right || self.agents[n as usize].lies {
             self.info_known(n, path);
         } else {
@@ -137,13 +142,49 @@ impl World<'_> {
         let Way::Compare { left, suspects } = &mut job.way else { return Ok(()) };
         *left -= 1;
         if *left == 0 {
-            let wrong = std::mem::take(suspects).into_iter().filter(|(.., right)| !right);
-            let liars: Vec<u32> =
-                wrong.filter_map(|(_, supplier, _)| sole_peer(supplier)).collect();
-            liars.into_iter().for_each(|liar| self.blame(n, liar, Fault::WrongContent));
+            for (piece, supplier, right) in std::mem::take(suspects) {
+                if let (false, Some(peer)) = (right, sole_peer(supplier)) {
+                    self.convict(n, piece, peer);
+                }
+            }
             self.again(n, path);
         }
         Ok(())
+    }
+
+    /// A peer alone gave a wrong segment. As the engine: it is banned if it must have made it; if somebody else may have, it is
+    /// left out for this file, and counts as a liar when that has happened with several.
+    fn convict(&mut self, n: u32, piece: u32, peer: u32) {
+        let key = &self.fleet.catalog.pieces[piece as usize].key;
+        let (now, id) = (self.clock(), id_of(self.fleet, peer));
+        let here: Vec<PeerId> = self.turns(n, piece).iter().map(|turn| turn.peer).collect();
+        let agent = &self.agents[n as usize];
+        let away = |(id, one): (&PeerId, &Peer)| {
+            let banned = matches!(one.state(now), State::Banned { .. });
+            (banned || !one.is_connected()).then_some(Away { peer: *id, banned })
+        };
+        let away: Vec<Away> = agent.table.iter().filter_map(away).collect();
+        let homes = &self.views[agent.view as usize].homes;
+        let young = homes.turns_for(&[id], now_of(agent.came_at), now).iter().any(|one| one.young);
+        let authorship = match authorship(key, &id, &here, &away) {
+            Authorship::Own if young => Authorship::Doubtful,
+            other => other,
+        };
+        let fellows = &mut self.agents[n as usize].fellows;
+        let lies = match authorship {
+            Authorship::Own => true,
+            Authorship::Doubtful => {
+                fellows.wrong(&key.object, &id);
+                fellows.confirmed(&key.object).contains(&id)
+            }
+            Authorship::PassedOn => {
+                fellows.leave_out(&key.object, &id);
+                false
+            }
+        };
+        if lies {
+            self.blame(n, peer, Fault::WrongContent);
+        }
     }
 
     fn again(&mut self, n: u32, path: u32) {

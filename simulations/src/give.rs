@@ -3,14 +3,13 @@
 use haulout_swarm::site::{End, Follow, Verdict};
 
 use crate::agent::{Local, Relay, Try};
+use crate::catalog::Kind;
 use crate::net::{MILLI, Nanos, SECOND};
 use crate::site::config;
 use crate::world::{Cargo, Event, Parcel, World, now_of};
 
 /// Parcels of one stream under way: half a megabyte, more than the product of bandwidth and delay on any LAN.
 const WINDOW: u8 = 2;
-/// Bytes in one parcel between peers. Smaller ones change little and cost events.
-const PARCEL: u32 = 256 << 10;
 /// How long a piece that nobody wants any more is still fetched, as in the engine.
 const LINGER: Nanos = 3 * SECOND;
 /// Until a piece that failed is tried anew.
@@ -30,22 +29,35 @@ impl World<'_> {
         let starved = self.sabotage == Some(crate::world::Sabotage::Starve) && from == 1;
         let asker = self.agents[from as usize].id;
         let len = self.len_of(piece);
-        let agent = &mut self.agents[home as usize];
+        let agent = &self.agents[home as usize];
         if !agent.on || agent.hangs || starved {
             return;
         }
-        if agent.has_expired(piece, self.now) {
+        if self.has_expired(home, piece) {
             self.drop_piece(home, piece);
         }
-        let agent = &mut self.agents[home as usize];
-        let here = agent.locals.get(&piece).filter(|local| local.failed_at.is_none());
-        if held && !here.is_some_and(|local| local.complete || local.plan.is_outside()) {
+        let kind = self.fleet.catalog.pieces[piece as usize].kind;
+        let path = self.fleet.catalog.pieces[piece as usize].path;
+        if kind == Kind::Nar && !self.agents[home as usize].fetches[path as usize] {
             let end = End::Refused;
             self.message(home, from, Event::Over { to: from, piece, attempt, end });
             return;
         }
+        if kind == Kind::Nar {
+            self.take_from_store(home, piece);
+        }
+        let here =
+            self.agents[home as usize].locals.get(&piece).filter(|local| !local.has_failed());
         let fresh = here.is_none();
-        let room = !fresh || agent.fits();
+        let is_held =
+            |local: &Local| local.filling.as_ref().is_none_or(|filling| filling.plan.is_outside());
+        if held && !here.is_some_and(is_held) {
+            let end = End::Refused;
+            self.message(home, from, Event::Over { to: from, piece, attempt, end });
+            return;
+        }
+        let room = !fresh || self.fits(home);
+        let agent = &mut self.agents[home as usize];
         let end = match agent.duty.ask(asker, fresh) {
             Verdict::Welcome if room => None,
             Verdict::Welcome => {
@@ -64,14 +76,16 @@ impl World<'_> {
         let now = self.now;
         let (me, number) = (agent.id, if fresh { agent.number() } else { 0 });
         let local = agent.locals.entry(piece).or_insert_with(|| {
-            Local::new((Follow::home(me, asker, len, 0, config()), number), false, now)
+            Local::new((Follow::home(me, asker, len, 0, config(kind)), number), false, now)
         });
         if fresh {
             agent.duty.fetching();
             local.on_duty = true;
-            if local.failed_at.take().is_some() {
-                let have = len.map_or(0, |_| local.plan.have());
-                local.plan = Follow::home(me, asker, len, have, config());
+            if let Some(filling) = &mut local.filling
+                && filling.failed_at.take().is_some()
+            {
+                let have = len.map_or(0, |_| filling.plan.have());
+                filling.plan = Follow::home(me, asker, len, have, config(kind));
                 local.number = number;
             }
         }
@@ -84,7 +98,9 @@ impl World<'_> {
             }
             Err(place) => local.relays.insert(place, relay),
         }
-        local.plan.relied_on_by(&asker);
+        if let Some(filling) = &mut local.filling {
+            filling.plan.relied_on_by(&asker);
+        }
         let streams = agent.duty.streams();
         agent.load.relays = agent.load.relays.max(streams);
         self.totals.relays_peak = self.totals.relays_peak.max(streams);
@@ -100,7 +116,7 @@ impl World<'_> {
         if let Some(local) = agent.locals.get_mut(&piece)
             && local.drop_relay(from, attempt)
         {
-            local.idle_since = self.now;
+            local.touched = self.now;
             agent.duty.done(&asker);
         }
     }
@@ -115,17 +131,19 @@ impl World<'_> {
 
     /// Hands on to the follower at this place; false if there is none.
     fn pump_relay(&mut self, n: u32, piece: u32, place: usize) -> bool {
-        let document = self.fleet.catalog.pieces[piece as usize].document;
+        let kind = self.fleet.catalog.pieces[piece as usize].kind;
+        let document = kind == Kind::Document;
+        let most = self.fleet.catalog.parcel(kind);
         loop {
             let agent = &mut self.agents[n as usize];
             let Some(local) = agent.locals.get_mut(&piece) else { return false };
-            let have = if document && !local.complete { 0 } else { local.plan.have() as u32 };
+            let have = if document && !local.is_complete() { 0 } else { local.have() as u32 };
             let bad = local.bad || agent.lies;
             let Some(relay) = local.relays.get(place) else { return false };
             if relay.flying >= WINDOW || relay.sent >= have || agent.hangs {
                 return true;
             }
-            let (from, upto) = (relay.sent, (relay.sent + PARCEL).min(have));
+            let (from, upto) = (relay.sent, (relay.sent + most).min(have));
             let (to, attempt) = (relay.to, relay.attempt);
             let what = Cargo::Piece { piece, attempt, from, upto, bad };
             if !self.reaches(n, to) {
@@ -155,7 +173,8 @@ impl World<'_> {
         relay.flying -= 1;
         if relay.sent >= len && relay.flying == 0 {
             local.relays.remove(place);
-            local.idle_since = self.now;
+            local.touched = self.now;
+            local.had(to);
             agent.duty.done(&follower);
             self.totals.pieces_relayed += 1;
         } else {
@@ -186,12 +205,13 @@ impl World<'_> {
         let follower = &mut self.agents[n as usize];
         if let Some(local) = follower.locals.get_mut(&piece) {
             local.waiting(attempt, now);
-            follower.table.heard(&id, now);
-            if let Some((_, asked, heard_at, _)) = &mut local.asked
+            if let Some(filling) = &mut local.filling
+                && let Some((_, asked, heard_at, _)) = &mut filling.asked
                 && *asked == attempt
             {
                 *heard_at = self.now;
             }
+            follower.heard(home, &id, now);
         }
     }
 
@@ -205,32 +225,36 @@ impl World<'_> {
                 agent.active.remove(&piece);
                 continue;
             };
-            if local.complete {
+            let Some(filling) = &local.filling else {
                 if local.relays.is_empty() {
                     agent.active.remove(&piece);
                 }
                 continue;
-            }
+            };
             if !local.wanted && local.relays.is_empty() {
-                if self.now >= local.idle_since + LINGER {
+                if self.now >= local.touched + LINGER {
                     self.leave_source(n, piece);
                     self.drop_piece(n, piece);
                 }
                 continue;
             }
-            if let Some(failed) = local.failed_at {
+            if let Some(failed) = filling.failed_at {
                 if self.now >= failed + AGAIN {
                     let have =
                         if self.len_of(piece).is_some() { local_have(self, n, piece) } else { 0 };
                     let plan = self.plan(n, piece, have);
                     let number = self.agents[n as usize].number();
-                    if let Some(local) = self.agents[n as usize].locals.get_mut(&piece) {
-                        (local.plan, local.failed_at, local.number) = (plan, None, number);
+                    if let Some(local) = self.agents[n as usize].locals.get_mut(&piece)
+                        && let Some(filling) = &mut local.filling
+                    {
+                        local.number = number;
+                        (filling.plan, filling.failed_at) = (plan, None);
                     }
                     self.step_piece(n, piece);
                 }
                 continue;
             }
+            self.look_after_holder(n, piece);
             self.note_silence(n, piece);
             self.hear_parcels(n, piece);
             self.step_piece(n, piece);
@@ -250,8 +274,9 @@ impl World<'_> {
     pub(crate) fn note_silence(&mut self, n: u32, piece: u32) {
         let agent = &mut self.agents[n as usize];
         let Some(local) = agent.locals.get_mut(&piece) else { return };
-        let Some((home, _, since, booked)) = &mut local.asked else { return };
-        let nothing_yet = local.plan.have() == 0;
+        let Some(filling) = &mut local.filling else { return };
+        let nothing_yet = filling.plan.have() == 0;
+        let Some((home, _, since, booked)) = &mut filling.asked else { return };
         if !*booked && nothing_yet && self.now >= *since + SILENCE {
             *booked = true;
             let id = crate::world::id_of(self.fleet, *home);
@@ -259,15 +284,16 @@ impl World<'_> {
             if agent.table.get(&id).is_none() {
                 agent.table.connected(id, at);
             }
-            agent.table.asked(&id, at);
+            let home = *home;
+            agent.asked(home, &id, at);
         }
     }
 
     /// Parcels stand for packets that come all the time: while one is under way, its sender is heard.
     pub(crate) fn hear_parcels(&mut self, n: u32, piece: u32) {
-        let Some(local) = self.agents[n as usize].locals.get(&piece) else { return };
-        let due = local.plan.wake_at().is_some_and(|at| at <= now_of(self.now));
-        let Some((home, attempt, ..)) = local.asked.filter(|_| due) else { return };
+        let (now, Some(filling)) = (now_of(self.now), self.filling(n, piece)) else { return };
+        let due = filling.plan.wake_at().is_some_and(|at| at <= now);
+        let Some((home, attempt, ..)) = filling.asked.filter(|_| due) else { return };
         let flying = self.reaches(home, n)
             && !self.agents[home as usize].hangs
             && self.agents[home as usize].locals.get(&piece).is_some_and(|theirs| {
@@ -283,5 +309,5 @@ impl World<'_> {
 }
 
 fn local_have(world: &World<'_>, n: u32, piece: u32) -> u64 {
-    world.agents[n as usize].locals.get(&piece).map_or(0, |local| local.plan.have())
+    world.agents[n as usize].locals.get(&piece).map_or(0, |local| local.have())
 }

@@ -43,6 +43,9 @@ impl World<'_> {
 
     fn info_from_site(&mut self, n: u32, path: u32) {
         if self.want(n, path) {
+            if let Some(local) = self.agents[n as usize].locals.get_mut(&path) {
+                (local.wanted, local.read) = (false, true);
+            }
             self.info_known(n, path);
         }
     }
@@ -66,7 +69,7 @@ impl World<'_> {
     pub(crate) fn infos_told(&mut self, n: u32, holder: u32, path: u32, yes: bool) {
         let id = id_of(self.fleet, holder);
         let now = self.clock();
-        self.agents[n as usize].table.heard(&id, now);
+        self.agents[n as usize].heard(holder, &id, now);
         if !yes {
             self.agents[n as usize].table.blame(&id, Fault::FalseHint, now);
             self.infos_late(n, path);
@@ -86,6 +89,7 @@ impl World<'_> {
         self.agents[n as usize].load.down += u64::from(INFO_BYTES) * told.len() as u64;
         for other in told {
             self.note_info(n, other);
+            self.fetches(n, other);
         }
         self.go_on(n);
     }

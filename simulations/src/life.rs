@@ -2,9 +2,10 @@
 
 use haulout_swarm::holdings::{Ledger, Message, Snapshot, Update};
 use haulout_swarm::portions::{FULL_PEERS, HOMES};
-use haulout_swarm::site::{Duty, DutyLimits, Standing};
+use haulout_swarm::site::{Duty, Standing};
 use smallvec::SmallVec;
 
+use crate::agent::limits;
 use crate::catalog::prefix;
 use crate::fleet::Blow;
 use crate::net::{MILLI, Nanos, SECOND};
@@ -51,6 +52,7 @@ impl World<'_> {
         agent.ledger.change([], held);
         self.appear(n);
         self.count_snapshots(n);
+        self.keep_sweeping(n);
     }
 
     /// The others of its view learn of it.
@@ -67,6 +69,7 @@ impl World<'_> {
         agent.told = Some(snapshot.version());
         let view = &mut self.views[agent.view as usize];
         view.members += 1;
+        view.willing += u32::from(agent.duty.is_willing());
         view.version += 1;
         view.homes.gone(&agent.id);
         view.homes.told(agent.id, standing, now);
@@ -93,8 +96,13 @@ impl World<'_> {
     pub(crate) fn forget(&mut self, n: u32) {
         let agent = &self.agents[n as usize];
         let view = &mut self.views[agent.view as usize];
+        if view.fetchers.standing(&agent.id).is_some() {
+            view.fetchers.gone(&agent.id);
+            view.fetchers_version += 1;
+        }
         if view.homes.standing(&agent.id).is_some() {
             view.members -= 1;
+            view.willing -= u32::from(agent.duty.is_willing());
             view.version += 1;
             view.homes.gone(&agent.id);
             view.directory.remove_peer(&agent.id);
@@ -152,12 +160,14 @@ impl World<'_> {
             return;
         }
         agent.on = false;
-        agent.duty = Duty::new(DutyLimits::default(), agent.duty.is_willing());
+        let gateway = self.fleet.machines[n as usize].gateway;
+        agent.duty = Duty::new(limits(gateway), agent.duty.is_willing());
         agent.locals.clear();
         agent.active.clear();
         agent.sending.clear();
-        agent.kept = Default::default();
-        agent.held = 0;
+        (agent.held, agent.on_disk) = (0, 0);
+        agent.fetches.fill(false);
+        agent.fetching_until = 0;
         agent.jobs.clear();
         agent.infos_open.clear();
         let stored = std::mem::take(&mut agent.stored);

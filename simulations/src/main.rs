@@ -8,10 +8,12 @@ mod agent;
 mod baseline;
 mod catalog;
 mod check;
+mod fellows;
 mod files;
 mod fleet;
 mod give;
 mod infos;
+mod keep;
 mod life;
 mod nars;
 mod net;
@@ -52,9 +54,13 @@ struct Cli {
     /// The scenario, or "all".
     #[arg(required_unless_present = "list")]
     scenario: Option<String>,
-    /// Machines, 3 to 10,000 [default: the scenario's]
+    /// Machines, 3 to 10,000 [default: the scenario's]. More than fit into one subnet (1,000 in most scenarios) are several
+    /// subnets, with a gateway at the centre that is everybody's cache.
     #[arg(long, value_name = "N")]
     agents: Option<u32>,
+    /// No gateway: each subnet downloads for itself.
+    #[arg(long)]
+    no_gateway: bool,
     /// The seed: the same one gives the same run, bit by bit.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -133,7 +139,7 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
             )));
         }
         for seed in cli.seed..cli.seed.saturating_add(cli.seeds) {
-            let fleet = Fleet::new(scene, agents, seed);
+            let fleet = Fleet::new(scene.of(agents, cli.no_gateway), agents, seed);
             let outcome = simulate(&fleet, !cli.no_baselines, cli.sabotage).map_err(|broken| {
                 Trouble::Broken(format!("{} --agents {agents}", scene.name), broken)
             })?;
@@ -184,8 +190,7 @@ fn simulate(fleet: &Fleet, baselines: bool, sabotage: Option<Sabotage>) -> Resul
             let kinds = if baselines { &Kind::ALL[..] } else { &[] };
             kinds.iter().map(|kind| (kind.word(), baseline::run(fleet, *kind))).collect::<Vec<_>>()
         });
-        let mut world = World::new(fleet);
-        world.sabotage = sabotage;
+        let mut world = World::new(fleet).sabotaged(sabotage);
         let ran = world.run(UNTIL);
         let others = others.join().unwrap_or_default();
         ran.map(|()| Outcome::new(&world, others))

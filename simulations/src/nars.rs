@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use haulout_swarm::peers::Answer;
+use haulout_swarm::peers::{Answer, PeerTable};
 use haulout_swarm::plan::{NarPlan, Next, PlanConfig, RequestId, Status};
-use haulout_swarm::{Fault, choose};
+use haulout_swarm::{Fault, PeerId, choose};
 use smallvec::SmallVec;
 
-use crate::agent::{FromPeers, JOBS_MAX, Job, Request, Way};
+use crate::agent::{FromFellows, FromPeers, JOBS_MAX, Job, Request, Way};
 use crate::catalog::{PEER_WIRE, content, prefix, whole};
 use crate::check::Broken;
 use crate::fleet::number_of;
@@ -19,6 +19,9 @@ use crate::world::{Cargo, Event, NarAnswer, Parcel, Sabotage, World, id_of, now_
 
 /// Above this many bytes a NAR comes from several peers at once, as in the resolver.
 const SEVERAL_MIN: u64 = 4 << 20;
+/// So many that hold a NAR have lines enough for all that want it: then it is asked of them alone. The resolver does not have
+/// this rule yet (`docs/scale.md`).
+const HOLDERS_ENOUGH: usize = 8;
 /// How many, at most.
 const HOLDERS_MAX: usize = 6;
 /// Bytes of a NAR that may wait out of order.
@@ -51,13 +54,28 @@ impl World<'_> {
             .into_iter()
             .filter(|peer| *peer != own && !but.contains(&number_of(peer)))
             .collect();
-        for peer in &holders {
-            if agent.table.get(peer).is_none() {
-                agent.table.connected(*peer, now);
-            }
+        // All are connected. Of those that nothing else is known of no record is kept: ten thousand times a thousand take memory.
+        let known = |table: &PeerTable, peer: &PeerId| table.get(peer).is_some();
+        let fresh: SmallVec<[PeerId; 16]> =
+            holders.iter().filter(|peer| !known(&agent.table, peer)).copied().collect();
+        for peer in &fresh {
+            agent.table.connected(*peer, now);
         }
         let ranking = choose::rank(&agent.table, holders, bytes, now, second);
+        for peer in &fresh {
+            agent.table.disconnected(peer);
+            agent.table.gone(peer, now);
+        }
         ranking.peers().map(|peer| number_of(&peer)).collect()
+    }
+
+    /// Makes a record of a peer, as of everybody who is connected.
+    pub(crate) fn know(&mut self, n: u32, peer: u32) {
+        let (id, now) = (id_of(self.fleet, peer), self.clock());
+        let table = &mut self.agents[n as usize].table;
+        if table.get(&id).is_none() {
+            table.connected(id, now);
+        }
     }
 
     /// Nix fetches what it knows the narinfos of: all of them, before the first NAR.
@@ -68,7 +86,7 @@ impl World<'_> {
             if !agent.on
                 || agent.hangs
                 || !asked_all
-                || agent.jobs.len() >= JOBS_MAX
+                || agent.jobs.len() >= JOBS_MAX && self.sabotage != Some(Sabotage::Rush)
                 || agent.next >= agent.wanted.len()
             {
                 return;
@@ -83,6 +101,22 @@ impl World<'_> {
         let agent = &mut self.agents[n as usize];
         agent.epoch += 1;
         let epoch = agent.epoch;
+        let job = Job { epoch, way: Way::Fellows(FromFellows::default()), tries };
+        agent.jobs.insert(path, job);
+        let holders = self.views[agent.view as usize].directory.holders_count(prefix(path));
+        let held = holders > 0;
+        if held {
+            self.fetches(n, path);
+        }
+        if held && holders < HOLDERS_ENOUGH && self.has_fellows(n, path) {
+            self.begin_parts(n, path);
+        } else {
+            self.fetch_from_peers(n, path);
+        }
+    }
+
+    /// The rest of a NAR from those that hold it, or through the site.
+    pub(crate) fn fetch_from_peers(&mut self, n: u32, path: u32) {
         let from_peers = FromPeers {
             plan: NarPlan::new(self.fleet.catalog.paths[path as usize].nar, 0, plan_config()),
             open: BTreeMap::new(),
@@ -90,8 +124,11 @@ impl World<'_> {
             sum: 0,
             looked_at: self.now,
         };
-        let job = Job { epoch, way: Way::Peers(Box::new(from_peers)), tries };
-        self.agents[n as usize].jobs.insert(path, job);
+        let agent = &mut self.agents[n as usize];
+        agent.epoch += 1;
+        let epoch = agent.epoch;
+        let Some(job) = agent.jobs.get_mut(&path) else { return };
+        (job.epoch, job.way) = (epoch, Way::Peers(Box::new(from_peers)));
         self.find_sources(n, path);
         self.pump_job(n, path);
     }
@@ -117,15 +154,19 @@ impl World<'_> {
         let (left, failed) = (size - peers.plan.ready(), peers.failed.clone());
         let holders = self.holders(n, path, left, &failed);
         let Some(peers) = self.transfer(n, path) else { return };
+        let mut added: SmallVec<[u32; HOLDERS_MAX]> = SmallVec::new();
         for holder in holders {
             if peers.plan.sources().count() >= most {
                 break;
             }
             if !peers.plan.sources().any(|(known, _)| *known == holder) {
                 peers.plan.add_source(holder, now_of(now));
+                added.push(holder);
             }
         }
-        if peers.plan.status() == Status::NobodyLeft {
+        let nobody = peers.plan.status() == Status::NobodyLeft;
+        added.into_iter().for_each(|holder| self.know(n, holder));
+        if nobody {
             self.through_site(n, path);
         }
     }
@@ -141,6 +182,7 @@ impl World<'_> {
         let mut asked: SmallVec<[(u32, RequestId, u32); 8]> = SmallVec::new();
         for peer in sources {
             while let Next::Fetch(segment) = peers.plan.next(peer, now) {
+                agent.owing.insert(peer);
                 agent.table.asked(&id_of(self.fleet, peer), now);
                 let request = Request { asked: self.now, offset: segment.offset };
                 peers.open.insert(segment.id, request);
@@ -165,12 +207,27 @@ impl World<'_> {
         if !agent.on || agent.hangs || starved {
             return;
         }
-        // A liar says no now and then, and sends wrong bytes otherwise.
-        let no = !(agent.stored[path as usize] || agent.lies && !path.is_multiple_of(4));
-        let answer = if no { NarAnswer::No } else { NarAnswer::Bytes { bad: agent.lies } };
-        let bytes = if no { 20 } else { (f64::from(part.1) * PEER_WIRE) as u32 + 20 };
+        let answer = self.nar_answer(holder, path);
+        let bytes = match answer {
+            NarAnswer::No => 20,
+            NarAnswer::Bytes { .. } => (f64::from(part.1) * PEER_WIRE) as u32 + 20,
+        };
         let what = Cargo::Nar { path, epoch, id: part.0, answer };
-        let parcel = Parcel { from: holder, to: from, bytes, what };
+        self.answer(Parcel { from: holder, to: from, bytes, what });
+    }
+
+    /// What an agent says that is asked for a NAR. A liar says no now and then, and sends wrong bytes otherwise.
+    pub(crate) fn nar_answer(&self, holder: u32, path: u32) -> NarAnswer {
+        let agent = &self.agents[holder as usize];
+        match agent.stored[path as usize] || agent.lies && !path.is_multiple_of(4) {
+            true => NarAnswer::Bytes { bad: agent.lies },
+            false => NarAnswer::No,
+        }
+    }
+
+    /// Sends an answer, after those that wait on the same connection.
+    pub(crate) fn answer(&mut self, parcel: Parcel) {
+        let (holder, from) = (parcel.from, parcel.to);
         let (flying, waiting) = self.agents[holder as usize].sending.entry(from).or_default();
         if *flying < CONNECTION {
             *flying += 1;
@@ -181,7 +238,7 @@ impl World<'_> {
     }
 
     /// An answer was taken: the next on this connection may go.
-    fn answer_delivered(&mut self, holder: u32, to: u32) {
+    pub(crate) fn answer_delivered(&mut self, holder: u32, to: u32) {
         let reaches = self.reaches(holder, to);
         let sending = &mut self.agents[holder as usize].sending;
         let Some((flying, waiting)) = sending.get_mut(&to) else { return };
@@ -210,7 +267,7 @@ impl World<'_> {
             return Ok(());
         }
         let peer = id_of(self.fleet, from);
-        agent.table.heard(&peer, now);
+        agent.heard(from, &peer, now);
         let Some(job) = agent.jobs.get_mut(&path).filter(|job| job.epoch == epoch) else {
             return Ok(());
         };
@@ -317,6 +374,7 @@ impl World<'_> {
             self.totals.lies_caught += 1;
         }
         if after > before {
+            self.agents[n as usize].banned.insert(peer);
             let lies = self.agents[peer as usize].lies;
             *if lies { &mut self.totals.liars_banned } else { &mut self.totals.honest_banned } += 1;
         }

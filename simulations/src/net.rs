@@ -6,11 +6,12 @@
 //! rate (Mathis: 1.22 × packet ÷ (round trip × √loss)). What there is not: queues that overflow, slow start, CPUs, disks.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use smallvec::SmallVec;
 
 use crate::fleet::{Access, Fleet};
-use crate::random::Random;
+use crate::random::{Random, Spreading};
 
 /// Nanoseconds since the wave began.
 pub(crate) type Nanos = u64;
@@ -31,6 +32,9 @@ const WIFI: Nanos = 3 * MILLI;
 const ROUTED: Nanos = 500_000;
 /// Lines between subnets: 10 Gbit/s each way.
 const BACKBONE: f64 = 10e9;
+
+/// A queue so long makes senders careful.
+pub(crate) const CROWDED: Nanos = 200 * MILLI;
 
 /// Something that bytes pass one after the other.
 #[derive(Clone)]
@@ -91,7 +95,7 @@ pub(crate) struct Net {
     backbone: u32,
     random: Random,
     /// Where there is loss: when the last parcel between two arrives. What is lost holds up what comes after it.
-    order: HashMap<(u32, u32), Nanos>,
+    order: HashMap<(u32, u32), Nanos, BuildHasherDefault<Spreading>>,
 }
 
 impl Net {
@@ -131,7 +135,7 @@ impl Net {
             wan_loss: scene.wan_loss,
             backbone,
             random: Random::new(fleet.seed, 11),
-            order: HashMap::new(),
+            order: HashMap::default(),
         }
     }
 

@@ -1,11 +1,37 @@
 //! Random numbers from one seed. Everything in a run that is drawn is drawn here, so one seed is one run.
 
+use std::hash::Hasher;
+
 /// The output function of splitmix64 over the next state.
 pub(crate) const fn mix(n: u64) -> u64 {
     let z = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// Hashes numbers with [`mix`]: fast, and the same in every run.
+#[derive(Clone, Default)]
+pub(crate) struct Spreading(u64);
+
+impl Hasher for Spreading {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = mix(self.0 ^ number);
+    }
 }
 
 /// A sequence of random numbers.

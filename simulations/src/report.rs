@@ -233,6 +233,7 @@ fn details(world: &World<'_>, finish: f64) -> Value {
     let per_agent = |bytes: u64| (bytes as f64 / agents).round();
     json!({
         "nars_from_peers": totals.nars_from_peers,
+        "nars_with_fellow_fetchers": totals.nars_from_fellows,
         "nars_through_the_site": totals.nars_from_site,
         "pieces_relayed": totals.pieces_relayed,
         "fetches_from_outside": totals.outside_fetches,

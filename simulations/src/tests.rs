@@ -1,6 +1,7 @@
 //! Small fleets over several seeds: what must hold with faults, and what must come of it without.
 
 use crate::baseline::{self, Kind};
+use crate::check::Broken;
 use crate::fleet::Fleet;
 use crate::net::SECOND;
 use crate::report::Outcome;
@@ -82,23 +83,61 @@ fn a_controller_serves_a_classroom_without_the_outside() {
     assert_eq!(outcome.own.wan_bytes, 0);
 }
 
+/// What the checks say of agents that have a fault themselves.
+fn broken(fleet: &Fleet, sabotage: Sabotage) -> Broken {
+    World::new(fleet).sabotaged(Some(sabotage)).run(3_600 * SECOND).unwrap_err()
+}
+
+/// All that is fetched is fetched by machine 0.
+fn with_one_home(scene: Scene, agents: u32) -> Fleet {
+    let mut fleet = Fleet::new(scene, agents, 3);
+    for machine in fleet.machines.iter_mut().skip(1) {
+        machine.willing = false;
+    }
+    fleet.machines[0].start = 0;
+    fleet
+}
+
 #[test]
 fn lies_that_are_believed_are_seen() {
     let scene = Scene { faults: Faults { lie: 0.3, ..Faults::default() }, ..small("liars") };
-    let fleet = Fleet::new(scene, 20, 3);
-    let mut world = World::new(&fleet);
-    world.sabotage = Some(Sabotage::Believe);
-    let broken = world.run(3_600 * SECOND).unwrap_err();
+    let broken = broken(&Fleet::new(scene, 20, 3), Sabotage::Believe);
     assert!(broken.what.contains("wrong bytes") && broken.step > 0, "{broken}");
 }
 
 #[test]
 fn a_machine_that_starves_is_seen() {
-    let fleet = Fleet::new(small("office"), 5, 3);
-    let mut world = World::new(&fleet);
-    world.sabotage = Some(Sabotage::Starve);
-    let broken = world.run(3_600 * SECOND).unwrap_err();
+    let broken = broken(&Fleet::new(small("office"), 5, 3), Sabotage::Starve);
     assert!(broken.what.contains("starves") && broken.machine == 1, "{broken}");
+}
+
+#[test]
+fn memory_that_grows_without_bound_is_seen() {
+    let scene = Scene { bytes: 1 << 30, ..small("office") };
+    let broken = broken(&Fleet::new(scene, 5, 3), Sabotage::Hoard);
+    assert!(broken.what.contains("held in memory"), "{broken}");
+}
+
+#[test]
+fn a_disk_that_fills_is_seen() {
+    // Five gigabytes unpacked, and room for four on the gateway.
+    let fleet = Fleet::new(Scene { bytes: 1 << 30, ..small("campus") }, 3, 3);
+    World::new(&fleet).run(3_600 * SECOND).unwrap();
+    let broken = broken(&fleet, Sabotage::Fill);
+    assert!(broken.what.contains("on the disk"), "{broken}");
+}
+
+#[test]
+fn peers_served_without_limit_are_seen() {
+    let scene = Scene { spread_s: 0.0, wan_mbit: 10.0, ..small("flash-crowd") };
+    let broken = broken(&with_one_home(scene, 60), Sabotage::Serve);
+    assert!(broken.what.contains("streams to peers") && broken.machine == 0, "{broken}");
+}
+
+#[test]
+fn everything_begun_at_once_is_seen() {
+    let broken = broken(&Fleet::new(small("office"), 5, 3), Sabotage::Rush);
+    assert!(broken.what.contains("NARs and"), "{broken}");
 }
 
 #[test]

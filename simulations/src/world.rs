@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use haulout_swarm::directory::Directory;
 use haulout_swarm::plan::RequestId;
-use haulout_swarm::site::{End, Homes, RANKED_MAX, Turn};
+use haulout_swarm::site::{Duty, DutyLimits, End, Homes, RANKED_MAX, Turn};
 use haulout_swarm::{Now, PeerId};
 
 use crate::agent::{Agent, Try};
@@ -21,7 +21,7 @@ const TICK: Nanos = 200 * MILLI;
 /// What a message costs besides its bytes: Ethernet, IP, UDP and QUIC headers, and a share of an acknowledgement.
 pub(crate) const MESSAGE_OVERHEAD: u64 = 14 + 20 + 8 + 30 + 30;
 /// Homes remembered for each piece: those that are ranked, and some that may have to be passed over.
-const RANKED: usize = RANKED_MAX + 8;
+pub(crate) const RANKED: usize = RANKED_MAX + 8;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
@@ -35,6 +35,8 @@ pub(crate) enum Event {
     /// The halves of the network lose (or find) each other.
     Sides(bool),
     Announce(u32),
+    /// What an agent has kept for too long goes.
+    Sweep(u32),
     /// A request for a piece.
     Asked {
         home: u32,
@@ -86,6 +88,16 @@ pub(crate) enum Event {
         to: u32,
         path: u32,
     },
+    /// An agent may have ceased to fetch.
+    Lapse(u32),
+    /// A holder is asked for the rest of a piece of a NAR.
+    PartAsked {
+        holder: u32,
+        from: u32,
+        piece: u32,
+        attempt: Try,
+        at: u32,
+    },
     NarAsked {
         holder: u32,
         from: u32,
@@ -116,6 +128,8 @@ pub(crate) enum Cargo {
     Piece { piece: u32, attempt: Try, from: u32, upto: u32, bad: bool },
     /// The answer to a request for part of a NAR.
     Nar { path: u32, epoch: u32, id: RequestId, answer: NarAnswer },
+    /// The rest of a piece of a NAR, from byte `from`, from a holder.
+    Part { piece: u32, attempt: Try, from: u32, answer: NarAnswer },
     /// A segment straight from outside, to compare.
     Compared { path: u32, epoch: u32 },
 }
@@ -135,8 +149,13 @@ pub(crate) struct View {
     pub(crate) homes: Homes,
     pub(crate) directory: Directory,
     pub(crate) members: u32,
+    /// Of these, those that fetch for others.
+    pub(crate) willing: u32,
     pub(crate) version: u32,
-    ranks: Vec<(u32, Vec<u32>)>,
+    /// Those that fetch from peers now.
+    pub(crate) fetchers: Homes,
+    pub(crate) fetchers_version: u32,
+    pub(crate) ranks: Vec<(u32, Vec<u32>)>,
 }
 
 impl View {
@@ -145,7 +164,10 @@ impl View {
             homes: Homes::new(),
             directory: Directory::new(),
             members: 0,
+            willing: 0,
             version: 1,
+            fetchers: Homes::new(),
+            fetchers_version: 1,
             ranks: vec![(0, Vec::new()); pieces],
         }
     }
@@ -167,6 +189,7 @@ pub(crate) struct Totals {
     pub(crate) peeks: u64,
     pub(crate) pieces_relayed: u64,
     pub(crate) nars_from_peers: u64,
+    pub(crate) nars_from_fellows: u64,
     pub(crate) nars_from_site: u64,
     pub(crate) retries: u64,
     pub(crate) relays_peak: u32,
@@ -208,6 +231,14 @@ pub(crate) enum Sabotage {
     Believe,
     /// Machine 1 is never served.
     Starve,
+    /// Nothing is ever let go of.
+    Hoard,
+    /// The disk takes whatever it is given.
+    Fill,
+    /// Peers are served without limit.
+    Serve,
+    /// All NARs are begun at once.
+    Rush,
 }
 
 impl<'f> World<'f> {
@@ -248,6 +279,19 @@ impl<'f> World<'f> {
             world.at(*at, Event::Blow(*number, *blow));
         }
         world
+    }
+
+    /// The same with a fault in all agents.
+    pub(crate) fn sabotaged(mut self, sabotage: Option<Sabotage>) -> Self {
+        self.sabotage = sabotage;
+        if sabotage == Some(Sabotage::Serve) {
+            let most =
+                DutyLimits { streams: u32::MAX, streams_per_peer: u32::MAX, fetches: u32::MAX };
+            for (agent, machine) in self.agents.iter_mut().zip(&self.fleet.machines) {
+                agent.duty = Duty::new(most, machine.willing);
+            }
+        }
+        self
     }
 
     pub(crate) fn at(&mut self, at: Nanos, event: Event) {
@@ -302,6 +346,7 @@ impl<'f> World<'f> {
             }
             Event::Sides(apart) => self.sides(apart),
             Event::Announce(n) => self.announce(n),
+            Event::Sweep(n) => self.sweep(n),
             Event::Asked { home, from, piece, held, attempt, at } => {
                 self.asked(home, from, (piece, held), attempt, at);
             }
@@ -314,6 +359,10 @@ impl<'f> World<'f> {
             Event::InfoOutside { to, path } => self.info_known(to, path),
             Event::NarAsked { holder, from, path, epoch, id, len } => {
                 self.nar_asked(holder, from, path, epoch, (id, len));
+            }
+            Event::Lapse(n) => self.lapse(n),
+            Event::PartAsked { holder, from, piece, attempt, at } => {
+                self.part_asked(holder, from, piece, attempt, at);
             }
             Event::Parcel { parcel, line } => self.pass(parcel, line),
             Event::Arrived(parcel) => self.arrived(parcel)?,
@@ -331,7 +380,7 @@ impl<'f> World<'f> {
     }
 
     /// Whether nothing at all comes from a peer.
-    fn is_mute(&self, peer: u32, to: u32) -> bool {
+    pub(crate) fn is_mute(&self, peer: u32, to: u32) -> bool {
         !self.reaches(peer, to) || self.agents[peer as usize].hangs
     }
 
@@ -374,6 +423,7 @@ impl<'f> World<'f> {
             Cargo::Nar { path, epoch, id, answer } => {
                 self.nar_arrived((parcel.from, parcel.to), (path, epoch, id), answer)
             }
+            Cargo::Part { .. } => self.part_arrived(parcel),
             Cargo::Compared { path, epoch } => self.compared(parcel.to, path, epoch),
         }
     }
@@ -382,6 +432,9 @@ impl<'f> World<'f> {
 
     /// The agents whose turn it is for a piece, as this agent sees it.
     pub(crate) fn turns(&mut self, n: u32, piece: u32) -> Vec<Turn> {
+        if self.is_part(piece) {
+            return self.fellow_turns(n, piece);
+        }
         let key = &self.fleet.catalog.pieces[piece as usize].key;
         let view = &mut self.views[self.agents[n as usize].view as usize];
         let known = &mut view.ranks[piece as usize];
@@ -391,7 +444,9 @@ impl<'f> World<'f> {
         }
         let (agent, now) = (&self.agents[n as usize], self.clock());
         let may = |id: &PeerId| {
-            *id == agent.id || agent.may_be_home(id, self.is_mute(number_of(id), n), now)
+            *id == agent.id
+                || agent.may_be_home((number_of(id), id), || self.is_mute(number_of(id), n), now)
+                    && !agent.fellows.is_out(&key.object, id)
         };
         let view = &self.views[agent.view as usize];
         let known = &view.ranks[piece as usize].1;

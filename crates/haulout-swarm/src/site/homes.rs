@@ -107,13 +107,14 @@ impl Homes {
     #[must_use]
     pub fn turns_for(&self, ranking: &[PeerId], came: Now, now: Now) -> Vec<Turn> {
         let recent = now.since(came) < KEPT_FOR;
-        let elder = |peer: &PeerId| {
-            recent && self.all.get(peer).is_some_and(|one| one.since <= came + MEETING_TAKES)
+        let turn = |peer: &PeerId| {
+            let since = self.all.get(peer).map(|one| one.since);
+            Turn {
+                peer: *peer,
+                elder: recent && since.is_some_and(|since| since <= came + MEETING_TAKES),
+                young: since.is_none_or(|since| now.since(since.max(came)) < KEPT_FOR),
+            }
         };
-        let young = |peer: &PeerId| {
-            self.all.get(peer).is_none_or(|one| now.since(one.since.max(came)) < KEPT_FOR)
-        };
-        let turn = |peer: &PeerId| Turn { peer: *peer, elder: elder(peer), young: young(peer) };
         ranking.iter().map(turn).collect()
     }
 
