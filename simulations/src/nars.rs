@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use haulout_swarm::peers::{Answer, PeerTable};
 use haulout_swarm::plan::{NarPlan, Next, PlanConfig, RequestId, Status};
+use haulout_swarm::site::HOLDERS_ENOUGH;
 use haulout_swarm::{Fault, PeerId, choose};
 use smallvec::SmallVec;
 
@@ -19,9 +20,6 @@ use crate::world::{Cargo, Event, NarAnswer, Parcel, Sabotage, World, id_of, now_
 
 /// Above this many bytes a NAR comes from several peers at once, as in the resolver.
 const SEVERAL_MIN: u64 = 4 << 20;
-/// So many that hold a NAR have lines enough for all that want it: then it is asked of them alone. The resolver does not have
-/// this rule yet (`docs/scale.md`).
-const HOLDERS_ENOUGH: usize = 8;
 /// How many, at most.
 const HOLDERS_MAX: usize = 6;
 /// Bytes of a NAR that may wait out of order.

@@ -20,6 +20,7 @@ use haulout_nix::db::StoreLocation;
 use haulout_nix::{HashPart, KeySet, NarHash, PathInfo, SecretKey};
 use haulout_resolver::{Resolver, ResolverConfig, Serving};
 use haulout_sample::{Sample, SampleSpec};
+use haulout_swarm::site::HOLDERS_ENOUGH;
 
 fn key() -> SecretKey {
     SecretKey::from_seed("office-1", [7; 32]).unwrap()
@@ -121,37 +122,46 @@ impl SiteSource for Twisted {
 struct Office {
     paths: Vec<PathInfo>,
     bytes: u64,
-    seed: Agent,
+    holders: Vec<Agent>,
     agents: Vec<Arc<Agent>>,
     _dirs: Vec<tempfile::TempDir>,
 }
 
 /// A holder of a closure and `count` agents with empty stores that all know each other. Agent `liar` relays wrong bytes.
 async fn office(count: usize, bytes: u64, liar: Option<usize>) -> Office {
-    let dirs: Vec<_> = (0..=count).map(|_| tempfile::tempdir().unwrap()).collect();
+    office_with(1, count, bytes, liar).await
+}
+
+/// The same with several holders.
+async fn office_with(holding: usize, count: usize, bytes: u64, liar: Option<usize>) -> Office {
+    let dirs: Vec<_> = (0..holding + count).map(|_| tempfile::tempdir().unwrap()).collect();
     let key = key();
-    let spec = SampleSpec { content_addressed: 0, ..SampleSpec::new(3, 60, bytes, &key) };
-    let paths = Sample::generate(dirs[0].path(), spec).unwrap().paths;
-    let seed = Agent::start(dirs[0].path(), 99, &[], false).await;
+    let (mut paths, mut holders) = (Vec::new(), Vec::new());
+    for (n, dir) in dirs[..holding].iter().enumerate() {
+        let spec = SampleSpec { content_addressed: 0, ..SampleSpec::new(3, 60, bytes, &key) };
+        paths = Sample::generate(dir.path(), spec).unwrap().paths;
+        holders.push(Agent::start(dir.path(), 99 + n as u8, &[], false).await);
+    }
     let mut agents: Vec<Arc<Agent>> = Vec::new();
     for n in 0..count {
         let mut peers: Vec<&Agent> = agents.iter().map(Arc::as_ref).collect();
-        peers.push(&seed);
-        let agent = Agent::start(dirs[1 + n].path(), n as u8 + 1, &peers, liar == Some(n)).await;
+        peers.extend(&holders);
+        let agent =
+            Agent::start(dirs[holding + n].path(), n as u8 + 1, &peers, liar == Some(n)).await;
         agents.push(Arc::new(agent));
     }
     let begun = Instant::now();
     let ready = |agent: &Agent| {
         let knows = |other: &Arc<Agent>| agent.mesh.standing_of(&other.mesh.id()).is_some();
         agents.iter().all(knows)
-            && paths.iter().all(|info| !agent.mesh.who_has(&info.path.hash_part()).is_empty())
+            && paths.iter().all(|info| agent.mesh.who_has(&info.path.hash_part()).len() == holding)
     };
     while !agents.iter().all(|agent| ready(agent)) {
         assert!(begun.elapsed() < Duration::from_secs(20), "they do not find each other");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let bytes = paths.iter().map(|info| info.nar_size).sum();
-    Office { paths, bytes, seed, agents, _dirs: dirs }
+    Office { paths, bytes, holders, agents, _dirs: dirs }
 }
 
 impl Office {
@@ -161,11 +171,15 @@ impl Office {
         join_all(self.agents.iter().map(one)).await
     }
 
+    fn given(&self) -> u64 {
+        self.holders.iter().map(Agent::given).sum()
+    }
+
     fn copies(&self) -> f64 {
-        let copies = self.seed.given() as f64 / self.bytes as f64;
+        let copies = self.given() as f64 / self.bytes as f64;
         let others: Vec<f64> =
             self.agents.iter().map(|a| a.given() as f64 / self.bytes as f64).collect();
-        println!("the holder gave {copies:.3} × the closure, the fetchers {others:.2?}");
+        println!("who held it gave {copies:.3} × the closure, the fetchers {others:.2?}");
         copies
     }
 }
@@ -182,10 +196,19 @@ async fn four_in_step_cost_their_holder_about_one_closure() {
         assert!(views.iter().all(|view| view.banned_for.is_none()), "{views:?}");
         assert!(agent.resolver.stats().bytes_fellows_out.get() > office.bytes / 8, "all give");
     }
-    assert!(
-        office.seed.given() >= office.bytes - (office.bytes >> 6),
-        "somebody must have brought it"
-    );
+    assert!(office.given() >= office.bytes - (office.bytes >> 6), "somebody must have brought it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_many_hold_it_they_are_asked_alone() {
+    let office = office_with(HOLDERS_ENOUGH, 2, 12 << 20, None).await;
+    let all = office.fetch().await;
+    assert_eq!(all, [office.paths.len(); 2]);
+    let copies = office.copies();
+    assert!(copies > 1.9, "{copies:.3}");
+    for agent in &office.agents {
+        assert_eq!(agent.resolver.stats().bytes_fellows_out.get(), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

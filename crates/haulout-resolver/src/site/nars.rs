@@ -20,7 +20,7 @@ use futures_util::{FutureExt, TryStreamExt};
 use haulout_mesh::{Membership, NarKey};
 use haulout_nix::{HashPart, PathInfo};
 use haulout_swarm::Fault;
-use haulout_swarm::site::{Cut, OutsideId, SiteKey, SiteKind};
+use haulout_swarm::site::{Cut, HOLDERS_ENOUGH, OutsideId, SiteKey, SiteKind};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Body, Outside, OutsideError, Site, SiteObject, lock};
@@ -196,6 +196,9 @@ impl NarFellows for LanNars {
         let right =
             |info: &PathInfo| info.nar_hash == key.nar_hash && info.nar_size == key.nar_size;
         self.known(&key.path, right)?;
+        if inner.site.inner.peers().who_has(&key.path).len() >= HOLDERS_ENOUGH {
+            return None;
+        }
         let object = self.object(key)?;
         let me = inner.site.inner.peers().me();
         let first = object.size?.segment_of(from);
