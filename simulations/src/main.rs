@@ -58,9 +58,9 @@ struct Cli {
     /// subnets, with a gateway at the centre that is everybody's cache.
     #[arg(long, value_name = "N")]
     agents: Option<u32>,
-    /// No gateway: each subnet downloads for itself.
+    /// Where there are several subnets, a gateway at the centre fetches for all (as always in campus).
     #[arg(long)]
-    no_gateway: bool,
+    gateway: bool,
     /// The seed: the same one gives the same run, bit by bit.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -139,7 +139,7 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
             )));
         }
         for seed in cli.seed..cli.seed.saturating_add(cli.seeds) {
-            let fleet = Fleet::new(scene.of(agents, cli.no_gateway), agents, seed);
+            let fleet = Fleet::new(scene.of(agents, cli.gateway), agents, seed);
             let outcome = simulate(&fleet, !cli.no_baselines, cli.sabotage).map_err(|broken| {
                 Trouble::Broken(format!("{} --agents {agents}", scene.name), broken)
             })?;

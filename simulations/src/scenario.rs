@@ -241,10 +241,9 @@ pub(crate) const ALL: [Scene; 11] = [
 
 impl Scene {
     /// The same for so many machines. An agent knows 1,000 peers at most, and multicast ends at the router: a site with more
-    /// machines than one subnet takes is several subnets. Then a gateway at the centre is everybody's cache, as such a site is
-    /// to be set up, or (`apart`) each subnet is on its own.
-    pub(crate) fn of(self, agents: u32, apart: bool) -> Self {
-        Self { gateway: (self.gateway || agents > self.subnet) && !apart, ..self }
+    /// machines than one subnet takes is several subnets. Each is on its own, or a `gateway` at the centre is everybody's cache.
+    pub(crate) fn of(self, agents: u32, gateway: bool) -> Self {
+        Self { gateway: self.gateway || gateway && agents > self.subnet, ..self }
     }
 }
 
