@@ -237,10 +237,6 @@ async fn one_that_dies_in_the_middle_is_not_missed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_relays_wrong_bytes_costs_a_retry_and_is_found_out() {
     let office = office(4, 48 << 20, Some(0)).await;
-    let all = office.fetch().await;
-    assert_eq!(all, [office.paths.len(); 4]);
-    let copies = office.copies();
-    assert!(copies <= 3.0, "{copies:.3}");
     let liar = office.agents[0].mesh.id();
     let honest = &office.agents[1..];
     let blamed = |agent: &Arc<Agent>, who: &dyn Fn(PeerId) -> bool| {
@@ -252,7 +248,18 @@ async fn one_that_relays_wrong_bytes_costs_a_retry_and_is_found_out() {
             wrong && who(view.id)
         })
     };
-    assert!(honest.iter().any(|agent| blamed(agent, &|peer| peer == liar)), "nobody noticed");
+    let noticed = || honest.iter().any(|agent| blamed(agent, &|peer| peer == liar));
+    // One that is slow is asked for little: it has to be caught several times.
+    for round in 1..=4 {
+        let all = office.fetch().await;
+        assert_eq!(all, [office.paths.len(); 4]);
+        let copies = office.copies() / f64::from(round);
+        assert!(copies <= 3.0, "{copies:.3}");
+        if noticed() {
+            break;
+        }
+    }
+    assert!(noticed(), "nobody noticed");
     for agent in &office.agents {
         assert!(!blamed(agent, &|peer| peer != liar), "an honest one was blamed");
     }
