@@ -71,7 +71,7 @@ pub(crate) struct Ahead {
 struct State {
     infos: VecDeque<HashPart>,
     seen: LruCache<HashPart, ()>,
-    files: Wishes<SiteObject>,
+    files: Wishes<(HashPart, SiteObject)>,
     /// NAR bytes that Nix had been given when it was last looked.
     taken: u64,
 }
@@ -117,7 +117,8 @@ impl Ahead {
         state.files.active(now);
         self.queue_infos(&mut state, references.clone());
         if let Some(object) = object {
-            state.files.add(path, references, object.size.map_or(0, Cut::size), object, now);
+            let size = object.size.map_or(0, Cut::size);
+            state.files.add(path, references, size, (path, object), now);
         }
         drop(state);
         self.news.notify_waiters();
@@ -189,8 +190,8 @@ async fn files(ahead: std::sync::Weak<Ahead>) {
         let news = ahead.news.notified();
         ahead.is_wanted();
         let next = lock(&ahead.state).files.next(ahead.now());
-        let object = match next {
-            Next::Fetch(object) => object,
+        let (path, object) = match next {
+            Next::Fetch(file) => file,
             Next::After(wait) => {
                 drop(timeout(wait.min(LET_GO), news).await);
                 continue;
@@ -206,8 +207,12 @@ async fn files(ahead: std::sync::Weak<Ahead>) {
         let share = u32::try_from(kib).map_or(KIB_AT_ONCE, |kib| kib.clamp(1, KIB_AT_ONCE));
         // In the order in which they are asked for.
         let _under_way = ahead.under_way.acquire_many(share).await;
+        if !lock(&ahead.state).files.is_ahead(&path) {
+            // Nix came for it meanwhile, and may have it by now.
+            continue;
+        }
         if ahead.upstream.site().is_busy() {
-            // What Nix waits for comes first.
+            // Memory is short: whoever reads makes room first.
             sleep(Duration::from_millis(100)).await;
         }
         let mut bytes = Box::pin(ahead.upstream.site().stream_ahead(object));

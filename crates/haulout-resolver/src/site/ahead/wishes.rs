@@ -91,6 +91,11 @@ impl<T> Wishes<T> {
         self.waiting.retain(|(other, ..)| other != path);
     }
 
+    /// Whether this file was to be fetched and Nix has not come for it yet.
+    pub(super) fn is_ahead(&self, path: &HashPart) -> bool {
+        self.waiting.iter().any(|(other, ..)| other == path)
+    }
+
     /// The next file to fetch.
     pub(super) fn next(&mut self, now: Now) -> Next<T> {
         self.waiting.retain(|(.., since)| now.since(*since) < WANTED_WITHIN);
@@ -194,7 +199,10 @@ mod tests {
         assert_eq!(wishes.next(at(0)), Next::Fetch(1));
         assert_eq!(wishes.next(at(0)), Next::After(WANTED_WITHIN), "90 of 100 are used");
         // Nix comes for one: room for the next, and the others stay where they were.
+        assert!(wishes.is_ahead(&path(1)));
         wishes.asked(&path(1), at(0));
+        assert!(!wishes.is_ahead(&path(1)) && wishes.is_ahead(&path(0)));
+        assert!(!wishes.is_ahead(&path(2)), "it has not been its turn");
         assert_eq!(wishes.next(at(0)), Next::Fetch(2));
         // What Nix asked for itself is not fetched ahead any more.
         wishes.asked(&path(3), at(0));
