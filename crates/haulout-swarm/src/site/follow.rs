@@ -37,6 +37,8 @@ pub struct FollowConfig {
     pub peeks_max: usize,
     /// How long such a peer may be silent at first: longer than [`FollowConfig::heartbeat`].
     pub peek_after: Duration,
+    /// Peers asked "only if you have it" by an agent that takes the segment from nobody else ([`Follow::kept`]).
+    pub kept_max: usize,
     /// Whether a peer's word that the outside does not have it is believed. If not, this agent asks the outside itself.
     pub believe_absent: bool,
 }
@@ -52,6 +54,7 @@ impl Default for FollowConfig {
             elect: true,
             peeks_max: 8,
             peek_after: Duration::from_millis(600),
+            kept_max: 6,
             believe_absent: false,
         }
     }
@@ -193,6 +196,8 @@ enum Role {
     Wants,
     /// This peer asked for it.
     Home { asker: PeerId },
+    /// It wants the segment if somebody has it.
+    Takes,
 }
 
 /// The plan for one segment on one agent.
@@ -243,6 +248,13 @@ impl Follow {
         Self::with_role(me, Role::Home { asker }, len, have, config)
     }
 
+    /// A plan for an agent that can have the same elsewhere, and takes the segment only from one of its homes that has it: it
+    /// does not go outside, and nobody does for it. Once a peer relies on it, it is as good as [`Follow::home`].
+    #[must_use]
+    pub fn kept(me: PeerId, len: Option<u64>, have: u64, config: FollowConfig) -> Self {
+        Self::with_role(me, Role::Takes, len, have, config)
+    }
+
     fn with_role(
         me: PeerId,
         role: Role,
@@ -265,7 +277,7 @@ impl Follow {
             went_outside: false,
             must_go: false,
             running: None,
-            why: if role == Role::Wants { Why::Turn } else { Why::Asked },
+            why: if matches!(role, Role::Home { .. }) { Why::Asked } else { Why::Turn },
             len,
             have,
             verdict,
@@ -308,9 +320,13 @@ impl Follow {
         if self.must_go && outside.is_some() {
             return outside;
         }
-        let Role::Wants = self.role else {
-            return outside.and_then(|outside| self.peek(turns).or(Some(outside)));
-        };
+        match self.role {
+            Role::Wants => {}
+            Role::Takes => return self.take(turns),
+            Role::Home { .. } => {
+                return outside.and_then(|outside| self.peek(turns).or(Some(outside)));
+            }
+        }
         let own = turns.iter().position(|turn| turn.peer == self.me);
         let next = turns
             .iter()
@@ -344,6 +360,14 @@ impl Follow {
             !is_asker(peer) && !self.peeked.contains(peer) && !self.asked.contains(peer)
         })
         .map(|turn| (Origin::Peer(turn.peer), true))
+    }
+
+    /// The next home that may have it.
+    fn take(&self, turns: &[Turn]) -> Option<(Origin, bool)> {
+        let mut may = turns.iter().map(|turn| turn.peer);
+        may.find(|peer| *peer != self.me && !self.peeked.contains(peer))
+            .filter(|_| self.peeked.len() < self.config.kept_max)
+            .map(|peer| (Origin::Peer(peer), true))
     }
 
     /// Whether so many have failed that this agent goes outside although others are before it.
@@ -499,6 +523,10 @@ impl Follow {
     /// A peer asks this agent for the segment. If it is the one that this agent waits for, nobody would ever fetch: this
     /// agent goes outside.
     pub fn relied_on_by(&mut self, peer: &PeerId) {
+        if self.role == Role::Takes {
+            self.role = Role::Home { asker: *peer };
+            self.why = Why::Asked;
+        }
         let waits_for_it =
             self.running.is_some_and(|running| running.origin == Origin::Peer(*peer));
         if waits_for_it {

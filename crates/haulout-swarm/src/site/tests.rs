@@ -156,6 +156,43 @@ fn who_is_relied_on_by_its_own_source_goes_outside() {
 }
 
 #[test]
+fn who_takes_only_what_is_kept_goes_nowhere_else() {
+    let kept = |ranking: &[u8]| Plan {
+        plan: Follow::kept(peer(9), Some(1000), 0, FollowConfig::default()),
+        turns: turns(ranking, &[2]),
+    };
+    let refuse = |plan: &mut Plan, now| {
+        let step = plan.next(at(now));
+        let (attempt, ..) = fetch(step);
+        plan.ended(attempt, End::Refused);
+        asks(step)
+    };
+    let mut plan = kept(&[1, 9, 2]);
+    assert_eq!([refuse(&mut plan, 0), refuse(&mut plan, 1)], [Err(1), Err(2)]);
+    assert_eq!((plan.next(at(2)), plan.outside_fetches()), (Step::Failed, 0));
+
+    let mut plan = kept(&[1, 2, 3, 4, 5, 6, 7, 8]);
+    for n in 1..=6 {
+        assert_eq!(refuse(&mut plan, u64::from(n)), Err(n));
+    }
+    assert_eq!(plan.next(at(9)), Step::Failed, "six questions are enough");
+
+    let mut plan = kept(&[1, 2]);
+    fetch(plan.next(at(0)));
+    let (second, ..) = fetch(plan.next(at(600)));
+    plan.progress(second, 1000, at(700));
+    assert_eq!(plan.next(at(700)), Step::Complete, "the first was silent");
+
+    let mut plan = kept(&[1, 9, 3]);
+    let (first, ..) = fetch(plan.next(at(0)));
+    plan.relied_on_by(&peer(7));
+    assert_eq!(plan.next(at(1)), Step::Wait);
+    plan.ended(first, End::Refused);
+    assert_eq!(asks(plan.next(at(2))), Ok(0), "who is relied on is a home");
+    assert_eq!(plan.why(), Why::Asked);
+}
+
+#[test]
 fn absent_is_believed_of_the_outside_only() {
     let mut plan = follow(&[1, 2], 9);
     let (first, ..) = fetch(plan.next(at(0)));
