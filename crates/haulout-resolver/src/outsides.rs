@@ -33,6 +33,10 @@ impl NarOutside for Outsides {
         })
     }
 
+    fn kept(&self, key: NarKey) -> Option<NarBytes> {
+        self.upstream.get()?.kept(key)
+    }
+
     fn wrong(&self, key: NarKey) {
         // An archive's NAR never ends well without being right.
         if let Some(upstream) = self.upstream.get() {

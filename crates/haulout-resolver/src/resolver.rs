@@ -438,9 +438,12 @@ impl Resolver {
                     archives.look_ahead(info);
                 }
             }
-            (Origin::Peers(found), _) => {
+            (Origin::Peers(found), outside) => {
                 self.inner.lan.wanted(&found.info);
                 self.inner.transfers.prepare(&found.info);
+                if let Some(outside) = outside {
+                    outside.upstream.wanted(&found.info);
+                }
             }
             (Origin::Outside(_), Some(outside)) => outside.ahead.info_asked(hash),
             _ => {}

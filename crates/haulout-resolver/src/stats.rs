@@ -84,6 +84,9 @@ pub struct Stats {
     pub refused: Counter,
     /// narinfos from outside the site.
     pub info_outside: Counter,
+    /// NARs that peers hold and that came as pieces of the file from outside, which homes still kept; also among those
+    /// from peers.
+    pub nar_kept_pieces: Counter,
     /// NARs from outside the site, complete and verified.
     pub nar_outside: Counter,
     /// narinfos from archives.

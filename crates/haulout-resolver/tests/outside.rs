@@ -3,18 +3,23 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use haulout_gateway::{Client, Substituter as _};
-use haulout_mesh::{Identity, Mesh, MeshConfig, StaticPeer};
+use haulout_mesh::{
+    Asker, Audience, HoldingsFeed, Identity, Mesh, MeshConfig, NarKey, NarReader, NarTree, Serve,
+    SitePiece, SiteRequest, SiteSource, StaticPeer,
+};
 use haulout_nix::db::StoreLocation;
-use haulout_nix::{Compression, KeySet, NarHash, NarInfo, PathInfo, SecretKey, StoreDir};
+use haulout_nix::{Compression, HashPart, KeySet, NarHash, NarInfo, PathInfo, SecretKey, StoreDir};
 use haulout_resolver::{Resolver, ResolverConfig, Serving};
 use haulout_sample::{Sample, SampleSpec};
 use haulout_upstream::{Options, Upstreams};
@@ -108,10 +113,15 @@ impl Cache {
     /// Puts a closure into it; returns the paths and the compressed size.
     async fn fill(&self, paths: usize, bytes: u64) -> (Vec<PathInfo>, u64) {
         let dir = tempfile::tempdir().unwrap();
+        self.fill_from(dir.path(), paths, bytes).await
+    }
+
+    /// The same, of a store that is made at `root`.
+    async fn fill_from(&self, root: &Path, paths: usize, bytes: u64) -> (Vec<PathInfo>, u64) {
         let key = key();
         let spec = SampleSpec { content_addressed: 0, ..SampleSpec::new(3, paths, bytes, &key) };
-        let store = Sample::generate(dir.path(), spec).unwrap();
-        let seed = Agent::start(dir.path(), 99, &[], None).await;
+        let store = Sample::generate(root, spec).unwrap();
+        let seed = Agent::start(root, 99, &[], None).await;
         let mut total = 0;
         for info in &store.paths {
             let nar = seed.nar(info).await.unwrap();
@@ -146,6 +156,17 @@ struct Agent {
 
 impl Agent {
     async fn start(root: &Path, seed: u8, peers: &[Arc<Self>], cache: Option<&Cache>) -> Self {
+        Self::start_as(root, seed, peers, cache, |serve| serve).await
+    }
+
+    /// One that gives what `gives` makes of it.
+    async fn start_as(
+        root: &Path,
+        seed: u8,
+        peers: &[Arc<Self>],
+        cache: Option<&Cache>,
+        gives: impl FnOnce(Arc<dyn Serve>) -> Arc<dyn Serve>,
+    ) -> Self {
         let keys: KeySet = [key().public_key().clone()].into_iter().collect();
         let config = ResolverConfig::new(StoreLocation::chroot(root), keys);
         let serving = Serving::open(&config).unwrap();
@@ -156,7 +177,7 @@ impl Agent {
             .iter()
             .map(|peer| StaticPeer { addr: peer.mesh.local_addrs()[0], key: None })
             .collect();
-        let mesh = Mesh::start(mesh_config, serving.serve()).await.unwrap();
+        let mesh = Mesh::start(mesh_config, gives(serving.serve())).await.unwrap();
         let resolver = Resolver::start(&config, serving, Arc::new(mesh.clone()));
         if let Some(cache) = cache {
             let trust = resolver.trust_source();
@@ -209,6 +230,12 @@ async fn office(dirs: &[tempfile::TempDir], cache: &Cache) -> Vec<Arc<Agent>> {
     for (n, dir) in dirs.iter().enumerate() {
         agents.push(Arc::new(Agent::start(dir.path(), n as u8 + 1, &agents, Some(cache)).await));
     }
+    acquainted(&agents).await;
+    agents
+}
+
+/// Waits until all know each other.
+async fn acquainted(agents: &[Arc<Agent>]) {
     let begun = Instant::now();
     let told = |agent: &Agent| {
         agents
@@ -220,7 +247,6 @@ async fn office(dirs: &[tempfile::TempDir], cache: &Cache) -> Vec<Arc<Agent>> {
         assert!(begun.elapsed() < Duration::from_secs(20), "they do not find each other");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    agents
 }
 
 fn dirs(count: usize) -> Vec<tempfile::TempDir> {
@@ -280,6 +306,136 @@ async fn a_machine_that_dies_in_the_middle_is_not_missed() {
     let given = cache.given(compressed);
     println!("{given:.3} × {compressed} bytes");
     assert!(given <= 1.6, "{given:.3} × the closure");
+}
+
+/// Three machines, a fourth that holds the closure and has no cache outside, and a fifth that comes last and wants it.
+struct Late {
+    cache: Arc<Cache>,
+    agents: Vec<Arc<Agent>>,
+    paths: Vec<PathInfo>,
+    compressed: u64,
+    _dirs: Vec<tempfile::TempDir>,
+}
+
+impl Late {
+    /// With a first machine that tells lies, or none; after the three have fetched it, or before.
+    async fn new(lies: bool, fetched: bool) -> Self {
+        let cache = Cache::start(Duration::ZERO);
+        let dirs = dirs(5);
+        let (paths, compressed) = cache.fill_from(dirs[3].path(), 60, 24 << 20).await;
+        let mut agents: Vec<Arc<Agent>> = Vec::new();
+        for (n, dir) in dirs[..3].iter().enumerate() {
+            let gives = |serve| match n == 0 && lies {
+                true => Arc::new(Liar(serve)) as Arc<dyn Serve>,
+                false => serve,
+            };
+            let seed = n as u8 + 1;
+            let agent = Agent::start_as(dir.path(), seed, &agents, Some(&cache), gives).await;
+            agents.push(Arc::new(agent));
+        }
+        acquainted(&agents).await;
+        if fetched {
+            assert!(agents[1].fetch(&paths).await);
+        }
+        agents.push(Arc::new(Agent::start(dirs[3].path(), 4, &agents, None).await));
+        agents.push(Arc::new(Agent::start(dirs[4].path(), 5, &agents, Some(&cache)).await));
+        let begun = Instant::now();
+        let last = &agents[4].mesh;
+        while paths.iter().any(|info| last.who_has(&info.path.hash_part()).is_empty())
+            || agents[..3].iter().any(|other| last.standing_of(&other.mesh.id()).is_none())
+        {
+            assert!(begun.elapsed() < Duration::from_secs(20), "they do not find each other");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Self { cache, agents, paths, compressed, _dirs: dirs }
+    }
+
+    fn given_by_the_holder(&self) -> u64 {
+        self.agents[3].mesh.peers().iter().map(|view| view.bytes_given).sum()
+    }
+
+    /// NARs that are worth more than one question.
+    fn larger(&self) -> u64 {
+        self.paths.iter().filter(|info| info.nar_size > 64 << 10).count() as u64
+    }
+}
+
+/// What one machine holds, and the homes of its file's pieces keep: from these.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_homes_keep_is_taken_from_them_before_the_one_holder() {
+    let late = Late::new(false, true).await;
+    let (fetched, held) = (late.cache.given(late.compressed), late.given_by_the_holder());
+    let newcomer = &late.agents[4];
+    assert!(newcomer.fetch(&late.paths).await);
+    assert_eq!(late.cache.given(late.compressed), fetched, "nothing more from outside");
+    let (kept, larger) = (newcomer.resolver.stats().nar_kept_pieces.get(), late.larger());
+    let held = (late.given_by_the_holder() - held) as f64 / late.compressed as f64;
+    println!("{kept} of {larger} from homes, {held:.3} × the closure from the holder");
+    // Nix asks for the NARs at once here: of the first the narinfo may still be under way.
+    assert!(4 * kept >= 3 * larger && larger > 10, "{kept} of {larger}");
+    assert!(held < 0.5, "{held:.3} × the closure from the holder");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_homes_do_not_keep_comes_from_the_holder() {
+    let late = Late::new(false, false).await;
+    let newcomer = &late.agents[4];
+    assert!(newcomer.fetch(&late.paths).await);
+    assert_eq!(late.cache.given(late.compressed), 0.0);
+    assert!(late.cache.asked.lock().unwrap().keys().all(|path| !path.ends_with(".narinfo")));
+    assert_eq!(newcomer.resolver.stats().nar_kept_pieces.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_that_keeps_lies_costs_a_retry() {
+    let late = Late::new(true, false).await;
+    // It is not given its own lies.
+    assert!(late.agents[0].fetch(&late.paths).await);
+    let newcomer = &late.agents[4];
+    assert!(newcomer.fetch(&late.paths).await);
+    let stats = newcomer.resolver.stats();
+    println!("{} lies found", stats.lies.get());
+    assert!(stats.nar_kept_pieces.get() < late.larger());
+}
+
+/// Relays with a bit turned in every piece; everything else is as it should be.
+struct Liar(Arc<dyn Serve>);
+
+impl Serve for Liar {
+    fn path_infos(&self, asker: &Asker, hash: &HashPart, max: usize) -> Vec<PathInfo> {
+        self.0.path_infos(asker, hash, max)
+    }
+    fn nar_tree(&self, asker: &Asker, key: &NarKey) -> Option<NarTree> {
+        self.0.nar_tree(asker, key)
+    }
+    fn open_nar(&self, asker: &Asker, key: &NarKey) -> Option<Box<dyn NarReader>> {
+        self.0.open_nar(asker, key)
+    }
+    fn site(&self, asker: &Asker, request: SiteRequest) -> Box<dyn SiteSource> {
+        let document = request.size.is_none();
+        let honest = self.0.site(asker, request);
+        if document { honest } else { Box::new(Twisted(honest)) }
+    }
+    fn holdings(&self, audience: Audience) -> Option<Arc<HoldingsFeed>> {
+        self.0.holdings(audience)
+    }
+}
+
+struct Twisted(Box<dyn SiteSource>);
+
+impl SiteSource for Twisted {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = SitePiece> + Send + '_>> {
+        Box::pin(async {
+            match self.0.next().await {
+                SitePiece::Bytes(bytes) => {
+                    let mut bytes = bytes.to_vec();
+                    bytes[0] ^= 1;
+                    SitePiece::Bytes(bytes.into())
+                }
+                end => end,
+            }
+        })
+    }
 }
 
 /// Agents that name each other as caches would ask in a circle.

@@ -41,22 +41,25 @@ struct Going {
 pub(super) enum For {
     /// This machine wants it: its home is asked first.
     Ourselves,
+    /// This machine takes it if a home has it, and else has the same from elsewhere.
+    IfKept,
     /// This peer asked: it is fetched from outside, unless somebody has it from before this agent came.
     Peer(PeerId),
 }
 
 impl Inner {
-    /// Sees to it that the segment is being filled.
-    pub(super) fn fill(self: &Arc<Self>, segment: &Arc<Segment>, whom: For) {
-        let Some(have) = segment.take_over() else { return };
+    /// Sees to it that the segment is being filled. False if that is so already, or it is over.
+    pub(super) fn fill(self: &Arc<Self>, segment: &Arc<Segment>, whom: For) -> bool {
+        let Some(have) = segment.take_over() else { return false };
         let (object, index) = (&segment.object, segment.index);
         let len = object.segment_len(index);
         let (me, config) = (self.peers().me(), config(object.key.kind));
         let plan = match whom {
             For::Peer(asker) => Follow::home(me, asker, len, have, config),
             For::Ourselves => Follow::new(me, len, have, config),
+            For::IfKept => Follow::kept(me, len, have, config),
         };
-        let on_duty = whom != For::Ourselves;
+        let on_duty = matches!(whom, For::Peer(_));
         if on_duty {
             super::lock(&self.duty).fetching();
         }
@@ -64,7 +67,7 @@ impl Inner {
         self.spawn(async move {
             let end = match inner.take_kept(&segment).await {
                 true => Some(SiteEnd::Complete),
-                false => inner.drive(&segment, plan).await,
+                false => inner.drive(&segment, plan, whom).await,
             };
             if end.is_some_and(|end| end != SiteEnd::Complete) {
                 inner.drop_failed(&segment);
@@ -75,6 +78,7 @@ impl Inner {
             }
             inner.fits();
         });
+        true
     }
 
     /// Fills a segment from what this machine keeps; false: it has to come from elsewhere.
@@ -109,7 +113,7 @@ impl Inner {
     }
 
     /// Runs the plan to its end; `None`: nobody wants it now.
-    async fn drive(&self, segment: &Segment, mut plan: Follow) -> Option<SiteEnd> {
+    async fn drive(&self, segment: &Segment, mut plan: Follow, whom: For) -> Option<SiteEnd> {
         let len = segment.object.segment_len(segment.index);
         let document = len.is_none();
         self.locate(&segment.object).await;
@@ -123,8 +127,9 @@ impl Inner {
             tokio::pin!(moved);
             moved.as_mut().enable();
             let demand = segment.demand();
-            for peer in demand.relying {
-                plan.relied_on_by(&peer);
+            // Who relies on it makes a home of this agent: of one that fetches for others.
+            if whom != For::IfKept || super::lock(&self.duty).is_willing() {
+                demand.relying.iter().for_each(|peer| plan.relied_on_by(peer));
             }
             match demand.readers {
                 0 => {

@@ -310,7 +310,18 @@ impl Site {
 
     /// Whether a peer can serve this path: then nothing of it is to come from outside.
     pub(crate) fn is_held(&self, path: &HashPart) -> bool {
-        !self.inner.peers().who_has(path).is_empty()
+        self.holders_of(path) > 0
+    }
+
+    /// How many peers can serve this path, as far as is known.
+    pub(crate) fn holders_of(&self, path: &HashPart) -> usize {
+        self.inner.peers().who_has(path).len()
+    }
+
+    /// Whether the beginning of an object is here, or on its way.
+    pub(crate) fn is_here(&self, object: &SiteObject) -> bool {
+        let first = self.inner.known(&object.key.segment(0));
+        first.is_some_and(|segment| segment.object == *object && segment.is_alive())
     }
 
     /// The same, when nobody known can: the homes of its entry are asked who can.
@@ -382,7 +393,7 @@ impl Site {
 
     /// How many peers announce that they hold an object of this id, as far as 32 bits tell.
     pub(crate) fn holders(&self, id: &[u8; 32]) -> usize {
-        self.inner.peers().who_has(&held_as(id)).len()
+        self.holders_of(&held_as(id))
     }
 
     /// Forgets an object.

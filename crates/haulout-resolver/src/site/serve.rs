@@ -78,31 +78,34 @@ impl SiteSource for Giving {
     }
 }
 
-/// Whether an agent that only wants what is here is to look elsewhere: following from one to the other could lead in a circle.
-fn fresh_or_following(known: Option<&Segment>) -> bool {
-    !known.is_some_and(Segment::is_held)
-}
-
 impl Giving {
+    /// What there is of the segment. An agent that only wants what is kept here is sent on if it is not: following from one
+    /// to the other could lead in a circle.
+    fn known(&self, keeps: bool) -> Result<Option<Arc<Segment>>, SiteEnd> {
+        let known = self.inner.known(&self.request.segment);
+        let here = keeps || known.as_ref().is_some_and(|segment| segment.is_held());
+        if self.request.held && !here { Err(SiteEnd::Refused) } else { Ok(known) }
+    }
+
     async fn begin(&self) -> Result<(SegmentReader, Welcome), SiteEnd> {
         let (inner, peer) = (&self.inner, self.asker.peer);
         let object = SiteObject::of(&self.request);
         let outside = inner.outside(object.outside).ok_or(SiteEnd::Refused)?;
-        // It may have to look things up, and that not on the mesh's thread.
+        let keeps = outside.keeps(&object);
+        // A question for what is kept is never a reason to look anything up: most of them are about what is not here.
+        self.known(keeps)?;
+        // Otherwise it may be one, and that not on the mesh's thread.
         let allowed = outside.may_give(&object, self.asker.membership);
         if !inner.spawn(allowed).await.unwrap_or(false) {
             return Err(SiteEnd::Refused);
         }
-        let known = inner.known(&self.request.segment);
+        let known = self.known(keeps)?;
         if known.as_ref().is_some_and(|segment| segment.object != object) {
             return Err(SiteEnd::Refused);
         }
         let fresh = !known.as_ref().is_some_and(|segment| segment.is_alive());
-        if self.request.held && fresh_or_following(known.as_deref()) && !outside.keeps(&object) {
-            return Err(SiteEnd::Refused);
-        }
         // What this machine keeps it gives whether it is willing to fetch or not.
-        let to_fetch = fresh && !outside.keeps(&object);
+        let to_fetch = fresh && !keeps;
         let verdict = lock(&inner.duty).ask(peer, to_fetch);
         match verdict {
             Verdict::Busy => return Err(SiteEnd::Busy),

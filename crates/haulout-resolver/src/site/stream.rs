@@ -38,6 +38,7 @@ struct Reading {
     next_index: u32,
     revivals: u32,
     who: Reader,
+    whom: For,
 }
 
 impl Site {
@@ -47,7 +48,15 @@ impl Site {
         object: SiteObject,
         from: u64,
     ) -> impl Stream<Item = Result<Bytes, SiteError>> + Send + 'static {
-        self.stream_for(object, from, Reader::Nix)
+        self.stream_for(object, from, Reader::Nix, For::Ourselves)
+    }
+
+    /// The same as far as it is here or homes still keep it: ends with an error at the first segment that nobody gives.
+    pub(super) fn stream_kept(
+        &self,
+        object: SiteObject,
+    ) -> impl Stream<Item = Result<Bytes, SiteError>> + Send + 'static {
+        self.stream_for(object, 0, Reader::Nix, For::IfKept)
     }
 
     /// The same, before anybody asks: what came stays for whoever does.
@@ -55,7 +64,7 @@ impl Site {
         &self,
         object: SiteObject,
     ) -> impl Stream<Item = Result<Bytes, SiteError>> + Send + 'static {
-        self.stream_for(object, 0, Reader::Ahead)
+        self.stream_for(object, 0, Reader::Ahead, For::Ourselves)
     }
 
     fn stream_for(
@@ -63,6 +72,7 @@ impl Site {
         object: SiteObject,
         from: u64,
         who: Reader,
+        whom: For,
     ) -> impl Stream<Item = Result<Bytes, SiteError>> + Send + 'static {
         let next_index = object.size.map_or(0, |cut| cut.segment_of(from));
         let reading = Reading {
@@ -73,6 +83,7 @@ impl Site {
             next_index,
             revivals: 0,
             who,
+            whom,
         };
         stream::unfold(Some(reading), |reading| async {
             let mut reading = reading?;
@@ -89,17 +100,40 @@ impl Site {
     /// # Errors
     /// [`SiteError`].
     pub async fn document(&self, object: SiteObject) -> Result<Bytes, SiteError> {
-        let segment = self.inner.segment(&object, 0);
+        match self.document_for(&object, For::Ourselves).await {
+            // Whoever was at it already may have had less patience, or only asked who has it.
+            (Err(SiteError::Failed), false) => self.document_for(&object, For::Ourselves).await.0,
+            (result, _) => result,
+        }
+    }
+
+    /// The same, if it is here or a home keeps it.
+    pub(super) async fn document_kept(&self, object: &SiteObject) -> Result<Bytes, SiteError> {
+        self.document_for(object, For::IfKept).await.0
+    }
+
+    /// And whether it was filled for this question.
+    async fn document_for(
+        &self,
+        object: &SiteObject,
+        whom: For,
+    ) -> (Result<Bytes, SiteError>, bool) {
+        let segment = self.inner.segment(object, 0);
         let mut reader = segment.read(0, Reader::Nix);
-        self.inner.fill(&segment, For::Ourselves);
-        let mut whole = BytesMut::new();
-        loop {
-            match reader.next().await {
-                SitePiece::Bytes(bytes) => whole.extend_from_slice(&bytes),
-                SitePiece::End(SiteEnd::Complete) => return Ok(whole.freeze()),
-                SitePiece::End(SiteEnd::Absent) => return Err(SiteError::Absent),
-                SitePiece::End(_) => return Err(SiteError::Failed),
-            }
+        let ours = self.inner.fill(&segment, whom);
+        let result = read_whole(&mut reader).await;
+        (result, ours)
+    }
+}
+
+async fn read_whole(reader: &mut SegmentReader) -> Result<Bytes, SiteError> {
+    let mut whole = BytesMut::new();
+    loop {
+        match reader.next().await {
+            SitePiece::Bytes(bytes) => whole.extend_from_slice(&bytes),
+            SitePiece::End(SiteEnd::Complete) => return Ok(whole.freeze()),
+            SitePiece::End(SiteEnd::Absent) => return Err(SiteError::Absent),
+            SitePiece::End(_) => return Err(SiteError::Failed),
         }
     }
 }
@@ -132,7 +166,7 @@ impl Reading {
             let range = cut.range(self.next_index);
             let segment = self.inner.segment(&self.object, self.next_index);
             let reader = segment.read(self.at.saturating_sub(range.start), self.who);
-            self.inner.fill(&segment, For::Ourselves);
+            self.inner.fill(&segment, self.whom);
             self.ahead.push_back(reader);
             self.next_index += 1;
         }
@@ -160,6 +194,7 @@ impl Reading {
                     self.ahead.pop_front();
                 }
                 SitePiece::End(SiteEnd::Absent) => return Err(SiteError::Absent),
+                SitePiece::End(_) if self.whom == For::IfKept => return Err(SiteError::Failed),
                 SitePiece::End(_) if self.revivals < REVIVALS_MAX => {
                     // Perhaps it was filled for a peer that has gone: once more, for ourselves.
                     self.revivals += 1;

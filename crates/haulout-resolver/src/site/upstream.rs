@@ -13,11 +13,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use haulout_mesh::{Membership, NarKey};
 use haulout_nix::{HashPart, NarInfo, PathInfo};
-use haulout_swarm::site::{Cut, OutsideId, SiteKey, SiteKind};
+use haulout_swarm::site::{Cut, HOLDERS_ENOUGH, OutsideId, SiteKey, SiteKind};
 use haulout_upstream::{Answer as Said, Found, Kind, Trouble, Upstreams, decompress};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{Body, Outside, OutsideError, Site, SiteError, SiteObject};
@@ -36,6 +37,10 @@ pub(crate) const NARINFO_BUDGET: Duration = Duration::from_secs(4);
 const HOME_BUDGET: Duration = Duration::from_secs(3);
 /// What remembered narinfos may take, in bytes: of some ten thousand paths.
 const KNOWN_BYTES: usize = 12 << 20;
+/// Homes asked at the same time for narinfos of paths that peers hold: a round trip each. What comes beyond is left out.
+const ASKING_MAX: usize = 64;
+/// NARs up to this size are asked of a holder: its answer is one round trip, as that of a home would be.
+const KEPT_MIN: u64 = 64 << 10;
 
 /// A path that an upstream has.
 #[derive(Debug)]
@@ -64,6 +69,8 @@ struct Inner {
     stats: Arc<Stats>,
     reasons: Arc<Reasons>,
     wrong: Mutex<lru::LruCache<HashPart, ()>>,
+    /// Questions about what is kept.
+    asking: Arc<Semaphore>,
 }
 
 impl Upstream {
@@ -109,6 +116,7 @@ impl Upstream {
             stats,
             reasons,
             wrong: Mutex::new(lru::LruCache::new(WRONG_MAX)),
+            asking: Arc::new(Semaphore::new(ASKING_MAX)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -316,8 +324,7 @@ impl Upstream {
 
     async fn open_nar(&self, key: NarKey) -> Option<NarBytes> {
         let known = timeout(NARINFO_BUDGET, self.known(key.path)).await.ok().flatten()?;
-        let info = &known.found.narinfo.info;
-        if info.nar_hash != key.nar_hash || info.nar_size != key.nar_size {
+        if !known.is(&key) {
             self.inner.reasons.note(&key.path, "the cache outside has another build".to_owned());
             return None;
         }
@@ -329,9 +336,67 @@ impl Upstream {
             }
             None => self.inner.upstreams.open(file, 0, None).await.ok()?.boxed(),
         };
-        let nar = decompress(&file.compression, key.nar_size, compressed).ok()?;
-        Some(nar.map_err(|trouble| trouble.to_string()).boxed())
+        unpack(&known.found, &key, compressed)
     }
+
+    /// Whether few enough hold a NAR that the pieces of its file are worth asking for: each piece has another home, and all
+    /// together they give more than one or two holders. A file that is being read here, or was fetched ahead, is used anyway.
+    fn is_worth_it(&self, path: &HashPart, nar_size: u64) -> bool {
+        let holders = self.inner.site.holders_of(path);
+        nar_size > KEPT_MIN && holders < HOLDERS_ENOUGH
+    }
+
+    /// Peers hold this path, and Nix will probably want it: finds out which file it is outside, if a home still knows, in case
+    /// the homes of its pieces keep that. Within a runtime.
+    pub(crate) fn wanted(&self, info: &PathInfo) {
+        let (path, inner) = (info.path.hash_part(), &self.inner);
+        if inner.each.is_empty()
+            || inner.known.get(&path).is_some()
+            || !self.is_worth_it(&path, info.nar_size)
+        {
+            return;
+        }
+        let Ok(asking) = Arc::clone(&inner.asking).try_acquire_owned() else { return };
+        let upstream = self.clone();
+        tokio::spawn(async move {
+            let object = upstream.narinfo_object(path);
+            let document = upstream.inner.site.document_kept(&object);
+            if let Ok(Ok(text)) = timeout(NARINFO_BUDGET, document).await
+                && upstream.read(path, &text).is_none()
+            {
+                upstream.inner.site.forget(&object);
+            }
+            drop(asking);
+        });
+    }
+
+    fn open_kept(&self, key: NarKey) -> Option<NarBytes> {
+        let known = self.inner.known.get(&key.path).filter(|known| known.is(&key))?;
+        let object = known.object.as_ref()?;
+        if !self.inner.site.is_here(object) && !self.is_worth_it(&key.path, key.nar_size) {
+            return None;
+        }
+        let bytes = self.inner.site.stream_kept(object.clone());
+        let bytes = bytes.map_err(|error| Trouble::Broken(error.to_string())).boxed();
+        unpack(&known.found, &key, bytes)
+    }
+}
+
+impl Known {
+    /// Whether it is the path of exactly this NAR.
+    fn is(&self, key: &NarKey) -> bool {
+        let info = &self.found.narinfo.info;
+        info.nar_hash == key.nar_hash && info.nar_size == key.nar_size
+    }
+}
+
+fn unpack(
+    found: &Found,
+    key: &NarKey,
+    packed: BoxStream<'static, Result<Bytes, Trouble>>,
+) -> Option<NarBytes> {
+    let nar = decompress(&found.file.compression, key.nar_size, packed).ok()?;
+    Some(nar.map_err(|trouble| trouble.to_string()).boxed())
 }
 
 /// Paths of which a peer's narinfo led to a wrong file: the caches are asked instead.
@@ -408,6 +473,10 @@ impl NarOutside for Upstream {
                     .boxed(),
             )
         })
+    }
+
+    fn kept(&self, key: NarKey) -> Option<NarBytes> {
+        self.open_kept(key)
     }
 
     fn wrong(&self, key: NarKey) {

@@ -1,6 +1,6 @@
 //! Which way a large NAR is fetched.
 //!
-//! Others fetch it, too: together with them. One source: without a tree, the hash of the whole at the end says as much.
+//! Homes keep the file it came in, or others fetch it, too: from there and together with them. One source: without a tree, the hash of the whole at the end says as much.
 //! Several: with the tree they agree on, all at once. They disagree: aside,
 //! until it is clear who lies. When further sources appear under way, one
 //! source becomes several.
@@ -41,8 +41,12 @@ pub(crate) async fn run(
         or_outside(shared, key, Some(&tree), &mut sink, done).await?;
         return sink.finish().await;
     }
-    if let Some(claim) = together(shared, key, roster, &mut sink).await {
+    if let Some((claim, file_fits)) = together(shared, key, roster, &mut sink).await {
         let done = agreed(shared, key, claim, roster, sink, window, &mut Single::default()).await;
+        if let (Ok(_), false, Some(outside)) = (&done, file_fits, shared.outside.get()) {
+            // So it was not the tree.
+            outside.wrong(key);
+        }
         if let (Ok(_), Some(fellows)) = (&done, shared.fellows.get()) {
             fellows.confirmed(key);
         }
@@ -91,21 +95,26 @@ pub(crate) async fn run(
     }
 }
 
-/// With machines that fetch it at the same time, as far as that goes. Gives what the holders promised; `None`: nobody else
-/// fetches it, or the holders do not agree.
+/// From the homes of its file, and with machines that fetch it at the same time, as far as that goes. Gives what the holders
+/// promised, and whether the file fits that; `None`: there is neither, or the holders do not agree.
 async fn together(
     shared: &Arc<Shared>,
     key: NarKey,
     roster: &Roster,
     sink: &mut Sink,
-) -> Option<Claim> {
-    drop(shared.fellows.get()?.open(key, sink.at())?);
+) -> Option<(Claim, bool)> {
+    let kept = shared.outside.get().and_then(|outside| outside.kept(key)).is_some();
+    let fellows = || shared.fellows.get().and_then(|fellows| fellows.open(key, 0)).is_some();
+    if !kept && !fellows() {
+        return None;
+    }
     let claim = holders::promise(shared, key).await?;
     for peer in &claim.by {
         roster.using(*peer);
     }
+    let file_fits = outside::fill_kept(shared, key, &claim.tree, sink).await;
     fellows::fill(shared, key, &claim.tree, sink).await;
-    Some(claim)
+    Some((claim, file_fits))
 }
 
 /// When no peer can go on, the outside may.

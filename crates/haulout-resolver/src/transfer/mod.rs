@@ -11,6 +11,7 @@ mod dispute;
 mod distrust;
 mod feed;
 mod fellows;
+mod flow;
 mod gate;
 mod hash;
 pub(crate) mod holders;
@@ -363,7 +364,12 @@ impl Job {
         // A large NAR may hold as much again out of order.
         ring.hold(lease, if small { memory } else { memory / 2 });
         if small {
-            if let Some(pieces) = fellows::small(shared, self.key).await {
+            let kept = outside::small_kept(shared, self.key).await;
+            let shared_out = match kept {
+                None => fellows::small(shared, self.key).await,
+                kept => kept,
+            };
+            if let Some(pieces) = shared_out {
                 for piece in pieces {
                     ring.push(piece).await;
                 }

@@ -1,24 +1,20 @@
-//! NARs that nobody here has: from outside the site.
+//! NARs that nobody here has: from outside the site. And those of which the site still keeps the file.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use haulout_mesh::{NarKey, NarTree};
-use tokio::time::timeout;
 
 use super::Shared;
-use super::gate::{Checked, Gate};
-use super::hash::WholeHash;
+use super::flow::{Flow, Place, Through, Whole};
 use super::ring::{CutReason, Ring};
 use super::sink::Sink;
 use crate::peers::Answer;
 
-/// How long a NAR from outside may stand still. Its source has its own,
-/// shorter clocks; this is for what is wrong with them.
-const STALL: Duration = Duration::from_secs(30);
+const OUTSIDE: Place = Place { name: "outside", stall: Duration::from_secs(30) };
+const KEPT: Place = Place { name: "what homes keep", stall: Duration::from_secs(15) };
 /// How often a NAR from outside is begun: the second time because the first
 /// was wrong or broke off.
 const TRIES: usize = 2;
@@ -34,7 +30,11 @@ pub(crate) trait NarOutside: Send + Sync {
     /// Opens a NAR: exactly its size, or an error at the end. Unverified.
     fn open(&self, key: NarKey) -> Answer<Option<NarBytes>>;
 
-    /// What [`NarOutside::open`] gave does not have the hash.
+    /// The same, from what peers still keep of what came from there for others. Ends with an error where they do not. `None`
+    /// if it is not worth asking them.
+    fn kept(&self, key: NarKey) -> Option<NarBytes>;
+
+    /// What [`NarOutside::open`] or [`NarOutside::kept`] gave does not have the hash.
     fn wrong(&self, key: NarKey);
 }
 
@@ -42,25 +42,18 @@ pub(crate) trait NarOutside: Send + Sync {
 pub(crate) async fn small(shared: &Shared, key: NarKey, ring: &Ring) -> Result<(), CutReason> {
     let outside = shared.outside.get().ok_or(CutReason::NoSource)?;
     for _ in 0..TRIES {
-        let Some(mut bytes) = outside.open(key).await else { break };
-        let (mut pieces, mut hash, mut total) = (Vec::new(), WholeHash::new(), 0);
-        while let Some(piece) = next(shared, key, &mut bytes).await {
-            total += piece.len() as u64;
-            hash.feed(piece.clone()).await;
-            pieces.push(piece);
-        }
-        if total != key.nar_size {
-            continue;
-        }
-        if hash.finish().await.as_ref() == Some(key.nar_hash.as_bytes()) {
-            for piece in pieces {
-                ring.push(piece).await;
+        let Some(bytes) = outside.open(key).await else { break };
+        match Flow::new(shared, key, OUTSIDE, bytes).whole().await {
+            Whole::Right(pieces) => {
+                for piece in pieces {
+                    ring.push(piece).await;
+                }
+                shared.stats.nar_outside.one();
+                return Ok(());
             }
-            shared.stats.nar_outside.one();
-            return Ok(());
+            Whole::Wrong => outside.wrong(key),
+            Whole::Broken => {}
         }
-        shared.reasons.note(&key.path, "a NAR from outside has not the promised hash".to_owned());
-        outside.wrong(key);
     }
     Err(CutReason::NoSource)
 }
@@ -76,14 +69,8 @@ pub(crate) async fn fill(
 ) -> Result<(), CutReason> {
     let outside = shared.outside.get().ok_or(CutReason::NoSource)?;
     for _ in 0..TRIES {
-        let Some(mut bytes) = outside.open(key).await else { break };
-        let mut gate = Gate::new(0, key.nar_size, tree.cloned());
-        while let Some(piece) = next(shared, key, &mut bytes).await {
-            let Ok(good) = gate.push(piece) else { break };
-            for checked in good {
-                keep(sink, checked).await;
-            }
-        }
+        let Some(bytes) = outside.open(key).await else { break };
+        Flow::new(shared, key, OUTSIDE, bytes).through(0, tree, sink).await;
         if sink.is_full() {
             shared.stats.nar_outside.one();
             return Ok(());
@@ -92,25 +79,36 @@ pub(crate) async fn fill(
     Err(CutReason::NoSource)
 }
 
-async fn keep(sink: &mut Sink, checked: Checked) {
-    let end = checked.offset + checked.bytes.len() as u64;
-    if end > sink.at() {
-        sink.take(checked.from(sink.at())).await;
+/// A small NAR whose file the homes keep, whole and verified; `None` if it is to be had elsewhere.
+pub(crate) async fn small_kept(shared: &Shared, key: NarKey) -> Option<Vec<Bytes>> {
+    let outside = shared.outside.get()?;
+    match Flow::new(shared, key, KEPT, outside.kept(key)?).whole().await {
+        Whole::Right(pieces) => {
+            shared.stats.nar_kept_pieces.one();
+            Some(pieces)
+        }
+        Whole::Wrong => {
+            outside.wrong(key);
+            None
+        }
+        Whole::Broken => None,
     }
 }
 
-/// The next piece; `None` at the end, good or bad.
-async fn next(shared: &Shared, key: NarKey, bytes: &mut NarBytes) -> Option<Bytes> {
-    match timeout(STALL, bytes.next()).await {
-        Ok(Some(Ok(piece))) => Some(piece),
-        Ok(None) => None,
-        Ok(Some(Err(why))) => {
-            shared.reasons.note(&key.path, format!("NAR from outside: {why}"));
-            None
-        }
-        Err(_) => {
-            shared.reasons.note(&key.path, "NAR from outside: nothing came".to_owned());
-            None
-        }
+/// Fills the sink, from its start, as far as homes keep the file. False if what they gave does not fit the tree: one of the two
+/// is wrong.
+pub(crate) async fn fill_kept(
+    shared: &Shared,
+    key: NarKey,
+    tree: &Arc<NarTree>,
+    sink: &mut Sink,
+) -> bool {
+    let Some(bytes) = shared.outside.get().and_then(|outside| outside.kept(key)) else {
+        return true;
+    };
+    let end = Flow::new(shared, key, KEPT, bytes).through(0, Some(tree), sink).await;
+    if sink.is_full() {
+        shared.stats.nar_kept_pieces.one();
     }
+    matches!(end, Through::Ended)
 }
