@@ -16,6 +16,7 @@ mod cache;
 mod dir;
 mod error;
 pub mod fund;
+mod join;
 mod journal;
 mod lasting;
 mod level;

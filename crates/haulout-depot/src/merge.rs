@@ -1,81 +1,13 @@
 //! Levels made one.
 
 use crate::{
-    Blobs, DepotError, Kind, OpenLevel, Reader, Registry, Update,
+    DepotError, Kind, OpenLevel, Reader, Registry, Update,
+    join::{Entries, Join, Sorted},
     lasting::{self, Packs},
-    segment,
-};
-use haulout_archive::{
-    Content, Entry, Page,
-    merge::{Merge, PackUnion},
 };
 use haulout_nix::HashPart;
-use std::{cell::RefCell, collections::HashSet, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 use tokio::runtime::Handle;
-
-/// The entries of a level, in order. Must be used on a thread that may block.
-pub(crate) struct Entries {
-    handle: Handle,
-    blobs: Arc<dyn Blobs>,
-    level: Arc<OpenLevel>,
-    number: u64,
-    page: Option<Page>,
-    at: usize,
-    /// Where to begin in the first page, which was not read yet.
-    from: Option<HashPart>,
-    failed: bool,
-}
-
-impl Entries {
-    /// From the first key that is not below `from`.
-    pub(crate) fn new(
-        handle: &Handle,
-        blobs: &Arc<dyn Blobs>,
-        level: &Arc<OpenLevel>,
-        from: HashPart,
-    ) -> Self {
-        let number = level.directory().page_of(&from);
-        let (blobs, level, handle) = (Arc::clone(blobs), Arc::clone(level), handle.clone());
-        Self { handle, blobs, level, number, page: None, at: 0, from: Some(from), failed: false }
-    }
-
-    fn fetch(&self) -> Result<Page, DepotError> {
-        self.handle.block_on(self.level.fetch_page(&*self.blobs, self.number))
-    }
-}
-
-impl Iterator for Entries {
-    type Item = Result<Entry, DepotError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.failed {
-            if self.number >= self.level.directory().footer().pages() {
-                return None;
-            }
-            let page = match self.page.take().map_or_else(|| self.fetch(), Ok) {
-                Ok(page) => page,
-                Err(error) => {
-                    self.failed = true;
-                    return Some(Err(error));
-                }
-            };
-            if let Some(from) = self.from.take() {
-                self.at = page.position(&from).unwrap_or_else(|at| at);
-            }
-            if self.at < page.len() {
-                let entry = page
-                    .entry(self.at)
-                    .map_err(|error| DepotError::corrupt("an index entry", error));
-                self.at += 1;
-                self.page = Some(page);
-                return Some(entry);
-            }
-            self.number += 1;
-            self.at = 0;
-        }
-        None
-    }
-}
 
 /// What a merge did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +41,7 @@ pub async fn merge(
     let epoch = registry.epoch().await?;
     let count = count.max(lasting::ended(reader.levels(), epoch));
     let levels = to_merge(reader, count, &drop, epoch).await?;
-    let all = levels.len() == reader.levels().len();
+    let oldest = levels.len() == reader.levels().len();
     let mut tables = Vec::with_capacity(levels.len());
     for level in &levels {
         tables.push(level.packs(&**reader.blobs()).await?);
@@ -120,33 +52,14 @@ pub async fn merge(
     let epochs = epochs.unwrap_or_else(|| longest.saturating_sub(epoch).max(1));
     let handle = Handle::current();
     let work = move || {
-        let mut lost = 0;
-        let start = HashPart::from_bytes([0; 20]);
         let about = levels.iter().map(|level| level.record().leaves).sum();
-        let iterators: Vec<Entries> =
-            levels.iter().map(|level| Entries::new(&handle, &blobs, level, start)).collect();
-        let union = RefCell::new(PackUnion::new(packs.tables().to_vec()));
-        let entries = Merge::new(iterators, all).filter_map(|item| {
-            let adopted = item.and_then(|(from, mut entry)| {
-                let gone = !packs.last(from, &entry);
-                lost += u64::from(gone);
-                if gone || drop.contains(&entry.key) {
-                    return Ok(
-                        (!all).then_some(Entry { key: entry.key, content: Content::Tombstone })
-                    );
-                }
-                let adopted = union.borrow_mut().adopt(from, &mut entry);
-                adopted
-                    .map_err(|error| DepotError::corrupt("an index entry", error))
-                    .map(|()| Some(entry))
-            });
-            adopted.transpose()
-        });
-        let level =
-            segment::write_and_store(&handle, &*blobs, &scratch, epochs, about, entries, || {
-                union.take().into_table()
-            })?;
-        Ok::<_, DepotError>((level, lost))
+        let newest_first = levels
+            .iter()
+            .map(|level| -> Sorted { Box::new(Entries::all(&handle, &blobs, level)) })
+            .collect();
+        let (handle, blobs) = (&handle, &blobs);
+        let join = Join { handle, blobs, scratch: &scratch, epochs, oldest };
+        join.store(newest_first, packs, about, |key| drop.contains(key))
     };
     let (level, lost) = tokio::task::spawn_blocking(work)
         .await

@@ -2,7 +2,7 @@
 
 use crate::{
     Blobs, DepotError, Kind, LevelRecord, NarStream, OpenLevel, State, cache::PageCache,
-    merge::Entries,
+    join::Entries,
 };
 use haulout_archive::{
     entry::{Content, Path},

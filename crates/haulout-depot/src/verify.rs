@@ -1,6 +1,6 @@
 //! Re-reading an archive from the root down.
 
-use crate::{DepotError, Kind, Reader, Standing, merge::Entries};
+use crate::{DepotError, Kind, Reader, Standing, join::Entries};
 use haulout_archive::{Content, merge::Merge, segment::BlobRecord};
 use haulout_nix::{HashPart, StorePath};
 use redstuff::BlobId;
@@ -174,9 +174,8 @@ async fn collect(reader: &Reader) -> Result<Vec<(usize, haulout_archive::Entry)>
     let (blobs, levels) = (Arc::clone(reader.blobs()), reader.levels().to_vec());
     let handle = Handle::current();
     let work = move || {
-        let start = HashPart::from_bytes([0; 20]);
         let entries: Vec<Entries> =
-            levels.iter().map(|level| Entries::new(&handle, &blobs, level, start)).collect();
+            levels.iter().map(|level| Entries::all(&handle, &blobs, level)).collect();
         Merge::new(entries, true).collect()
     };
     tokio::task::spawn_blocking(work)
