@@ -18,7 +18,7 @@ use sui_sdk_types::{
 use sui_transaction_builder::ObjectInput;
 
 use super::{
-    wallet::{OwnedCoin, Parts},
+    wallet::{coins::OwnedCoin, prepare::Parts},
     *,
 };
 use crate::{
