@@ -161,3 +161,11 @@ impl fmt::Display for Account {
         Ok(())
     }
 }
+
+impl ReadError {
+    /// Whether the writer, not a node, is to blame.
+    #[must_use]
+    pub fn is_inconsistent(&self) -> bool {
+        matches!(self, Self::Decode(_, DecodeError::Inconsistent))
+    }
+}
