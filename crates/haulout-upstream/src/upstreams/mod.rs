@@ -1,17 +1,15 @@
 //! All upstreams together.
 
+mod ask;
+mod options;
+mod report;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use haulout_nix::{HashPart, NarInfo, PathInfo, StoreDir};
-use serde::Serialize;
+use haulout_nix::{HashPart, NarInfo};
 
 use crate::address::{Address, CacheUrl};
 use crate::error::Trouble;
@@ -20,144 +18,14 @@ use crate::location::FileLocation;
 use crate::store::s3::{Environment, S3};
 use crate::store::{Auth, DirStore, HttpStore, Store};
 use crate::stream::{self, FileStream};
-use crate::upstream::{Said, Upstream};
+use crate::upstream::Upstream;
+
+use ask::Flight;
+pub use options::{Judge, Options};
+pub use report::{Answer, Found, Kind, UpstreamId, UpstreamStatus};
 
 /// Upstreams at a time, found ones included. Each may be asked about every missing path.
 pub const UPSTREAMS_MAX: usize = 32;
-/// A question that was out for less says more about the asker than about the upstream.
-const BLAME_FROM: Duration = Duration::from_millis(150);
-/// Questions that are open at a time; further ones are answered "unknown" at once.
-const FLIGHTS_MAX: usize = 1024;
-
-/// Names an upstream: its URL without parameters and passwords.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UpstreamId(pub(crate) Arc<str>);
-
-impl UpstreamId {
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for UpstreamId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// How an upstream is reached, and how it came to be one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// HTTP or HTTPS.
-    Http,
-    /// An S3-compatible service.
-    S3,
-    /// A directory.
-    Directory,
-    /// HTTP, found on the local network.
-    Neighbour,
-}
-
-/// Says whether a path info may be believed; the text is for logs.
-pub type Judge = dyn Fn(&PathInfo) -> Result<(), String> + Send + Sync;
-
-/// A narinfo that the judge accepted, and where its NAR is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// What the upstream says, parsed.
-    pub narinfo: NarInfo,
-    /// The file with the NAR.
-    pub file: FileLocation,
-}
-
-/// What all upstreams together say about a path.
-#[derive(Debug, Clone)]
-pub enum Answer {
-    /// One of them has it.
-    Found(Arc<Found>),
-    /// All of them answered, and none has it (or only in a form that is not believed).
-    Absent,
-    /// At least one did not answer; the last trouble.
-    Unknown(Trouble),
-}
-
-/// What is needed besides the URLs.
-#[derive(Clone)]
-pub struct Options {
-    /// The store that paths must belong to.
-    pub store_dir: StoreDir,
-    /// Who decides what is believed.
-    pub judge: Arc<Judge>,
-    /// Passwords for caches, as for Nix (`netrc-file`).
-    pub netrc: Option<PathBuf>,
-    /// TLS settings; `None`: [`crate::system_tls`].
-    pub tls: Option<rustls::ClientConfig>,
-    /// Which addresses a redirect to another host may lead to; `None`: public ones.
-    pub redirects_to: Option<fn(IpAddr) -> bool>,
-    /// Proxies for the caches of the settings; `None`: what the environment says. Caches on the
-    /// local network are always asked directly.
-    pub proxies: Option<Proxies>,
-    /// Where credentials for S3 come from; `None`: from this process's environment.
-    pub(crate) aws: Option<Environment>,
-}
-
-impl Options {
-    /// The defaults for a store, with a judge.
-    pub fn new(
-        store_dir: StoreDir,
-        judge: impl Fn(&PathInfo) -> Result<(), String> + Send + Sync + 'static,
-    ) -> Self {
-        let netrc = Some(PathBuf::from("/etc/nix/netrc"));
-        Self {
-            store_dir,
-            judge: Arc::new(judge),
-            netrc,
-            tls: None,
-            redirects_to: None,
-            proxies: None,
-            aws: None,
-        }
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("store_dir", &self.store_dir).finish_non_exhaustive()
-    }
-}
-
-/// One upstream as `haulout status` shows it.
-#[derive(Debug, Clone, Serialize)]
-pub struct UpstreamStatus {
-    /// Its URL.
-    pub url: String,
-    /// What it is.
-    pub kind: Kind,
-    /// Lower is asked first.
-    pub priority: i64,
-    /// Median time to an answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub latency: Option<Duration>,
-    /// For how much longer it is not asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub left_alone: Option<Duration>,
-    /// The last trouble with it, also when it is over.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
-    /// narinfos it had.
-    pub found: u64,
-    /// narinfos it did not have.
-    pub absent: u64,
-    /// Requests that failed.
-    pub failed: u64,
-    /// Bytes it sent, compressed, narinfos included.
-    pub bytes: u64,
-}
-
-type Flight = Shared<BoxFuture<'static, Answer>>;
 
 /// The caches that are asked for what nobody on the network has. Cheap to clone.
 ///
@@ -270,45 +138,6 @@ impl Upstreams {
         }
     }
 
-    /// Asks for a path, waiting no longer than `budget`. A question that takes longer goes on
-    /// behind the asker's back, for at most ten seconds, and its answer is there for the next one.
-    pub async fn narinfo(&self, hash: HashPart, budget: Duration) -> Answer {
-        if let Some(answer) = self.remembered(&hash) {
-            return answer;
-        }
-        let Some(flight) = self.fly(hash) else { return Answer::Unknown(Trouble::Busy) };
-        match tokio::time::timeout(budget, flight).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.list().iter().for_each(|upstream| upstream.kept_waiting(&hash, BLAME_FROM));
-                Answer::Unknown(Trouble::OverBudget)
-            }
-        }
-    }
-
-    /// Asks one upstream only, waiting no longer than `budget`.
-    pub async fn narinfo_from(&self, id: &UpstreamId, hash: HashPart, budget: Duration) -> Answer {
-        let Some(upstream) = self.get(id) else {
-            return Answer::Unknown(Trouble::Unusable(
-                "it is not an upstream of this machine".into(),
-            ));
-        };
-        let judge = Arc::clone(&self.inner.options.judge);
-        // A task of its own: the answer is remembered even if it comes too late for this asker.
-        let asked = Arc::clone(&upstream);
-        let task = tokio::spawn(async move { asked.narinfo(hash, &*judge).await });
-        match tokio::time::timeout(budget, task).await {
-            Ok(Ok(Said::Found(found))) => Answer::Found(found),
-            Ok(Ok(Said::Absent)) => Answer::Absent,
-            Ok(Ok(Said::Unknown(trouble))) => Answer::Unknown(trouble),
-            Ok(Err(_)) => Answer::Unknown(Trouble::Busy),
-            Err(_) => {
-                upstream.kept_waiting(&hash, BLAME_FROM);
-                Answer::Unknown(Trouble::OverBudget)
-            }
-        }
-    }
-
     /// The names of all upstreams, those to be asked first in front.
     #[must_use]
     pub fn ids(&self) -> Vec<UpstreamId> {
@@ -327,77 +156,6 @@ impl Upstreams {
     #[must_use]
     pub fn is_private(&self, id: &UpstreamId) -> bool {
         self.get(id).is_none_or(|upstream| upstream.is_private())
-    }
-
-    /// What is known of a path without asking anybody; `None`: it would have to be asked.
-    #[must_use]
-    pub fn remembered(&self, hash: &HashPart) -> Option<Answer> {
-        let now = Instant::now();
-        let list = self.order(now);
-        let mut unknown = false;
-        for upstream in &list {
-            match upstream.remembered(hash, now) {
-                Some(Said::Found(found)) => return Some(Answer::Found(found)),
-                Some(Said::Absent) => {}
-                Some(Said::Unknown(_)) | None => unknown = true,
-            }
-        }
-        (!unknown && list.len() == self.list().len()).then_some(Answer::Absent)
-    }
-
-    /// Joins the question in flight, or asks it; `None`: too many are.
-    fn fly(&self, hash: HashPart) -> Option<Flight> {
-        let mut flights = self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&hash) {
-            return Some(flight.clone());
-        }
-        if flights.len() >= FLIGHTS_MAX {
-            return None;
-        }
-        let asking = self.clone();
-        // A task of its own: an asker that gives up does not take the question along.
-        let task = tokio::spawn(async move {
-            let answer = asking.ask_all(hash).await;
-            asking.inner.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash);
-            answer
-        });
-        let flight =
-            task.map(|done| done.unwrap_or(Answer::Unknown(Trouble::Busy))).boxed().shared();
-        flights.insert(hash, flight.clone());
-        Some(flight)
-    }
-
-    /// Asks one after the other by priority, the next one as soon as the one before says no or
-    /// takes longer than it usually does. The first that has it wins.
-    async fn ask_all(&self, hash: HashPart) -> Answer {
-        let all = self.list().len();
-        let list = self.order(Instant::now());
-        let mut trouble = (list.len() < all).then_some(Trouble::LeftAlone {
-            wait: Duration::ZERO,
-            why: "earlier trouble".to_owned(),
-        });
-        let mut waiting = list.into_iter();
-        let mut asked = FuturesUnordered::new();
-        loop {
-            let mut hedge = Duration::MAX;
-            if let Some(upstream) = waiting.next() {
-                hedge = upstream.hedge_after();
-                let judge = Arc::clone(&self.inner.options.judge);
-                asked.push(async move { upstream.narinfo(hash, &*judge).await });
-            } else if asked.is_empty() {
-                break;
-            }
-            let first = match waiting.len() {
-                0 => asked.next().await,
-                _ => tokio::time::timeout(hedge, asked.next()).await.unwrap_or(None),
-            };
-            match first {
-                Some(Said::Found(found)) => return Answer::Found(found),
-                Some(Said::Unknown(why)) => trouble = Some(why),
-                Some(Said::Absent) | None => {}
-            }
-        }
-        trouble.map_or(Answer::Absent, Answer::Unknown)
     }
 
     /// The file that a narinfo of this cache names, with its URL as the cache itself wrote it or
