@@ -3,24 +3,19 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod support;
+
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use haulout_cache::{Cache, CacheConfig, OpenError, UnixTime};
 use haulout_gateway::Substituter as _;
-use haulout_mesh::{Identity, Mesh, MeshConfig, StaticPeer};
-use haulout_nix::db::StoreLocation;
-use haulout_nix::{KeySet, NarHash, PathInfo, SecretKey};
-use haulout_resolver::{KeepNars, Resolver, ResolverConfig, Serving};
+use haulout_mesh::Identity;
+use haulout_nix::{NarHash, PathInfo};
+use haulout_resolver::{KeepNars, ResolverConfig};
 use haulout_sample::{Sample, SampleSpec, SampleStore};
+use support::{addresses, key, mesh_config, resolver_config, until};
 use tempfile::TempDir;
-
-fn key() -> SecretKey {
-    SecretKey::from_seed("office-1", [7; 32]).unwrap()
-}
 
 /// What one agent has on disk.
 struct Machine {
@@ -43,8 +38,6 @@ impl Machine {
     }
 
     async fn start(&self, peers: &[&Agent]) -> Agent {
-        let mut keys = KeySet::new();
-        keys.insert(key().public_key().clone());
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
         let config = CacheConfig { quota_bytes: self.quota, ..CacheConfig::default() };
         // The directory is free once the last thread has let go of it.
@@ -60,56 +53,36 @@ impl Machine {
         let config = ResolverConfig {
             cache: Some(cache.clone()),
             keep_nars: self.keep,
-            ..ResolverConfig::new(StoreLocation::chroot(&self.root()), keys)
+            ..resolver_config(&self.root())
         };
-        let serving = Serving::open(&config).unwrap();
-        let mut mesh_config = MeshConfig::new(Identity::generate().unwrap());
-        mesh_config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        mesh_config.mdns = false;
-        mesh_config.static_peers = peers
-            .iter()
-            .map(|peer| StaticPeer { addr: peer.mesh.local_addrs()[0], key: None })
-            .collect();
-        let mesh = Mesh::start(mesh_config, serving.serve()).await.unwrap();
-        let resolver = Resolver::start(&config, serving, Arc::new(mesh.clone()));
-        Agent { resolver, mesh, cache }
+        let peers = addresses(peers.iter().map(|peer| &peer.mesh));
+        let mesh = mesh_config(Identity::generate().unwrap(), peers);
+        Agent { all: support::Agent::start(&config, mesh).await, cache }
     }
 }
 
 struct Agent {
-    resolver: Resolver,
-    mesh: Mesh,
+    all: support::Agent,
     cache: Cache,
 }
 
+impl std::ops::Deref for Agent {
+    type Target = support::Agent;
+
+    fn deref(&self) -> &support::Agent {
+        &self.all
+    }
+}
+
 impl Agent {
-    async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
-        let begun = Instant::now();
-        while !done(self) {
-            assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn knows(&self, info: &PathInfo, holders: usize) {
-        self.until("holdings did not arrive", |agent| {
-            agent.mesh.who_has(&info.path.hash_part()).len() == holders
-        })
-        .await;
-    }
-
-    async fn nar(&self, info: &PathInfo) -> Option<Vec<u8>> {
+    /// The NAR of a path that it has to find first.
+    async fn found(&self, info: &PathInfo) -> Option<Vec<u8>> {
         self.resolver.path_info(info.path.hash_part()).await?;
-        let mut body = self.resolver.nar(info.path.hash_part(), info.nar_hash, 0).await?;
-        let mut all = Vec::new();
-        while let Some(piece) = body.stream.next().await {
-            all.extend_from_slice(&piece.ok()?);
-        }
-        Some(all)
+        self.nar(info).await
     }
 
     async fn fetches(&self, info: &PathInfo) {
-        let Some(nar) = self.nar(info).await else {
+        let Some(nar) = self.found(info).await else {
             let why = self.resolver.why(info.path.hash_part()).await;
             panic!("{} was not found: {why:?} {:?}", info.path, self.mesh.peers());
         };
@@ -117,8 +90,7 @@ impl Agent {
     }
 
     async fn keeps(&self, count: u64) {
-        self.until("NARs were not kept", |agent| agent.resolver.stats().nar_kept.get() == count)
-            .await;
+        until("NARs were kept", || self.resolver.stats().nar_kept.get() == count).await;
     }
 
     /// Ends it, as far as an agent can end within a test.
@@ -176,9 +148,9 @@ async fn what_passed_once_is_given_again_without_its_source_and_after_a_restart(
         other.fetches(info).await;
         keeper.fetches(info).await;
     }
-    assert!(keeper.nar(largest).await.is_none(), "damaged on disk");
+    assert!(keeper.found(largest).await.is_none(), "damaged on disk");
     other.knows(largest, 0).await;
-    assert!(other.nar(largest).await.is_none());
+    assert!(other.found(largest).await.is_none());
     other.stop().await;
     keeper.stop().await;
 }
@@ -250,7 +222,7 @@ async fn the_quota_holds_and_what_was_evicted_is_no_longer_announced() {
     let announced = |agent: &Agent| {
         fits.iter().filter(|info| !agent.mesh.who_has(&info.path.hash_part()).is_empty()).count()
     };
-    other.until("announced is not what is kept", |other| announced(other) == kept().count()).await;
+    until("announced is what is kept", || announced(&other) == kept().count()).await;
     for info in kept() {
         other.fetches(info).await;
     }

@@ -2,64 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod support;
+
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use haulout_mesh::{Identity, Mesh, MeshConfig, StaticPeer};
 use haulout_nix::db::StoreLocation;
 use haulout_nix::{KeySet, NarHash, PathInfo, SecretKey};
-use haulout_resolver::{Resolver, ResolverConfig, Serving};
+use haulout_resolver::ResolverConfig;
 use haulout_sample::{Sample, SampleSpec, SampleStore};
+use support::{Agent, addresses, identity, key, keys, mesh_config, until};
 
-fn key() -> SecretKey {
-    SecretKey::from_seed("office-1", [7; 32]).unwrap()
-}
-
-struct Agent {
-    resolver: Resolver,
-    mesh: Mesh,
-}
-
-impl Agent {
-    async fn start(root: &Path, seed: u8, peers: &[&Self]) -> Self {
-        Self::start_with(root, seed, peers, &[&key()]).await
-    }
-
-    async fn start_with(root: &Path, seed: u8, peers: &[&Self], keys: &[&SecretKey]) -> Self {
-        let keys: KeySet = keys.iter().map(|key| key.public_key().clone()).collect();
-        let config = ResolverConfig::new(StoreLocation::chroot(root), keys);
-        let serving = Serving::open(&config).unwrap();
-        let mut mesh_config = MeshConfig::new(Identity::from_seed([seed; 32]).unwrap());
-        mesh_config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        mesh_config.mdns = false;
-        mesh_config.static_peers = peers
-            .iter()
-            .map(|peer| StaticPeer { addr: peer.mesh.local_addrs()[0], key: None })
-            .collect();
-        let mesh = Mesh::start(mesh_config, serving.serve()).await.unwrap();
-        Self { resolver: Resolver::start(&config, serving, Arc::new(mesh.clone())), mesh }
-    }
-
-    async fn knows(&self, info: &PathInfo, holders: usize) {
-        let begun = Instant::now();
-        while self.mesh.who_has(&info.path.hash_part()).len() < holders {
-            assert!(begun.elapsed() < Duration::from_secs(10), "holdings did not arrive");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn nar(&self, info: &PathInfo, from: u64) -> Option<Vec<u8>> {
-        let mut body = self.resolver.nar(info.path.hash_part(), info.nar_hash, from).await?;
-        assert_eq!(body.size, info.nar_size);
-        let mut all = Vec::new();
-        while let Some(piece) = body.stream.next().await {
-            all.extend_from_slice(&piece.unwrap());
-        }
-        Some(all)
-    }
+async fn start(root: &Path, seed: u8, peers: &[&Agent]) -> Agent {
+    Agent::on(root, seed, addresses(peers.iter().map(|peer| &peer.mesh))).await
 }
 
 fn office(dir: &Path, paths: usize, bytes: u64) -> SampleStore {
@@ -72,8 +28,8 @@ fn office(dir: &Path, paths: usize, bytes: u64) -> SampleStore {
 async fn everything_signed_in_one_store_is_resolved_by_another_machine() {
     let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = office(dir_a.path(), 120, 24 << 20);
-    let a = Agent::start(dir_a.path(), 1, &[]).await;
-    let b = Agent::start(dir_b.path(), 2, &[&a]).await;
+    let a = start(dir_a.path(), 1, &[]).await;
+    let b = start(dir_b.path(), 2, &[&a]).await;
     let signed = |info: &&PathInfo| !info.signatures.is_empty();
     let shared: Vec<&PathInfo> = store.paths.iter().filter(signed).collect();
     b.knows(shared[0], 1).await;
@@ -81,15 +37,15 @@ async fn everything_signed_in_one_store_is_resolved_by_another_machine() {
         let found = b.resolver.path_info(info.path.hash_part()).await;
         if info.signatures.is_empty() {
             assert!(found.is_none(), "{} is not signed and stays where it is", info.path);
-            assert!(b.nar(info, 0).await.is_none());
+            assert!(b.nar(info).await.is_none());
             continue;
         }
         let found = found.unwrap_or_else(|| panic!("{} was not found", info.path));
         assert_eq!(*found, *info);
-        let nar = b.nar(info, 0).await.unwrap();
+        let nar = b.nar(info).await.unwrap();
         assert_eq!(NarHash::of(&nar), info.nar_hash);
         let half = info.nar_size / 2;
-        assert!(b.nar(info, half).await.unwrap() == nar[usize::try_from(half).unwrap()..]);
+        assert!(b.nar_from(info, half).await.unwrap() == nar[usize::try_from(half).unwrap()..]);
     }
     let stats = b.resolver.stats();
     assert!(
@@ -107,12 +63,12 @@ async fn two_machines_serve_a_third_and_the_death_of_one_is_not_noticed() {
     let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let store = office(dirs[0].path(), 40, 160 << 20);
     office(dirs[1].path(), 40, 160 << 20);
-    let a = Agent::start(dirs[0].path(), 1, &[]).await;
-    let b = Agent::start(dirs[1].path(), 2, &[]).await;
-    let c = Agent::start(dirs[2].path(), 3, &[&a, &b]).await;
+    let a = start(dirs[0].path(), 1, &[]).await;
+    let b = start(dirs[1].path(), 2, &[]).await;
+    let c = start(dirs[2].path(), 3, &[&a, &b]).await;
     let big = store.paths.iter().max_by_key(|info| info.nar_size).unwrap();
     c.knows(big, 2).await;
-    let nar = c.nar(big, 0).await.unwrap();
+    let nar = c.nar(big).await.unwrap();
     assert_eq!(NarHash::of(&nar), big.nar_hash);
     let views = c.mesh.peers();
     assert!(views.iter().all(|view| view.bytes_taken > 0), "both gave something");
@@ -131,12 +87,12 @@ async fn two_machines_serve_a_third_and_the_death_of_one_is_not_noticed() {
 async fn the_own_store_answers_what_is_trusted_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let store = office(dir.path(), 30, 4 << 20);
-    let a = Agent::start(dir.path(), 1, &[]).await;
+    let a = start(dir.path(), 1, &[]).await;
     for info in &store.paths {
         let found = a.resolver.path_info(info.path.hash_part()).await;
         assert_eq!(found.is_some(), !store.unsigned.contains(&info.path), "{}", info.path);
         if found.is_some() {
-            assert_eq!(NarHash::of(&a.nar(info, 0).await.unwrap()), info.nar_hash);
+            assert_eq!(NarHash::of(&a.nar(info).await.unwrap()), info.nar_hash);
         }
     }
 }
@@ -145,8 +101,8 @@ async fn the_own_store_answers_what_is_trusted_and_nothing_else() {
 async fn a_client_that_reads_slowly_does_not_make_its_source_look_silent() {
     let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = office(dir_a.path(), 40, 160 << 20);
-    let a = Agent::start(dir_a.path(), 1, &[]).await;
-    let b = Agent::start(dir_b.path(), 2, &[&a]).await;
+    let a = start(dir_a.path(), 1, &[]).await;
+    let b = start(dir_b.path(), 2, &[&a]).await;
     let big = store.paths.iter().max_by_key(|info| info.nar_size).unwrap();
     b.knows(big, 1).await;
     let mut body = b.resolver.nar(big.path.hash_part(), big.nar_hash, 0).await.unwrap();
@@ -158,7 +114,7 @@ async fn a_client_that_reads_slowly_does_not_make_its_source_look_silent() {
     }
     let small = store.paths.iter().filter(|info| !info.signatures.is_empty());
     let small = small.min_by_key(|info| info.nar_size).unwrap();
-    assert_eq!(NarHash::of(&b.nar(small, 0).await.unwrap()), small.nar_hash);
+    assert_eq!(NarHash::of(&b.nar(small).await.unwrap()), small.nar_hash);
     while let Some(piece) = body.stream.next().await {
         all.extend_from_slice(&piece.unwrap());
     }
@@ -175,12 +131,13 @@ async fn two_meshes_with_keys_of_one_name_leave_each_other_in_peace() {
         SampleSpec { foreign: Some((&common, 5)), ..SampleSpec::new(3, 20, 2 << 20, &namesake) };
     let store = Sample::generate(dir_a.path(), spec).unwrap();
     // A believes both keys, B only one of them.
-    let a = Agent::start_with(dir_a.path(), 1, &[], &[&namesake, &common]).await;
-    let b = Agent::start(dir_b.path(), 2, &[&a]).await;
-    let by_ours = |info: &PathInfo| {
-        let keys: KeySet = [key().public_key().clone()].into_iter().collect();
-        info.verified_by(&haulout_nix::StoreDir::default(), &keys).is_some()
-    };
+    let both: KeySet =
+        [&namesake, &common].map(|key| key.public_key().clone()).into_iter().collect();
+    let config = ResolverConfig::new(StoreLocation::chroot(dir_a.path()), both);
+    let a = Agent::start(&config, mesh_config(identity(1), Vec::new())).await;
+    let b = start(dir_b.path(), 2, &[&a]).await;
+    let by_ours =
+        |info: &PathInfo| info.verified_by(&haulout_nix::StoreDir::default(), &keys()).is_some();
     b.knows(&store.paths[0], 1).await;
     for info in &store.paths {
         let found = b.resolver.path_info(info.path.hash_part()).await;
@@ -196,42 +153,34 @@ async fn two_meshes_with_keys_of_one_name_leave_each_other_in_peace() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_new_paths_are_hashed_before_anybody_asks() {
     let dir = tempfile::tempdir().unwrap();
-    let agent = Agent::start(dir.path(), 1, &[]).await;
+    let agent = start(dir.path(), 1, &[]).await;
     let store = office(dir.path(), 20, 40 << 20);
     let large = store.paths.iter().filter(|info| info.nar_size >= 4 << 20);
     let large = large.filter(|info| !info.signatures.is_empty()).count() as u64;
     assert!(large > 0);
-    let begun = Instant::now();
-    while agent.resolver.stats().trees_ahead.get() < large {
-        assert!(begun.elapsed() < Duration::from_secs(30), "no trees were made");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("trees were made", || agent.resolver.stats().trees_ahead.get() >= large).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_that_pauses_gives_nothing_and_announces_nothing_until_it_goes_on() {
     let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = office(dir_a.path(), 20, 2 << 20);
-    let a = Agent::start(dir_a.path(), 1, &[]).await;
-    let b = Agent::start(dir_b.path(), 2, &[&a]).await;
+    let a = start(dir_a.path(), 1, &[]).await;
+    let b = start(dir_b.path(), 2, &[&a]).await;
     let info = store.paths.iter().find(|info| !info.signatures.is_empty()).unwrap();
     b.knows(info, 1).await;
     a.resolver.pause_sharing(true);
     // New keys do not end a pause.
-    let keys: KeySet = [key().public_key().clone()].into_iter().collect();
-    a.resolver.set_share_policy(haulout_resolver::SharePolicy { keys, ..Default::default() });
-    let begun = Instant::now();
-    while !b.mesh.who_has(&info.path.hash_part()).is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it is still announced");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let policy = haulout_resolver::SharePolicy { keys: keys(), ..Default::default() };
+    a.resolver.set_share_policy(policy);
+    b.knows(info, 0).await;
     assert!(b.resolver.path_info(info.path.hash_part()).await.is_none());
     let (asker, patience) = (a.mesh.id(), Duration::from_secs(5));
     assert!(b.mesh.path_infos(&asker, &info.path.hash_part(), 1, patience).await.is_err());
     assert!(a.resolver.path_info(info.path.hash_part()).await.is_some(), "its own Nix is served");
     a.resolver.pause_sharing(false);
     b.knows(info, 1).await;
-    assert_eq!(NarHash::of(&b.nar(info, 0).await.unwrap()), info.nar_hash);
+    assert_eq!(NarHash::of(&b.nar(info).await.unwrap()), info.nar_hash);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -239,14 +188,14 @@ async fn what_comes_from_peers_is_no_faster_than_its_limit_and_comes_all_the_sam
     const RATE: u64 = 8 << 20;
     let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = office(dir_a.path(), 20, 16 << 20);
-    let a = Agent::start(dir_a.path(), 1, &[]).await;
-    let b = Agent::start(dir_b.path(), 2, &[&a]).await;
+    let a = start(dir_a.path(), 1, &[]).await;
+    let b = start(dir_b.path(), 2, &[&a]).await;
     b.resolver.limit_from_peers(Some(RATE));
     let signed = || store.paths.iter().filter(|info| !info.signatures.is_empty());
     b.knows(signed().next().unwrap(), 1).await;
     let begun = Instant::now();
     let nars = signed().map(|info| async {
-        assert_eq!(NarHash::of(&b.nar(info, 0).await.unwrap()), info.nar_hash);
+        assert_eq!(NarHash::of(&b.nar(info).await.unwrap()), info.nar_hash);
         info.nar_size
     });
     let bytes: u64 = futures_util::future::join_all(nars).await.into_iter().sum();

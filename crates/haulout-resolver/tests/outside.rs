@@ -2,31 +2,23 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+mod support;
+
 use std::collections::HashMap;
-use std::future::Future;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
+use futures_util::future::join_all;
 use haulout_gateway::{Client, Substituter as _};
-use haulout_mesh::{
-    Asker, Audience, HoldingsFeed, Identity, Mesh, MeshConfig, NarKey, NarReader, NarTree, Serve,
-    SitePiece, SiteRequest, SiteSource, StaticPeer,
-};
-use haulout_nix::db::StoreLocation;
-use haulout_nix::{Compression, HashPart, KeySet, NarHash, NarInfo, PathInfo, SecretKey, StoreDir};
-use haulout_resolver::{Resolver, ResolverConfig, Serving};
+use haulout_nix::{Compression, NarInfo, PathInfo, StoreDir};
 use haulout_sample::{Sample, SampleSpec};
 use haulout_upstream::{Options, Upstreams};
-
-fn key() -> SecretKey {
-    SecretKey::from_seed("office-1", [7; 32]).unwrap()
-}
+use support::liar::lying;
+use support::{Agent, addresses, all_met, identity, key, mesh_config, resolver_config, until};
 
 /// A binary cache over HTTP/1.1 with ranges and persistent connections.
 struct Cache {
@@ -121,7 +113,7 @@ impl Cache {
         let key = key();
         let spec = SampleSpec { content_addressed: 0, ..SampleSpec::new(3, paths, bytes, &key) };
         let store = Sample::generate(root, spec).unwrap();
-        let seed = Agent::start(root, 99, &[], None).await;
+        let seed = agent(root, 99, &[]).await;
         let mut total = 0;
         for info in &store.paths {
             let nar = seed.nar(info).await.unwrap();
@@ -149,103 +141,36 @@ impl Cache {
     }
 }
 
-struct Agent {
-    resolver: Resolver,
-    mesh: Mesh,
+/// With no cache but those on its network.
+async fn agent(root: &Path, seed: u8, peers: &[Arc<Agent>]) -> Agent {
+    Agent::on(root, seed, addresses(peers.iter().map(|peer| &peer.mesh))).await
 }
 
-impl Agent {
-    async fn start(root: &Path, seed: u8, peers: &[Arc<Self>], cache: Option<&Cache>) -> Self {
-        Self::start_as(root, seed, peers, cache, |serve| serve).await
+impl Cache {
+    /// Lets an agent ask this cache.
+    fn behind(&self, agent: Agent) -> Agent {
+        let trust = agent.resolver.trust_source();
+        let judge = move |info: &PathInfo| {
+            trust().judge(info).map(drop).map_err(|refusal| refusal.to_string())
+        };
+        let upstreams = Upstreams::new(Options::new(StoreDir::default(), judge));
+        upstreams.add(&format!("http://{}", self.address).parse().unwrap()).unwrap();
+        agent.resolver.set_upstreams(upstreams);
+        agent
     }
 
-    /// One that gives what `gives` makes of it.
-    async fn start_as(
-        root: &Path,
-        seed: u8,
-        peers: &[Arc<Self>],
-        cache: Option<&Cache>,
-        gives: impl FnOnce(Arc<dyn Serve>) -> Arc<dyn Serve>,
-    ) -> Self {
-        let keys: KeySet = [key().public_key().clone()].into_iter().collect();
-        let config = ResolverConfig::new(StoreLocation::chroot(root), keys);
-        let serving = Serving::open(&config).unwrap();
-        let mut mesh_config = MeshConfig::new(Identity::from_seed([seed; 32]).unwrap());
-        mesh_config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        mesh_config.mdns = false;
-        mesh_config.static_peers = peers
-            .iter()
-            .map(|peer| StaticPeer { addr: peer.mesh.local_addrs()[0], key: None })
-            .collect();
-        let mesh = Mesh::start(mesh_config, gives(serving.serve())).await.unwrap();
-        let resolver = Resolver::start(&config, serving, Arc::new(mesh.clone()));
-        if let Some(cache) = cache {
-            let trust = resolver.trust_source();
-            let judge = move |info: &PathInfo| {
-                trust().judge(info).map(drop).map_err(|refusal| refusal.to_string())
-            };
-            let upstreams = Upstreams::new(Options::new(StoreDir::default(), judge));
-            upstreams.add(&format!("http://{}", cache.address).parse().unwrap()).unwrap();
-            resolver.set_upstreams(upstreams);
+    /// Agents that ask this cache and all know each other; the first lies, or none.
+    async fn office(&self, dirs: &[tempfile::TempDir], lies: bool) -> Vec<Arc<Agent>> {
+        let mut agents: Vec<Arc<Agent>> = Vec::new();
+        for (seed, dir) in (1..).zip(dirs) {
+            let peers = addresses(agents.iter().map(|agent| &agent.mesh));
+            let through = lying(lies && seed == 1, |request| request.size.is_some());
+            let mesh = mesh_config(identity(seed), peers);
+            let agent = Agent::serving(&resolver_config(dir.path()), mesh, through).await;
+            agents.push(Arc::new(self.behind(agent)));
         }
-        Self { resolver, mesh }
-    }
-
-    async fn nar(&self, info: &PathInfo) -> Option<Vec<u8>> {
-        let mut body = self.resolver.nar(info.path.hash_part(), info.nar_hash, 0).await?;
-        let mut all = Vec::new();
-        while let Some(piece) = body.stream.next().await {
-            all.extend_from_slice(&piece.ok()?);
-        }
-        Some(all)
-    }
-
-    /// Fetches everything as Nix does: narinfos, then NARs, several side by side.
-    async fn fetch(self: &Arc<Self>, paths: &[PathInfo]) -> bool {
-        for info in paths.iter().rev() {
-            let Some(found) = self.resolver.path_info(info.path.hash_part()).await else {
-                eprintln!("{} was not found", info.path);
-                return false;
-            };
-            assert_eq!(*found, *info);
-        }
-        let nars = paths.iter().cloned().map(|info| {
-            let agent = Arc::clone(self);
-            async move {
-                let nar = agent.nar(&info).await;
-                let good = nar.is_some_and(|nar| NarHash::of(&nar) == info.nar_hash);
-                if !good {
-                    eprintln!("the NAR of {} was not given", info.path);
-                }
-                good
-            }
-        });
-        futures_util::stream::iter(nars).buffer_unordered(8).all(|good| async move { good }).await
-    }
-}
-
-/// `count` agents that all know each other.
-async fn office(dirs: &[tempfile::TempDir], cache: &Cache) -> Vec<Arc<Agent>> {
-    let mut agents: Vec<Arc<Agent>> = Vec::new();
-    for (n, dir) in dirs.iter().enumerate() {
-        agents.push(Arc::new(Agent::start(dir.path(), n as u8 + 1, &agents, Some(cache)).await));
-    }
-    acquainted(&agents).await;
-    agents
-}
-
-/// Waits until all know each other.
-async fn acquainted(agents: &[Arc<Agent>]) {
-    let begun = Instant::now();
-    let told = |agent: &Agent| {
+        all_met(agents.iter().map(|agent| &agent.mesh)).await;
         agents
-            .iter()
-            .filter(|other| agent.mesh.standing_of(&other.mesh.id()).is_some_and(|s| s.willing))
-            .count()
-    };
-    while agents.iter().any(|agent| told(agent) < agents.len()) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "they do not find each other");
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -258,9 +183,9 @@ async fn four_machines_at_once_cost_one_download() {
     let cache = Cache::start(Duration::from_micros(200));
     let (paths, compressed) = cache.fill(60, 24 << 20).await;
     let dirs = dirs(4);
-    let agents = office(&dirs, &cache).await;
+    let agents = cache.office(&dirs, false).await;
     let all = agents.iter().map(|agent| agent.fetch(&paths));
-    assert!(futures_util::future::join_all(all).await.into_iter().all(|good| good));
+    assert_eq!(join_all(all).await, [paths.len(); 4]);
     let given = cache.given(compressed);
     println!("{given:.3} × {compressed} bytes");
     assert!(given <= 1.1, "{given:.3} × the closure");
@@ -285,7 +210,7 @@ async fn a_machine_that_dies_in_the_middle_is_not_missed() {
     let cache = Cache::start(Duration::from_millis(1));
     let (paths, compressed) = cache.fill(40, 24 << 20).await;
     let dirs = dirs(4);
-    let mut agents = office(&dirs, &cache).await;
+    let mut agents = cache.office(&dirs, false).await;
     let dying = agents.pop().unwrap();
     let all: Vec<_> = agents
         .iter()
@@ -301,7 +226,7 @@ async fn a_machine_that_dies_in_the_middle_is_not_missed() {
     dying.mesh.shutdown().await;
     drop(dying);
     for one in all {
-        assert!(one.await.unwrap());
+        assert_eq!(one.await.unwrap(), paths.len());
     }
     let given = cache.given(compressed);
     println!("{given:.3} × {compressed} bytes");
@@ -323,30 +248,18 @@ impl Late {
         let cache = Cache::start(Duration::ZERO);
         let dirs = dirs(5);
         let (paths, compressed) = cache.fill_from(dirs[3].path(), 60, 24 << 20).await;
-        let mut agents: Vec<Arc<Agent>> = Vec::new();
-        for (n, dir) in dirs[..3].iter().enumerate() {
-            let gives = |serve| match n == 0 && lies {
-                true => Arc::new(Liar(serve)) as Arc<dyn Serve>,
-                false => serve,
-            };
-            let seed = n as u8 + 1;
-            let agent = Agent::start_as(dir.path(), seed, &agents, Some(&cache), gives).await;
-            agents.push(Arc::new(agent));
-        }
-        acquainted(&agents).await;
+        let mut agents = cache.office(&dirs[..3], lies).await;
         if fetched {
-            assert!(agents[1].fetch(&paths).await);
+            agents[1].fetches(&paths).await;
         }
-        agents.push(Arc::new(Agent::start(dirs[3].path(), 4, &agents, None).await));
-        agents.push(Arc::new(Agent::start(dirs[4].path(), 5, &agents, Some(&cache)).await));
-        let begun = Instant::now();
+        agents.push(Arc::new(agent(dirs[3].path(), 4, &agents).await));
+        agents.push(Arc::new(cache.behind(agent(dirs[4].path(), 5, &agents).await)));
         let last = &agents[4].mesh;
-        while paths.iter().any(|info| last.who_has(&info.path.hash_part()).is_empty())
-            || agents[..3].iter().any(|other| last.standing_of(&other.mesh.id()).is_none())
-        {
-            assert!(begun.elapsed() < Duration::from_secs(20), "they do not find each other");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("they know each other", || {
+            paths.iter().all(|info| !last.who_has(&info.path.hash_part()).is_empty())
+                && agents[..3].iter().all(|other| last.standing_of(&other.mesh.id()).is_some())
+        })
+        .await;
         Self { cache, agents, paths, compressed, _dirs: dirs }
     }
 
@@ -366,7 +279,7 @@ async fn what_homes_keep_is_taken_from_them_before_the_one_holder() {
     let late = Late::new(false, true).await;
     let (fetched, held) = (late.cache.given(late.compressed), late.given_by_the_holder());
     let newcomer = &late.agents[4];
-    assert!(newcomer.fetch(&late.paths).await);
+    newcomer.fetches(&late.paths).await;
     assert_eq!(late.cache.given(late.compressed), fetched, "nothing more from outside");
     let (kept, larger) = (newcomer.resolver.stats().nar_kept_pieces.get(), late.larger());
     let held = (late.given_by_the_holder() - held) as f64 / late.compressed as f64;
@@ -380,7 +293,7 @@ async fn what_homes_keep_is_taken_from_them_before_the_one_holder() {
 async fn what_homes_do_not_keep_comes_from_the_holder() {
     let late = Late::new(false, false).await;
     let newcomer = &late.agents[4];
-    assert!(newcomer.fetch(&late.paths).await);
+    newcomer.fetches(&late.paths).await;
     assert_eq!(late.cache.given(late.compressed), 0.0);
     assert!(late.cache.asked.lock().unwrap().keys().all(|path| !path.ends_with(".narinfo")));
     assert_eq!(newcomer.resolver.stats().nar_kept_pieces.get(), 0);
@@ -390,52 +303,12 @@ async fn what_homes_do_not_keep_comes_from_the_holder() {
 async fn a_home_that_keeps_lies_costs_a_retry() {
     let late = Late::new(true, false).await;
     // It is not given its own lies.
-    assert!(late.agents[0].fetch(&late.paths).await);
+    late.agents[0].fetches(&late.paths).await;
     let newcomer = &late.agents[4];
-    assert!(newcomer.fetch(&late.paths).await);
+    newcomer.fetches(&late.paths).await;
     let stats = newcomer.resolver.stats();
     println!("{} lies found", stats.lies.get());
     assert!(stats.nar_kept_pieces.get() < late.larger());
-}
-
-/// Relays with a bit turned in every piece; everything else is as it should be.
-struct Liar(Arc<dyn Serve>);
-
-impl Serve for Liar {
-    fn path_infos(&self, asker: &Asker, hash: &HashPart, max: usize) -> Vec<PathInfo> {
-        self.0.path_infos(asker, hash, max)
-    }
-    fn nar_tree(&self, asker: &Asker, key: &NarKey) -> Option<NarTree> {
-        self.0.nar_tree(asker, key)
-    }
-    fn open_nar(&self, asker: &Asker, key: &NarKey) -> Option<Box<dyn NarReader>> {
-        self.0.open_nar(asker, key)
-    }
-    fn site(&self, asker: &Asker, request: SiteRequest) -> Box<dyn SiteSource> {
-        let document = request.size.is_none();
-        let honest = self.0.site(asker, request);
-        if document { honest } else { Box::new(Twisted(honest)) }
-    }
-    fn holdings(&self, audience: Audience) -> Option<Arc<HoldingsFeed>> {
-        self.0.holdings(audience)
-    }
-}
-
-struct Twisted(Box<dyn SiteSource>);
-
-impl SiteSource for Twisted {
-    fn next(&mut self) -> Pin<Box<dyn Future<Output = SitePiece> + Send + '_>> {
-        Box::pin(async {
-            match self.0.next().await {
-                SitePiece::Bytes(bytes) => {
-                    let mut bytes = bytes.to_vec();
-                    bytes[0] ^= 1;
-                    SitePiece::Bytes(bytes.into())
-                }
-                end => end,
-            }
-        })
-    }
 }
 
 /// Agents that name each other as caches would ask in a circle.
@@ -448,7 +321,7 @@ async fn an_agent_is_not_sent_on_to_another_agent() {
         let info = format!("StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 40\n{line}");
         cache.files.lock().unwrap().insert("/nix-cache-info".to_owned(), info.into_bytes());
         let dir = tempfile::tempdir().unwrap();
-        let agent = Agent::start(dir.path(), 1 + u8::from(is_agent), &[], Some(&cache)).await;
+        let agent = cache.behind(agent(dir.path(), 1 + u8::from(is_agent), &[]).await);
         // The first question makes the two acquainted.
         let ask =
             |client, n: usize| agent.resolver.path_info_for(client, paths[n].path.hash_part());

@@ -3,120 +3,27 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+mod support;
+
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use futures_util::future::join_all;
-use haulout_mesh::{
-    Asker, Audience, Fault, HoldingsFeed, Identity, Mesh, MeshConfig, NarKey, NarReader, NarTree,
-    PeerId, Serve, SitePiece, SiteRequest, SiteSource, StaticPeer,
-};
-use haulout_nix::db::StoreLocation;
-use haulout_nix::{HashPart, KeySet, NarHash, PathInfo, SecretKey};
-use haulout_resolver::{Resolver, ResolverConfig, Serving};
+use haulout_mesh::{Fault, PeerId};
+use haulout_nix::PathInfo;
 use haulout_sample::{Sample, SampleSpec};
 use haulout_swarm::site::HOLDERS_ENOUGH;
+use support::liar::lying;
+use support::{Agent, addresses, identity, key, mesh_config, resolver_config, until};
 
-fn key() -> SecretKey {
-    SecretKey::from_seed("office-1", [7; 32]).unwrap()
+async fn agent(root: &Path, seed: u8, peers: &[&Agent], lies: bool) -> Agent {
+    let mesh = mesh_config(identity(seed), addresses(peers.iter().map(|peer| &peer.mesh)));
+    Agent::serving(&resolver_config(root), mesh, lying(lies, |_| true)).await
 }
 
-struct Agent {
-    resolver: Resolver,
-    mesh: Mesh,
-}
-
-impl Agent {
-    async fn start(root: &Path, seed: u8, peers: &[&Self], lies: bool) -> Self {
-        let keys: KeySet = [key().public_key().clone()].into_iter().collect();
-        let config = ResolverConfig::new(StoreLocation::chroot(root), keys);
-        let serving = Serving::open(&config).unwrap();
-        let serve = match lies {
-            true => Arc::new(Liar(serving.serve())) as Arc<dyn Serve>,
-            false => serving.serve(),
-        };
-        let mut mesh_config = MeshConfig::new(Identity::from_seed([seed; 32]).unwrap());
-        mesh_config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        mesh_config.mdns = false;
-        mesh_config.static_peers = peers
-            .iter()
-            .map(|peer| StaticPeer { addr: peer.mesh.local_addrs()[0], key: None })
-            .collect();
-        let mesh = Mesh::start(mesh_config, serve).await.unwrap();
-        Self { resolver: Resolver::start(&config, serving, Arc::new(mesh.clone())), mesh }
-    }
-
-    fn given(&self) -> u64 {
-        self.mesh.peers().iter().map(|view| view.bytes_given).sum()
-    }
-
-    async fn nar(&self, info: &PathInfo) -> Option<Vec<u8>> {
-        let mut body = self.resolver.nar(info.path.hash_part(), info.nar_hash, 0).await?;
-        let mut all = Vec::new();
-        while let Some(piece) = body.stream.next().await {
-            all.extend_from_slice(&piece.ok()?);
-        }
-        Some(all)
-    }
-
-    /// Fetches everything as Nix does: narinfos, then NARs, several side by side. How many were good.
-    async fn fetch(self: Arc<Self>, paths: Vec<PathInfo>) -> usize {
-        for info in paths.iter().rev() {
-            assert!(self.resolver.path_info(info.path.hash_part()).await.is_some());
-        }
-        let nars = paths.into_iter().map(|info| {
-            let agent = Arc::clone(&self);
-            async move {
-                let nar = agent.nar(&info).await;
-                nar.is_some_and(|nar| NarHash::of(&nar) == info.nar_hash)
-            }
-        });
-        let good = futures_util::stream::iter(nars).buffer_unordered(8);
-        good.filter(|good| std::future::ready(*good)).count().await
-    }
-}
-
-/// Relays with a bit turned in every piece; everything else is as it should be.
-struct Liar(Arc<dyn Serve>);
-
-impl Serve for Liar {
-    fn path_infos(&self, asker: &Asker, hash: &HashPart, max: usize) -> Vec<PathInfo> {
-        self.0.path_infos(asker, hash, max)
-    }
-    fn nar_tree(&self, asker: &Asker, key: &NarKey) -> Option<NarTree> {
-        self.0.nar_tree(asker, key)
-    }
-    fn open_nar(&self, asker: &Asker, key: &NarKey) -> Option<Box<dyn NarReader>> {
-        self.0.open_nar(asker, key)
-    }
-    fn site(&self, asker: &Asker, request: SiteRequest) -> Box<dyn SiteSource> {
-        Box::new(Twisted(self.0.site(asker, request)))
-    }
-    fn holdings(&self, audience: Audience) -> Option<Arc<HoldingsFeed>> {
-        self.0.holdings(audience)
-    }
-}
-
-struct Twisted(Box<dyn SiteSource>);
-
-impl SiteSource for Twisted {
-    fn next(&mut self) -> Pin<Box<dyn Future<Output = SitePiece> + Send + '_>> {
-        Box::pin(async {
-            match self.0.next().await {
-                SitePiece::Bytes(bytes) => {
-                    let mut bytes = bytes.to_vec();
-                    bytes[0] ^= 1;
-                    SitePiece::Bytes(bytes.into())
-                }
-                end => end,
-            }
-        })
-    }
+fn given(agent: &Agent) -> u64 {
+    agent.mesh.peers().iter().map(|view| view.bytes_given).sum()
 }
 
 struct Office {
@@ -140,26 +47,22 @@ async fn office_with(holding: usize, count: usize, bytes: u64, liar: Option<usiz
     for (n, dir) in dirs[..holding].iter().enumerate() {
         let spec = SampleSpec { content_addressed: 0, ..SampleSpec::new(3, 60, bytes, &key) };
         paths = Sample::generate(dir.path(), spec).unwrap().paths;
-        holders.push(Agent::start(dir.path(), 99 + n as u8, &[], false).await);
+        holders.push(agent(dir.path(), 99 + n as u8, &[], false).await);
     }
     let mut agents: Vec<Arc<Agent>> = Vec::new();
     for n in 0..count {
         let mut peers: Vec<&Agent> = agents.iter().map(Arc::as_ref).collect();
         peers.extend(&holders);
-        let agent =
-            Agent::start(dirs[holding + n].path(), n as u8 + 1, &peers, liar == Some(n)).await;
+        let lies = liar == Some(n);
+        let agent = agent(dirs[holding + n].path(), n as u8 + 1, &peers, lies).await;
         agents.push(Arc::new(agent));
     }
-    let begun = Instant::now();
     let ready = |agent: &Agent| {
         let knows = |other: &Arc<Agent>| agent.mesh.standing_of(&other.mesh.id()).is_some();
         agents.iter().all(knows)
             && paths.iter().all(|info| agent.mesh.who_has(&info.path.hash_part()).len() == holding)
     };
-    while !agents.iter().all(|agent| ready(agent)) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "they do not find each other");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("they know each other", || agents.iter().all(|agent| ready(agent))).await;
     let bytes = paths.iter().map(|info| info.nar_size).sum();
     Office { paths, bytes, holders, agents, _dirs: dirs }
 }
@@ -167,18 +70,17 @@ async fn office_with(holding: usize, count: usize, bytes: u64, liar: Option<usiz
 impl Office {
     /// All at once; how many NARs each got right.
     async fn fetch(&self) -> Vec<usize> {
-        let one = |agent: &Arc<Agent>| Arc::clone(agent).fetch(self.paths.clone());
-        join_all(self.agents.iter().map(one)).await
+        join_all(self.agents.iter().map(|agent| agent.fetch(&self.paths))).await
     }
 
     fn given(&self) -> u64 {
-        self.holders.iter().map(Agent::given).sum()
+        self.holders.iter().map(given).sum()
     }
 
     fn copies(&self) -> f64 {
         let copies = self.given() as f64 / self.bytes as f64;
         let others: Vec<f64> =
-            self.agents.iter().map(|a| a.given() as f64 / self.bytes as f64).collect();
+            self.agents.iter().map(|agent| given(agent) as f64 / self.bytes as f64).collect();
         println!("who held it gave {copies:.3} × the closure, the fetchers {others:.2?}");
         copies
     }
@@ -215,14 +117,15 @@ async fn where_many_hold_it_they_are_asked_alone() {
 async fn one_that_dies_in_the_middle_is_not_missed() {
     let mut office = office(4, 48 << 20, None).await;
     let dying = office.agents.pop().unwrap();
-    let fetching = tokio::spawn(Arc::clone(&dying).fetch(office.paths.clone()));
+    let (fetcher, paths) = (Arc::clone(&dying), office.paths.clone());
+    let fetching = tokio::spawn(async move { fetcher.fetch(&paths).await });
     let living = office.fetch();
     let death = async {
         let begun = Instant::now();
-        while dying.given() < office.bytes / 10 && begun.elapsed() < Duration::from_secs(30) {
+        while given(&dying) < office.bytes / 10 && begun.elapsed() < Duration::from_secs(30) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        let gave = dying.given();
+        let gave = given(&dying);
         fetching.abort();
         dying.mesh.shutdown().await;
         gave

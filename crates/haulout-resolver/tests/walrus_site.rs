@@ -2,27 +2,27 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod support;
+
+use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use haulout_cache::SliverCache;
 use haulout_devnet::storage::{Faults, ManualChain, Seats, StorageNodes, even_weights};
-use haulout_mesh::{
-    Asker, Audience, HoldingsFeed, Identity, Mesh, MeshConfig, NarKey, NarReader, NarTree, Serve,
-    SitePiece, SiteRequest, SiteSource, StaticPeer,
-};
+use haulout_mesh::Mesh;
+use haulout_nix::KeySet;
 use haulout_nix::db::StoreLocation;
-use haulout_nix::{HashPart, KeySet, PathInfo};
 use haulout_resolver::site::walrus::{SiteWalrus, WalrusConfig};
-use haulout_resolver::{Resolver, ResolverConfig, Serving};
+use haulout_resolver::{Resolver, ResolverConfig};
 use haulout_swarm::site::SiteKind;
 use haulout_walrus::{Client, Committee, NodeClient, ReadOptions, StaticChain};
 use redstuff::bcs::Wire;
 use redstuff::{BlobId, EncodedBlob, Metadata, Primary, ShardCount, SliverIndex};
+use support::liar::lying;
+use support::{addresses, all_met, identity, mesh_config, until};
 
 const NODES: usize = 10;
 
@@ -93,44 +93,6 @@ async fn upload(committee: &Committee, at: usize, encoded: &EncodedBlob) {
     }
 }
 
-/// Relays the truth about everything but slivers.
-struct Liar(Arc<dyn Serve>);
-
-struct Lies(Box<dyn SiteSource>);
-
-impl SiteSource for Lies {
-    fn next(&mut self) -> Pin<Box<dyn Future<Output = SitePiece> + Send + '_>> {
-        Box::pin(async {
-            match self.0.next().await {
-                SitePiece::Bytes(bytes) => {
-                    SitePiece::Bytes(bytes.iter().map(|byte| byte ^ 1).collect())
-                }
-                end => end,
-            }
-        })
-    }
-}
-
-impl Serve for Liar {
-    fn path_infos(&self, asker: &Asker, hash: &HashPart, max: usize) -> Vec<PathInfo> {
-        self.0.path_infos(asker, hash, max)
-    }
-    fn nar_tree(&self, asker: &Asker, key: &NarKey) -> Option<NarTree> {
-        self.0.nar_tree(asker, key)
-    }
-    fn open_nar(&self, asker: &Asker, key: &NarKey) -> Option<Box<dyn NarReader>> {
-        self.0.open_nar(asker, key)
-    }
-    fn site(&self, asker: &Asker, request: SiteRequest) -> Box<dyn SiteSource> {
-        let lies = request.segment.object.kind == SiteKind::Sliver;
-        let source = self.0.site(asker, request);
-        if lies { Box::new(Lies(source)) } else { source }
-    }
-    fn holdings(&self, audience: Audience) -> Option<Arc<HoldingsFeed>> {
-        self.0.holdings(audience)
-    }
-}
-
 /// A cable that can be cut: what a machine that loses its power looks like to the others.
 #[derive(Clone, Default)]
 struct Cable(Arc<AtomicBool>);
@@ -170,7 +132,7 @@ impl Agent {
         network: &Network,
         lies: bool,
     ) -> Self {
-        let peers = peers.iter().map(|peer| peer.mesh.local_addrs()[0]).collect();
+        let peers = addresses(peers.iter().map(|peer| &peer.mesh));
         Self::start_at(dir, seed, peers, network, lies).await
     }
 
@@ -184,15 +146,11 @@ impl Agent {
         let root = dir.join(seed.to_string());
         haulout_sample::create_empty(&root).unwrap();
         let config = ResolverConfig::new(StoreLocation::chroot(&root), KeySet::new());
-        let serving = Serving::open(&config).unwrap();
-        let mut mesh = MeshConfig::new(Identity::from_seed([seed; 32]).unwrap());
-        mesh.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        mesh.mdns = false;
-        mesh.static_peers = peers.into_iter().map(|addr| StaticPeer { addr, key: None }).collect();
-        let serve = serving.serve();
-        let serve = if lies { Arc::new(Liar(serve)) } else { serve };
-        let mesh = Mesh::start(mesh, serve).await.unwrap();
-        let resolver = Resolver::start(&config, serving, Arc::new(mesh.clone()));
+        // The truth about everything but slivers.
+        let through = lying(lies, |request| request.segment.object.kind == SiteKind::Sliver);
+        let mesh = mesh_config(identity(seed), peers);
+        let support::Agent { mesh, resolver } =
+            support::Agent::serving(&config, mesh, through).await;
         let cache = SliverCache::open(&root.join("slivers"), 1 << 30).unwrap();
         let walrus = resolver.set_walrus(WalrusConfig {
             name: "test".to_owned(),
@@ -217,29 +175,8 @@ async fn office(dir: &Path, count: u8, network: &Network, liar: Option<u8>) -> V
         let agent = Agent::start(dir, n + 1, &agents, network, liar == Some(n)).await;
         agents.push(Arc::new(agent));
     }
-    all_met(&agents).await;
+    all_met(agents.iter().map(|agent| &agent.mesh)).await;
     agents
-}
-
-async fn all_met(agents: &[Arc<Agent>]) {
-    until("they know each other", || {
-        let told = |agent: &Agent| {
-            let willing = |other: &&Arc<Agent>| {
-                agent.mesh.standing_of(&other.mesh.id()).is_some_and(|standing| standing.willing)
-            };
-            agents.iter().filter(willing).count()
-        };
-        agents.iter().all(|agent| told(agent) == agents.len())
-    })
-    .await;
-}
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it never came to this: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 fn read_all(agents: &[Arc<Agent>], network: &Arc<Network>) -> Vec<tokio::task::JoinHandle<()>> {
@@ -288,7 +225,7 @@ async fn eight_machines_cost_one_read_and_the_death_of_two_little_more() {
         let dying = Agent::start_at(dir.path(), seed, peers, &network, false).await;
         everybody.push(Arc::new(dying));
     }
-    all_met(&everybody).await;
+    all_met(everybody.iter().map(|agent| &agent.mesh)).await;
     // Slow enough that there is a middle.
     network.each_node(Faults { bytes_per_second: 4 << 20, ..Faults::default() }).await;
     let before = network.nodes.bytes_sent();
