@@ -1,60 +1,22 @@
 //! `haulout archive` on rehearsal archives, from generated stores and from a binary cache.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
+use haulout_nix::NarHash;
 use haulout_nix::nar::hash_reader;
-use haulout_nix::{NarHash, SecretKey};
-use haulout_sample::{Sample, SampleSpec, SampleStore};
-
-struct World {
-    dir: tempfile::TempDir,
-    store: SampleStore,
-}
+use support::{World, stderr};
 
 fn world() -> World {
-    let dir = tempfile::tempdir().unwrap();
-    let key = SecretKey::from_seed("cli-1", [3; 32]).unwrap();
-    let store =
-        Sample::generate(&dir.path().join("store"), SampleSpec::new(5, 12, 300_000, &key)).unwrap();
-    World { dir, store }
-}
-
-impl World {
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).display().to_string()
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_haulout"));
-        command.env_clear().env("HOME", self.dir.path()).stdin(Stdio::null());
-        command.args(arguments).output().unwrap()
-    }
-
-    /// The standard output of a command that must succeed.
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn archive(&self, name: &str) -> String {
-        let place = self.path(name);
-        self.ok(&["archive", "init", &place, "--shards", "10", "--name", name]);
-        place
-    }
-
-    fn top(&self) -> String {
-        format!("/nix/store/{}", self.store.top)
-    }
+    World::new(12, 300_000)
 }
 
 #[test]
 fn a_closure_is_published_listed_read_and_checked() {
     let world = world();
-    let place = world.archive("ours");
+    let place = world.archive("ours", 10);
     let (root, top) = (world.path("store"), world.top());
     let publish = ["archive", "publish", &top, "--store-root", &root, "--archive", &place];
     let said = world.ok(&publish);
@@ -103,9 +65,8 @@ fn a_binary_cache_is_imported_with_its_signatures() {
     let world = world();
     let (root, top) = (world.path("store"), world.top());
     let cache = format!("file://{}", world.path("cache"));
-    std::fs::create_dir(world.path("cache")).unwrap();
-    world.ok(&["push", "--store-root", &root, "--to", &cache, &top]);
-    let (first, second) = (world.archive("first"), world.archive("second"));
+    world.push("cache");
+    let (first, second) = (world.archive("first", 10), world.archive("second", 10));
     world.ok(&["archive", "publish", &top, "--store-root", &root, "--archive", &first]);
     world.ok(&["archive", "import", "--from", &cache, "--archive", &second]);
     assert_eq!(world.ok(&["archive", "diff", &first, &second]), "");
@@ -129,10 +90,10 @@ fn mistakes_are_explained() {
     for arguments in [
         &["archive", "ls", "--archive", "/nonexistent"][..],
         &["archive", "init", &world.path("x"), "--network", "nowhere"],
-        &["archive", "import", "--from", "nonsense", "--archive", &world.archive("y")],
+        &["archive", "import", "--from", "nonsense", "--archive", &world.archive("y", 10)],
     ] {
         let output = world.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = stderr(&output);
         assert!(!output.status.success() && said.contains("hint: "), "{arguments:?}: {said}");
     }
 }

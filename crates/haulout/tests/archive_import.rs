@@ -1,71 +1,48 @@
 //! `haulout archive import --from` HTTP and S3: signatures kept, killed and gone on with, and caches that lie.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::sync::{Arc, Condvar, Mutex};
 
-use haulout_nix::{PathInfo, SecretKey};
-use haulout_sample::{Sample, SampleSpec, SampleStore};
+use haulout_nix::PathInfo;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
+use support::stderr;
 
 /// A store, the binary cache that was made of it, and archives in directories.
-struct World {
-    dir: tempfile::TempDir,
-    store: SampleStore,
+struct World(support::World);
+
+impl std::ops::Deref for World {
+    type Target = support::World;
+
+    fn deref(&self) -> &support::World {
+        &self.0
+    }
 }
 
 fn world() -> World {
-    let dir = tempfile::tempdir().unwrap();
-    let key = SecretKey::from_seed("cli-1", [3; 32]).unwrap();
-    let spec = SampleSpec::new(5, 16, 2_000_000, &key);
-    let store = Sample::generate(&dir.path().join("store"), spec).unwrap();
-    let world = World { dir, store };
-    std::fs::create_dir(world.path("cache")).unwrap();
-    let (root, to) = (world.path("store"), format!("file://{}", world.path("cache")));
-    world.ok(&["push", "--store-root", &root, "--to", &to, &world.top()]);
-    world
+    let world = support::World::new(16, 2_000_000);
+    world.push("cache");
+    World(world)
 }
 
 impl World {
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).display().to_string()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_haulout"));
-        command.env_clear().env("HOME", self.dir.path()).stdin(Stdio::null());
-        command.env("AWS_ACCESS_KEY_ID", "AKIATEST").env("AWS_SECRET_ACCESS_KEY", "s3cret");
-        command.args(arguments);
-        command
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
     /// Of four shards: blobs are small, so that packs are stored all the time.
     fn archive(&self, name: &str) -> String {
-        let place = self.path(name);
-        self.ok(&["archive", "init", &place, "--shards", "4", "--name", name]);
-        place
+        self.0.archive(name, 4)
     }
 
     fn import(&self, from: &str, archive: &str) -> Command {
         let top = self.top();
         self.command(&["archive", "import", "--json", "--from", from, &top, "--archive", archive])
-    }
-
-    fn top(&self) -> String {
-        format!("/nix/store/{}", self.store.top)
     }
 
     /// Where the archive stands.
@@ -86,12 +63,8 @@ impl World {
     }
 }
 
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 fn report(output: &Output) -> serde_json::Value {
-    assert!(output.status.success(), "{}", said(output));
+    assert!(output.status.success(), "{}", stderr(output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -276,10 +249,10 @@ fn from_a_bucket() {
 
     // A bucket cannot be listed here, and a wrong secret is said to be one.
     let all = world.command(&["archive", "import", "--from", &url, "--archive", &archive]).output();
-    assert!(said(&all.unwrap()).contains("cannot be listed"));
+    assert!(stderr(&all.unwrap()).contains("cannot be listed"));
     let mut wrong = world.import(&url, &world.archive("wrong"));
     let refused = wrong.env("AWS_SECRET_ACCESS_KEY", "guess").output().unwrap();
-    let text = said(&refused);
+    let text = stderr(&refused);
     assert!(!refused.status.success() && text.starts_with("error: "), "{text}");
 }
 
@@ -320,7 +293,7 @@ fn a_cache_that_lies_gets_nothing_into_an_archive() {
         let shown = format!("{file} {:?}", lie).chars().take(80).collect::<String>();
         cache.set_faults(vec![(file.clone(), lie)]);
         let output = world.import(&cache.url(), &archive).output().unwrap();
-        let text = said(&output);
+        let text = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{shown}: {text}");
         assert!(text.starts_with("error: ") && text.contains("because: "), "{shown}: {text}");
         assert_eq!(world.sequence(&archive), 0, "{shown}");

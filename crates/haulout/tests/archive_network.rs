@@ -1,14 +1,17 @@
 //! `haulout archive --network` as its users have it: on a network of storage nodes and a full node, all processes.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 use haulout_nix::nar::hash_reader;
-use haulout_nix::{HashPart, PathInfo, SecretKey};
-use haulout_sample::{Sample, SampleSpec, SampleStore};
+use haulout_nix::{HashPart, PathInfo};
+use haulout_sample::SampleStore;
 use serde_json::Value;
+use support::{good, program, stderr};
 
 /// A running network; it goes when this does.
 struct Devnet {
@@ -29,12 +32,6 @@ struct World {
     devnet: Devnet,
 }
 
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_haulout"));
-    command.env_clear().stdin(Stdio::null());
-    command
-}
-
 fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("devnet");
@@ -53,10 +50,8 @@ impl World {
     }
 
     fn sample(&self, name: &str, seed: u64, paths: usize) -> (SampleStore, String) {
-        let key = SecretKey::from_seed("cli-1", [3; 32]).unwrap();
-        let spec = SampleSpec::new(seed, paths, 600_000, &key);
-        let store = Sample::generate(&self.dir.path().join(name), spec).unwrap();
-        let top = format!("/nix/store/{}", store.top);
+        let store = support::sample(&self.dir.path().join(name), seed, paths, 600_000);
+        let top = support::top(&store);
         (store, top)
     }
 
@@ -72,10 +67,7 @@ impl World {
     }
 
     fn ok_as(&self, home: &str, arguments: &[&str]) -> String {
-        let output = self.run_as(home, arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
+        good(self.run_as(home, arguments))
     }
 
     fn fact(&self, name: &str) -> &str {
@@ -125,7 +117,7 @@ fn an_archive_on_a_network_from_init_to_fund() {
     // Nobody agreed: nothing is sent, and it is said how to agree.
     let publish = ["archive", "publish", &top, "--store-root", &root, "--archive", &ours];
     let refused = world.run_as("publisher", &publish);
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let said = stderr(&refused);
     assert!(!refused.status.success() && said.contains("--yes"), "{said}");
     let publish = [&publish[..], &["--yes"]].concat();
     let said = world.ok(&publish);
@@ -140,14 +132,14 @@ fn an_archive_on_a_network_from_init_to_fund() {
     for info in store.paths.iter().take(3) {
         let name = info.path.to_string();
         let output = world.run_as("reader", &["archive", "cat", &name, "--archive", &ours]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!(hash_reader(&output.stdout[..]).unwrap().hash, info.nar_hash);
     }
     let narinfo = world.ok_as("reader", &["archive", "cat", "--narinfo", &top, "--archive", &ours]);
     assert!(narinfo.contains(&format!("StorePath: {top}\n")), "{narinfo}");
     let nothing = HashPart::from_bytes([7; 20]).to_string();
     let absent = world.run_as("reader", &["archive", "cat", &nothing, "--archive", &ours]);
-    assert!(String::from_utf8_lossy(&absent.stderr).contains("which is proven"));
+    assert!(stderr(&absent).contains("which is proven"));
     world.ok_as("reader", &["archive", "verify", "--deep", "--archive", &ours]);
     for node in 0..3 {
         world.fault(node, &[]);
@@ -200,7 +192,7 @@ fn a_full_node_that_lies_is_not_believed_by_any_command() {
         lie(&[fault]);
         for command in ["ls", "status", "verify"] {
             let output = world.run_as(home, &["archive", command, "--archive", &ours]);
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let said = stderr(&output);
             assert!(!output.status.success() && output.stdout.is_empty(), "{fault}: {said}");
             assert!(said.contains("error:") && !said.contains("panicked"), "{fault}: {said}");
         }
@@ -235,7 +227,7 @@ fn the_owner_says_who_publishes_and_ends_it() {
     world.ok(&["archive", "publisher", "revoke", cap.trim(), "--archive", &ours, "--yes"]);
     let (_, third) = world.sample("third", 7, 12);
     let refused = publish(&theirs, &third, &world.path("third"));
-    assert!(!refused.status.success(), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert!(!refused.status.success(), "{}", stderr(&refused));
     world.ok(&["archive", "publisher", "rotate", "--archive", &ours, "--yes"]);
     assert!(publish(&ours, &third, &world.path("third")).status.success());
     assert_eq!(world.status(&ours)["sequence"], 3);
@@ -243,7 +235,7 @@ fn the_owner_says_who_publishes_and_ends_it() {
     // Only the owner may; and frozen is frozen.
     let stranger = ["archive", "freeze", "--archive", &theirs, "--yes"];
     let said = world.run_as("publisher", &stranger);
-    assert!(String::from_utf8_lossy(&said.stderr).contains("has no owner_cap"));
+    assert!(stderr(&said).contains("has no owner_cap"));
     let before = std::fs::read_to_string(&ours).unwrap();
     world.ok(&["archive", "freeze", "--archive", &ours, "--yes"]);
     assert_eq!(world.status(&ours)["frozen"], true);
@@ -256,7 +248,7 @@ fn the_owner_says_who_publishes_and_ends_it() {
 /// The account behind the wallet: it is named when a transaction is shown.
 fn said_account(world: &World, archive: &str) -> String {
     let shown = world.run_as("asking", &["archive", "publisher", "rotate", "--archive", archive]);
-    let said = String::from_utf8_lossy(&shown.stderr).into_owned();
+    let said = stderr(&shown);
     let account = said.split(", from ").nth(1).and_then(|rest| rest.split_whitespace().next());
     account.unwrap_or_else(|| panic!("no account in {said}")).to_owned()
 }
@@ -281,7 +273,7 @@ fn whoever_pays_may_be_named_in_any_of_the_ways() {
         let arguments: Vec<&str> =
             arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
         let output = paid_by(&world, variables, &arguments);
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (output.status.success(), stderr(&output))
     };
     let (done, said) = run(&[], &init("a"), &[]);
     assert!(!done && said.contains("HAULOUT_SUI_KEY") && said.contains("--signer"), "{said}");
@@ -309,10 +301,10 @@ fn whoever_pays_may_be_named_in_any_of_the_ways() {
     let add = ["archive", "publisher", "add", "0x12", "--out", "x", "--archive"];
     let ours = world.path("a");
     let output = world.run_as("payer", &[&add[..], &[ours.as_str(), "--yes"]].concat());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("in full"));
+    assert!(stderr(&output).contains("in full"));
     let nobody = format!("0x{:064x}", 0xdef);
     let revoke = ["archive", "publisher", "revoke", &nobody, "--archive", &ours, "--yes"];
-    let said = String::from_utf8_lossy(&world.run_as("payer", &revoke).stderr).into_owned();
+    let said = stderr(&world.run_as("payer", &revoke));
     assert!(said.contains("no such publisher"), "the contract's number is explained: {said}");
 }
 
@@ -328,7 +320,7 @@ fn an_anchor_is_asked_for_and_an_archive_lives_on_it() {
     let init = |network: &str| {
         world.run_as("publisher", &["archive", "init", &ours, "--network", network, "--yes"])
     };
-    let said = String::from_utf8_lossy(&init(&bare).stderr).into_owned();
+    let said = stderr(&init(&bare));
     assert!(said.contains("archive anchor"), "{said}");
 
     // In the chain's first epoch it is the first checkpoint; later the end of the last epoch.
@@ -350,10 +342,8 @@ fn an_anchor_is_asked_for_and_an_archive_lives_on_it() {
 #[test]
 fn killed_in_the_middle_it_goes_on_and_pays_once() {
     let world = world();
-    let key = SecretKey::from_seed("cli-1", [3; 32]).unwrap();
     let root = world.path("store");
-    let spec = SampleSpec::new(9, 16, 8_000_000, &key);
-    let store = Sample::generate(Path::new(&root), spec).unwrap();
+    let store = support::sample(Path::new(&root), 9, 16, 8_000_000);
     let (top, ours) = (format!("/nix/store/{}", store.top), world.archive("ours"));
     let publish = ["archive", "publish", &top, "--store-root", &root, "--archive", &ours];
     let publish = [&publish[..], &["--yes", "--json"]].concat();

@@ -24,18 +24,18 @@ pub(crate) enum ArchiveCommand {
     /// Compare two archives, or two states of one
     Diff(DiffArgs),
     /// Say how an archive stands
-    Status(StatusArgs),
+    Status(ReadArgs),
     /// Make the newest levels of an archive one, or leave paths out
     Merge(MergeArgs),
     /// Pay for the storage of everything in an archive
     Fund(FundArgs),
     /// Say that an archive is up to date although nothing was published
-    Beat(BeatArgs),
+    Beat(WriteArgs),
     /// Say who may publish to an archive of yours
     #[command(subcommand)]
     Publisher(PublisherCommand),
     /// End an archive's changes for good; this cannot be undone
-    Freeze(FreezeArgs),
+    Freeze(OwnerArgs),
     /// Ask a network's full nodes what a proof can start from, and write a network file that says so
     Anchor(AnchorArgs),
     /// Work out what an archive will cost
@@ -83,20 +83,37 @@ pub(crate) struct OwnerArgs {
     pub(crate) wallet: WalletArgs,
 }
 
-/// `archive freeze`.
-#[derive(Debug, Args)]
-pub(crate) struct FreezeArgs {
-    /// Whose archive.
-    #[command(flatten)]
-    pub(crate) owner: OwnerArgs,
-}
-
 /// Which archive.
 #[derive(Debug, Args)]
 pub(crate) struct Where {
     /// The archive: the file that `init` wrote, or a directory for rehearsals
     #[arg(long, value_name = "FILE|DIR", env = "HAULOUT_ARCHIVE")]
     pub(crate) archive: PathBuf,
+}
+
+/// An archive that is read, and how it is told.
+#[derive(Debug, Args)]
+pub(crate) struct ReadArgs {
+    /// Which archive.
+    #[command(flatten)]
+    pub(crate) place: Where,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// An archive that is written to, and how it is told.
+#[derive(Debug, Args)]
+pub(crate) struct WriteArgs {
+    /// Which archive.
+    #[command(flatten)]
+    pub(crate) place: Where,
+    /// Who pays.
+    #[command(flatten)]
+    pub(crate) wallet: WalletArgs,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How things are stored.
@@ -156,18 +173,12 @@ pub(crate) struct PublishArgs {
     /// Root of a chroot store, as in Nix's `local?root=DIR`
     #[arg(long, value_name = "DIR")]
     pub(crate) store_root: Option<PathBuf>,
-    /// Which archive.
-    #[command(flatten)]
-    pub(crate) place: Where,
     /// How.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// Who pays.
+    /// Into which archive.
     #[command(flatten)]
-    pub(crate) wallet: WalletArgs,
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) to: WriteArgs,
 }
 
 /// `archive import`.
@@ -178,18 +189,12 @@ pub(crate) struct ImportArgs {
     pub(crate) from: String,
     /// Paths to take, with all they need; with none, everything in a file:// cache
     pub(crate) paths: Vec<String>,
-    /// Which archive.
-    #[command(flatten)]
-    pub(crate) place: Where,
     /// How.
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-    /// Who pays.
+    /// Into which archive.
     #[command(flatten)]
-    pub(crate) wallet: WalletArgs,
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) to: WriteArgs,
 }
 
 /// `archive ls`.
@@ -224,10 +229,7 @@ pub(crate) struct VerifyArchiveArgs {
     pub(crate) deep: bool,
     /// Which archive.
     #[command(flatten)]
-    pub(crate) place: Where,
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) of: ReadArgs,
 }
 
 /// `archive diff`.
@@ -238,17 +240,6 @@ pub(crate) struct DiffArgs {
     /// The second one
     pub(crate) to: PathBuf,
     /// Print JSON, one object a difference
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `archive status`.
-#[derive(Debug, Args)]
-pub(crate) struct StatusArgs {
-    /// Which archive.
-    #[command(flatten)]
-    pub(crate) place: Where,
-    /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -266,15 +257,9 @@ pub(crate) struct MergeArgs {
     /// as what it replaces
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=53))]
     pub(crate) epochs: Option<u32>,
-    /// Which archive.
+    /// Into which archive.
     #[command(flatten)]
-    pub(crate) place: Where,
-    /// Who pays.
-    #[command(flatten)]
-    pub(crate) wallet: WalletArgs,
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) to: WriteArgs,
 }
 
 /// `archive fund`.
@@ -283,15 +268,9 @@ pub(crate) struct FundArgs {
     /// For how many epochs from now, the current one included
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=53))]
     pub(crate) epochs: u32,
-    /// Which archive.
+    /// Into which archive.
     #[command(flatten)]
-    pub(crate) place: Where,
-    /// Who pays.
-    #[command(flatten)]
-    pub(crate) wallet: WalletArgs,
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) to: WriteArgs,
 }
 
 /// `archive anchor`.
@@ -300,20 +279,6 @@ pub(crate) struct AnchorArgs {
     /// Of which network: mainnet, testnet or a file
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) network: String,
-}
-
-/// `archive beat`.
-#[derive(Debug, Args)]
-pub(crate) struct BeatArgs {
-    /// Which archive.
-    #[command(flatten)]
-    pub(crate) place: Where,
-    /// Who pays.
-    #[command(flatten)]
-    pub(crate) wallet: WalletArgs,
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// `archive cost`.

@@ -7,7 +7,7 @@ use haulout_onchain::{ArchiveFile, Change, change};
 use haulout_sui::ObjectId;
 use haulout_sui::tx::Wallet;
 
-use super::args::{FreezeArgs, OwnerArgs, PublisherCommand};
+use super::args::{OwnerArgs, PublisherCommand};
 use super::open::{network, wallet};
 use crate::error::{Context, Failure, Outcome};
 use crate::wallet::state_dir;
@@ -87,10 +87,10 @@ pub(super) async fn publisher(command: &PublisherCommand) -> Outcome<()> {
 }
 
 /// `archive freeze`.
-pub(super) async fn freeze(args: &FreezeArgs) -> Outcome<()> {
-    let (file, wallet) = owned(&args.owner)?;
+pub(super) async fn freeze(args: &OwnerArgs) -> Outcome<()> {
+    let (file, wallet) = owned(args)?;
     run(&file, &wallet, Change::Freeze).await?;
-    let place = &args.owner.place.archive;
+    let place = &args.place.archive;
     write(place, &ArchiveFile { publisher_cap: None, owner_cap: None, ..file })?;
     eprintln!(
         "the archive will never change again; its storage can still be paid for by its blobs' owner"

@@ -10,7 +10,7 @@ use haulout_depot::{Found, Reader};
 use haulout_nix::{HashPart, NarInfo, StoreDir};
 use serde_json::json;
 
-use super::args::{CatArgs, DiffArgs, LsArgs, StatusArgs, VerifyArchiveArgs};
+use super::args::{CatArgs, DiffArgs, LsArgs, ReadArgs, VerifyArchiveArgs};
 use super::open::open;
 use super::write::hashes;
 use crate::error::{Context, Failure, Outcome};
@@ -87,13 +87,13 @@ pub(super) async fn cat(args: &CatArgs) -> Outcome<()> {
 
 /// `archive verify`: exit code 1 when something is wrong.
 pub(super) async fn verify(args: &VerifyArchiveArgs) -> Outcome<ExitCode> {
-    let opened = open(&args.place.archive, None).await?;
+    let opened = open(&args.of.place.archive, None).await?;
     let reader = opened.left().await?;
     let epoch = opened.registry.epoch().await.context(|| "cannot read the epoch".to_owned())?;
     let findings = haulout_depot::verify::verify(&reader, epoch, args.deep)
         .await
         .context(|| "the archive could not be checked".to_owned())?;
-    if args.json {
+    if args.of.json {
         let text =
             serde_json::to_string(&findings).context(|| "cannot print the findings".to_owned())?;
         println!("{text}");
@@ -155,7 +155,7 @@ async fn paths(place: &Path) -> Outcome<BTreeMap<String, (String, Vec<String>)>>
 }
 
 /// `archive status`.
-pub(super) async fn status(args: &StatusArgs) -> Outcome<()> {
+pub(super) async fn status(args: &ReadArgs) -> Outcome<()> {
     let opened = open(&args.place.archive, None).await?;
     let state =
         opened.registry.state().await.context(|| "cannot read the archive's state".to_owned())?;

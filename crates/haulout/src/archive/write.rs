@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use redstuff::ShardCount;
 use serde_json::json;
 
-use super::args::{BeatArgs, FundArgs, ImportArgs, InitArgs, MergeArgs, PublishArgs, StoreArgs};
+use super::args::{FundArgs, ImportArgs, InitArgs, MergeArgs, PublishArgs, StoreArgs, WriteArgs};
 use super::open::{Opened, network, no_anchor, open, wallet};
 use super::source::CacheSource;
 use crate::error::{Context, Failure, Outcome};
@@ -110,7 +110,7 @@ fn absolute(network: &str) -> Outcome<String> {
 
 /// `archive publish`.
 pub(super) async fn from_store(args: &PublishArgs) -> Outcome<()> {
-    let opened = open(&args.place.archive, Some(&args.wallet)).await?;
+    let opened = open(&args.to.place.archive, Some(&args.to.wallet)).await?;
     let location =
         args.store_root.as_deref().map_or_else(StoreLocation::system, StoreLocation::chroot);
     let source = StoreSource::open(&location).context(|| "cannot read the store".to_owned())?;
@@ -122,12 +122,12 @@ pub(super) async fn from_store(args: &PublishArgs) -> Outcome<()> {
         let found = closure(&*source, &roots, PATHS_MAX).await;
         found.context(|| "cannot find everything that these paths need".to_owned())?
     };
-    run(&opened, source, infos, roots, &args.store, args.json).await
+    run(&opened, source, infos, roots, &args.store, args.to.json).await
 }
 
 /// `archive import`.
 pub(super) async fn from_cache(args: &ImportArgs) -> Outcome<()> {
-    let opened = open(&args.place.archive, Some(&args.wallet)).await?;
+    let opened = open(&args.to.place.archive, Some(&args.to.wallet)).await?;
     let state =
         opened.registry.state().await.context(|| "cannot read the archive's state".to_owned())?;
     let (source, listed) = CacheSource::open(&args.from, &state.store_dir)?;
@@ -153,7 +153,7 @@ pub(super) async fn from_cache(args: &ImportArgs) -> Outcome<()> {
             (roots, infos)
         }
     };
-    run(&opened, source, infos, roots, &args.store, args.json).await
+    run(&opened, source, infos, roots, &args.store, args.to.json).await
 }
 
 async fn infos(source: &dyn NarSource, hashes: &[HashPart]) -> Outcome<Vec<PathInfo>> {
@@ -277,7 +277,7 @@ fn progress_bar(total: u64) -> ProgressBar {
 
 /// `archive merge`.
 pub(super) async fn merge(args: &MergeArgs) -> Outcome<()> {
-    let opened = open(&args.place.archive, Some(&args.wallet)).await?;
+    let opened = open(&args.to.place.archive, Some(&args.to.wallet)).await?;
     let reader = opened.left().await?;
     let dir: StoreDir = reader
         .state()
@@ -292,7 +292,7 @@ pub(super) async fn merge(args: &MergeArgs) -> Outcome<()> {
         haulout_depot::merge::merge(&reader, &*opened.registry, count, drop, args.epochs, scratch)
             .await
             .context(|| "the levels were not merged".to_owned())?;
-    if args.json {
+    if args.to.json {
         let value = serde_json::json!({
             "levels": merged.levels, "entries": merged.leaves, "lost": merged.lost, "sequence": merged.sequence,
         });
@@ -315,7 +315,7 @@ fn say_lost(paths: u64) {
 }
 
 /// `archive beat`.
-pub(super) async fn beat(args: &BeatArgs) -> Outcome<()> {
+pub(super) async fn beat(args: &WriteArgs) -> Outcome<()> {
     let opened = open(&args.place.archive, Some(&args.wallet)).await?;
     let state =
         opened.registry.state().await.context(|| "cannot read the archive's state".to_owned())?;
@@ -331,13 +331,13 @@ pub(super) async fn beat(args: &BeatArgs) -> Outcome<()> {
 
 /// `archive fund`.
 pub(super) async fn fund(args: &FundArgs) -> Outcome<()> {
-    let opened = open(&args.place.archive, Some(&args.wallet)).await?;
+    let opened = open(&args.to.place.archive, Some(&args.to.wallet)).await?;
     let reader = opened.left().await?;
     let funded = haulout_depot::fund::fund(&reader, &*opened.registry, args.epochs)
         .await
         .context(|| "not everything was paid for".to_owned())
         .map_err(|failure| failure.hint("the same command again pays for what is left"))?;
-    if args.json {
+    if args.to.json {
         let value = serde_json::json!({
             "blobs": funded.blobs, "end_epoch": funded.end_epoch, "sequence": funded.sequence,
         });
