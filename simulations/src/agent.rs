@@ -92,6 +92,8 @@ pub(crate) struct Local {
     pub(crate) fetched: bool,
     /// It is on the disk, and not in memory.
     pub(crate) on_disk: bool,
+    /// It is taken only from who has it, and nobody goes outside for it.
+    pub(crate) kept: bool,
     /// Something in it is wrong (only the simulation knows).
     pub(crate) bad: bool,
     pub(crate) supplier: Supplier,
@@ -117,6 +119,7 @@ impl Local {
             on_duty: !wanted,
             fetched: false,
             on_disk: false,
+            kept: false,
             bad: false,
             supplier: Supplier::Nobody,
             sum: 0,
@@ -137,6 +140,7 @@ impl Local {
             on_duty: false,
             fetched: false,
             on_disk: false,
+            kept: false,
             bad: false,
             supplier: Supplier::Nobody,
             sum,
@@ -241,6 +245,8 @@ pub(crate) struct FromPeers {
 /// A NAR's file through the site.
 #[derive(Default)]
 pub(crate) struct FromSite {
+    /// Only from who has them: others hold the NAR.
+    pub(crate) kept: bool,
     /// Segments begun, and complete.
     pub(crate) begun: u32,
     pub(crate) complete: u32,
@@ -326,6 +332,8 @@ pub(crate) struct Agent {
     pub(crate) got: usize,
     /// narinfos known; how many were asked for, and how many are open.
     pub(crate) infos: Vec<bool>,
+    /// Paths whose narinfo is known as the cache outside has it, with the name of the file.
+    pub(crate) files: Vec<bool>,
     pub(crate) infos_next: usize,
     pub(crate) infos_open: BTreeSet<u32>,
     pub(crate) jobs: BTreeMap<u32, Job>,
@@ -382,6 +390,7 @@ impl Agent {
             stored,
             got: 0,
             infos: vec![false; paths],
+            files: vec![false; paths],
             infos_next: 0,
             infos_open: BTreeSet::new(),
             jobs: BTreeMap::new(),

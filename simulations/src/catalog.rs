@@ -130,6 +130,11 @@ impl Catalog {
         if self.unpacked { (f64::from(bytes) * UNPACKED) as u32 } else { bytes }
     }
 
+    /// How far so many bytes of a file go in its NAR.
+    pub(crate) fn unpacked(&self, bytes: u64) -> u64 {
+        if self.unpacked { bytes } else { (bytes as f64 * UNPACKED) as u64 }
+    }
+
     /// Bytes outside of a path: file and narinfo.
     pub(crate) fn outside_bytes(&self, path: u32) -> u64 {
         self.paths[path as usize].file + u64::from(NARINFO_BYTES)

@@ -204,7 +204,7 @@ impl World<'_> {
     ) {
         let of = &self.fleet.catalog.pieces[piece as usize];
         let but: BTreeSet<u32> = tried.iter().copied().collect();
-        let holders = self.holders(n, of.path, u64::from(of.len - at), &but);
+        let holders = self.holders(n, of.path, &but);
         let small = self.fleet.catalog.paths[of.path as usize].nar <= NAR_SEGMENT_BYTES;
         // Each segment begins with another one of those that promised the tree.
         let turn = if small { 0 } else { of.key.index as usize % holders.len().max(1) };

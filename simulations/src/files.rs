@@ -26,7 +26,7 @@ impl World<'_> {
     }
 
     /// The next segments of the file, as many as there is memory for.
-    fn begin_segments(&mut self, n: u32, path: u32) {
+    pub(crate) fn begin_segments(&mut self, n: u32, path: u32) {
         let (first, count) = {
             let path = &self.fleet.catalog.paths[path as usize];
             (path.first, path.segments)
@@ -42,7 +42,9 @@ impl World<'_> {
             }
             let piece = first + site.begun;
             site.begun += 1;
-            if self.want(n, piece) {
+            let kept = site.kept;
+            let here = if kept { self.want_kept(n, piece) } else { self.want(n, piece) };
+            if here {
                 let local = &self.agents[n as usize].locals[&piece];
                 let len = u64::from(self.fleet.catalog.pieces[piece as usize].len);
                 let right = local.sum == whole(u64::from(piece), len);
@@ -91,11 +93,14 @@ impl World<'_> {
             return;
         }
         let (wrong, suppliers) = (site.wrong, std::mem::take(&mut site.suppliers));
+        let kept = site.kept;
         let believe = self.sabotage == Some(Sabotage::Believe) || self.agents[n as usize].lies;
-        if wrong && !believe {
+        if wrong && !believe && kept {
+            self.kept_is_wrong(n, path, suppliers);
+        } else if wrong && !believe {
             self.find_liars(n, path, suppliers);
         } else {
-            self.totals.nars_from_site += 1;
+            *if kept { &mut self.totals.nars_kept } else { &mut self.totals.nars_from_site } += 1;
             self.site_nar_done(n, path, !wrong);
         }
     }
@@ -126,7 +131,7 @@ impl World<'_> {
         }
     }
 
-    fn forget_file(&mut self, n: u32, path: u32) {
+    pub(crate) fn forget_file(&mut self, n: u32, path: u32) {
         let path = &self.fleet.catalog.paths[path as usize];
         for piece in path.first..path.first + path.segments {
             self.drop_piece(n, piece);

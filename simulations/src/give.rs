@@ -240,16 +240,7 @@ impl World<'_> {
             }
             if let Some(failed) = filling.failed_at {
                 if self.now >= failed + AGAIN {
-                    let have =
-                        if self.len_of(piece).is_some() { local_have(self, n, piece) } else { 0 };
-                    let plan = self.plan(n, piece, have);
-                    let number = self.agents[n as usize].number();
-                    if let Some(local) = self.agents[n as usize].locals.get_mut(&piece)
-                        && let Some(filling) = &mut local.filling
-                    {
-                        local.number = number;
-                        (filling.plan, filling.failed_at) = (plan, None);
-                    }
+                    self.plan_anew(n, piece);
                     self.step_piece(n, piece);
                 }
                 continue;
@@ -259,6 +250,17 @@ impl World<'_> {
             self.hear_parcels(n, piece);
             self.step_piece(n, piece);
         }
+    }
+
+    /// Another plan for a piece that is wanted, from the byte where it stands.
+    pub(crate) fn plan_anew(&mut self, n: u32, piece: u32) {
+        let have = if self.len_of(piece).is_some() { local_have(self, n, piece) } else { 0 };
+        let plan = self.plan(n, piece, have);
+        let number = self.agents[n as usize].number();
+        let Some(local) = self.agents[n as usize].locals.get_mut(&piece) else { return };
+        let Some(filling) = &mut local.filling else { return };
+        (local.number, local.kept) = (number, false);
+        (filling.plan, filling.failed_at) = (plan, None);
     }
 
     fn drop_dead_relays(&mut self, n: u32, piece: u32) {

@@ -12,8 +12,10 @@ use crate::world::{Event, World, id_of};
 const INFOS_AHEAD: usize = 256;
 /// What such an answer takes for each path.
 const INFO_BYTES: u32 = 700;
-/// How long a peer's answer about a path is waited for.
+/// How long a peer's answer about a path is waited for: of a mute one, and of one that is alive.
 const INFO_PATIENCE: Nanos = 300 * MILLI;
+const INFO_TOTAL: Nanos = 1_500 * MILLI;
+
 impl World<'_> {
     /// Nix asks for the narinfos of all that is missing, from the top down, some at a time.
     pub(crate) fn want_infos(&mut self, n: u32) {
@@ -34,7 +36,8 @@ impl World<'_> {
             match self.best_holder(n, path) {
                 Some(holder) => {
                     self.message(n, holder, Event::InfosAsked { holder, from: n, path });
-                    self.at(self.now + INFO_PATIENCE, Event::InfosLate { to: n, path });
+                    let late = Event::InfosLate { to: n, holder, path, last: false };
+                    self.at(self.now + INFO_PATIENCE, late);
                 }
                 None => self.info_from_site(n, path),
             }
@@ -50,7 +53,11 @@ impl World<'_> {
         }
     }
 
-    pub(crate) fn infos_late(&mut self, n: u32, path: u32) {
+    pub(crate) fn infos_late(&mut self, n: u32, (holder, path): (u32, u32), last: bool) {
+        if !last && !self.is_mute(holder, n) {
+            let late = Event::InfosLate { to: n, holder, path, last: true };
+            return self.at(self.now + INFO_TOTAL - INFO_PATIENCE, late);
+        }
         let agent = &self.agents[n as usize];
         let under_way = agent.locals.get(&path).is_some_and(|local| local.wanted);
         if agent.on && agent.infos_open.contains(&path) && !under_way {
@@ -72,7 +79,7 @@ impl World<'_> {
         self.agents[n as usize].heard(holder, &id, now);
         if !yes {
             self.agents[n as usize].table.blame(&id, Fault::FalseHint, now);
-            self.infos_late(n, path);
+            self.infos_late(n, (holder, path), true);
             return;
         }
         // With the path come the infos of what it refers to: of the rest of the list that the holder has.
@@ -90,6 +97,7 @@ impl World<'_> {
         for other in told {
             self.note_info(n, other);
             self.fetches(n, other);
+            self.learn_file(n, other);
         }
         self.go_on(n);
     }
@@ -103,11 +111,12 @@ impl World<'_> {
 
     pub(crate) fn info_known(&mut self, n: u32, path: u32) {
         self.note_info(n, path);
+        self.agents[n as usize].files[path as usize] = true;
         self.at(self.now, Event::GoOn(n));
     }
 
     /// The first of those that the swarm would ask.
     fn best_holder(&mut self, n: u32, path: u32) -> Option<u32> {
-        self.holders(n, path, u64::from(INFO_BYTES), &BTreeSet::new()).first().copied()
+        self.holders(n, path, &BTreeSet::new()).first().copied()
     }
 }

@@ -56,8 +56,8 @@ impl World<'_> {
         if fits || self.sabotage == Some(Sabotage::Hoard) {
             return true;
         }
-        let willing = self.views[agent.view as usize].willing;
-        let others = (willing as usize).saturating_sub(usize::from(agent.duty.is_willing()));
+        // Who fetches for nobody wants what a home has as much as others do.
+        let others = self.views[agent.view as usize].members.saturating_sub(1) as usize;
         let room = Room {
             others: others.min(GIVEN_MAX),
             keeps_all: self.fleet.machines[n as usize].gateway,

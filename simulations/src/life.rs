@@ -69,7 +69,6 @@ impl World<'_> {
         agent.told = Some(snapshot.version());
         let view = &mut self.views[agent.view as usize];
         view.members += 1;
-        view.willing += u32::from(agent.duty.is_willing());
         view.version += 1;
         view.homes.gone(&agent.id);
         view.homes.told(agent.id, standing, now);
@@ -102,7 +101,6 @@ impl World<'_> {
         }
         if view.homes.standing(&agent.id).is_some() {
             view.members -= 1;
-            view.willing -= u32::from(agent.duty.is_willing());
             view.version += 1;
             view.homes.gone(&agent.id);
             view.directory.remove_peer(&agent.id);

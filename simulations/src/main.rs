@@ -14,6 +14,7 @@ mod fleet;
 mod give;
 mod infos;
 mod keep;
+mod kept;
 mod life;
 mod nars;
 mod net;

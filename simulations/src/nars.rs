@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use haulout_swarm::peers::{Answer, PeerTable};
+use haulout_swarm::peers::{Answer, PeerTable, State};
 use haulout_swarm::plan::{NarPlan, Next, PlanConfig, RequestId, Status};
-use haulout_swarm::site::HOLDERS_ENOUGH;
+use haulout_swarm::site::{HOLDERS_ENOUGH, NAR_SEGMENT_BYTES};
 use haulout_swarm::{Fault, PeerId, choose};
 use smallvec::SmallVec;
 
@@ -40,11 +40,13 @@ impl World<'_> {
         &mut self,
         n: u32,
         path: u32,
-        bytes: u64,
         but: &BTreeSet<u32>,
     ) -> SmallVec<[u32; 16]> {
         let (first, second) = (self.random.next(), self.random.next());
         let now = self.clock();
+        let owing = &self.agents[n as usize].owing;
+        let mute: SmallVec<[u32; 4]> =
+            owing.iter().copied().filter(|peer| self.is_mute(*peer, n)).collect();
         let agent = &mut self.agents[n as usize];
         let own = agent.id;
         let holders = self.views[agent.view as usize].directory.who_has(prefix(path), first);
@@ -59,7 +61,17 @@ impl World<'_> {
         for peer in &fresh {
             agent.table.connected(*peer, now);
         }
-        let ranking = choose::rank(&agent.table, holders, bytes, now, second);
+        // An answer that waits behind others is late, not silent: packets arrive.
+        for peer in holders.iter().map(number_of) {
+            let id = id_of(self.fleet, peer);
+            if agent.owing.contains(&peer)
+                && !mute.contains(&peer)
+                && matches!(agent.table.state(&id, now), Some(State::Silent { .. }))
+            {
+                agent.heard(peer, &id, now);
+            }
+        }
+        let ranking = choose::rank(&agent.table, holders, 0, now, second);
         for peer in &fresh {
             agent.table.disconnected(peer);
             agent.table.gone(peer, now);
@@ -106,20 +118,40 @@ impl World<'_> {
         if held {
             self.fetches(n, path);
         }
-        if held && holders < HOLDERS_ENOUGH && self.has_fellows(n, path) {
+        match tries == 0 && self.may_be_kept(n, path) {
+            true => self.take_kept(n, path),
+            false => self.take_from_holders(n, path, 0),
+        }
+    }
+
+    /// A NAR from byte `from`, from those that hold it: together with others that fetch it where those are few.
+    pub(crate) fn take_from_holders(&mut self, n: u32, path: u32, from: u64) {
+        let agent = &mut self.agents[n as usize];
+        let holders = self.views[agent.view as usize].directory.holders_count(prefix(path));
+        if holders > 0 && holders < HOLDERS_ENOUGH && self.has_fellows(n, path) {
+            let agent = &mut self.agents[n as usize];
+            let Some(job) = agent.jobs.get_mut(&path) else { return };
+            let parts = (from / NAR_SEGMENT_BYTES) as u32;
+            job.way = Way::Fellows(FromFellows { begun: parts, complete: parts, wrongs: 0 });
             self.begin_parts(n, path);
         } else {
-            self.fetch_from_peers(n, path);
+            self.fetch_rest(n, path, from);
         }
     }
 
     /// The rest of a NAR from those that hold it, or through the site.
     pub(crate) fn fetch_from_peers(&mut self, n: u32, path: u32) {
+        self.fetch_rest(n, path, 0);
+    }
+
+    fn fetch_rest(&mut self, n: u32, path: u32, from: u64) {
+        let size = self.fleet.catalog.paths[path as usize].nar;
+        let number = NAR_SUM + u64::from(path);
         let from_peers = FromPeers {
-            plan: NarPlan::new(self.fleet.catalog.paths[path as usize].nar, 0, plan_config()),
+            plan: NarPlan::new(size, from.min(size), plan_config()),
             open: BTreeMap::new(),
             failed: BTreeSet::new(),
-            sum: 0,
+            sum: content(number, from.min(size)).wrapping_sub(content(number, 0)),
             looked_at: self.now,
         };
         let agent = &mut self.agents[n as usize];
@@ -149,8 +181,8 @@ impl World<'_> {
         if have >= most {
             return;
         }
-        let (left, failed) = (size - peers.plan.ready(), peers.failed.clone());
-        let holders = self.holders(n, path, left, &failed);
+        let failed = peers.failed.clone();
+        let holders = self.holders(n, path, &failed);
         let Some(peers) = self.transfer(n, path) else { return };
         let mut added: SmallVec<[u32; HOLDERS_MAX]> = SmallVec::new();
         for holder in holders {
@@ -396,6 +428,7 @@ impl World<'_> {
             self.totals.wrong_bytes += size;
             return Err(self.broken(n, format!("path {path} is in the store with wrong bytes")));
         }
+        self.kept_confirmed(n, path);
         self.has_now(n, path);
         if self.agents[n as usize].is_done() {
             self.finish(n);

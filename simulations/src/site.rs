@@ -26,8 +26,20 @@ impl World<'_> {
         }
         if let Some(local) = self.agents[n as usize].locals.get_mut(&piece) {
             (local.wanted, local.touched) = (true, self.now);
-            return local.is_complete();
+            if local.is_complete() || !local.kept {
+                return local.is_complete();
+            }
+            // It was asked for among those that have it; now it is needed.
+            self.leave_source(n, piece);
+            self.plan_anew(n, piece);
+            self.step_piece(n, piece);
+            return false;
         }
+        self.want_anew(n, piece);
+        false
+    }
+
+    fn want_anew(&mut self, n: u32, piece: u32) {
         let plan = self.plan(n, piece, 0);
         let agent = &mut self.agents[n as usize];
         let plan = (plan, agent.number());
@@ -35,7 +47,6 @@ impl World<'_> {
         agent.active.insert(piece);
         self.step_piece(n, piece);
         self.keep_ticking(n);
-        false
     }
 
     pub(crate) fn plan(&self, n: u32, piece: u32, have: u64) -> Follow {
@@ -319,9 +330,10 @@ impl World<'_> {
             agent.duty.fetched();
         }
         let relays = std::mem::take(&mut local.relays);
-        let wanted = local.wanted;
+        let (wanted, kept) = (local.wanted, local.kept);
         match self.is_part(piece) {
             true if wanted => self.part_failed(n, piece),
+            _ if wanted && kept => self.kept_by_nobody(n, piece),
             _ if !wanted => self.drop_piece(n, piece),
             _ => {}
         }

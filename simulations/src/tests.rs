@@ -78,6 +78,16 @@ fn the_smallest_fleet_works() {
 }
 
 #[test]
+fn a_crowd_takes_what_homes_kept_and_not_all_from_the_first_to_have_it() {
+    let scene = Scene { spread_s: 1.0, bytes: 400 << 20, ..small("flash-crowd") };
+    let outcome = run(scene, 60, 4);
+    let kept = outcome.json()["details"]["nars_from_kept_pieces"].as_u64().unwrap();
+    assert!(kept > 60 * 60 / 8, "{kept} of {}", 60 * 60);
+    let (last, ideal) = (outcome.own.finish_s(), outcome.ideal_s);
+    assert!(last <= 8.0 * ideal, "{last} s, ideal {ideal} s");
+}
+
+#[test]
 fn a_controller_serves_a_classroom_without_the_outside() {
     let outcome = run(small("classroom"), 12, 2);
     assert_eq!(outcome.own.wan_bytes, 0);

@@ -81,7 +81,10 @@ pub(crate) enum Event {
     },
     InfosLate {
         to: u32,
+        holder: u32,
         path: u32,
+        /// Even one that is alive has had its time.
+        last: bool,
     },
     /// A narinfo straight from outside.
     InfoOutside {
@@ -149,8 +152,6 @@ pub(crate) struct View {
     pub(crate) homes: Homes,
     pub(crate) directory: Directory,
     pub(crate) members: u32,
-    /// Of these, those that fetch for others.
-    pub(crate) willing: u32,
     pub(crate) version: u32,
     /// Those that fetch from peers now.
     pub(crate) fetchers: Homes,
@@ -164,7 +165,6 @@ impl View {
             homes: Homes::new(),
             directory: Directory::new(),
             members: 0,
-            willing: 0,
             version: 1,
             fetchers: Homes::new(),
             fetchers_version: 1,
@@ -191,6 +191,9 @@ pub(crate) struct Totals {
     pub(crate) nars_from_peers: u64,
     pub(crate) nars_from_fellows: u64,
     pub(crate) nars_from_site: u64,
+    pub(crate) nars_kept: u64,
+    pub(crate) kept_asked: u64,
+    pub(crate) kept_missing: u64,
     pub(crate) retries: u64,
     pub(crate) relays_peak: u32,
     /// Holdings bytes in the busiest second, over all agents.
@@ -355,7 +358,9 @@ impl<'f> World<'f> {
             Event::Stop { home, from, piece, attempt } => self.stop(home, from, piece, attempt),
             Event::InfosAsked { holder, from, path } => self.infos_asked(holder, from, path),
             Event::InfosTold { to, holder, path, yes } => self.infos_told(to, holder, path, yes),
-            Event::InfosLate { to, path } => self.infos_late(to, path),
+            Event::InfosLate { to, holder, path, last } => {
+                self.infos_late(to, (holder, path), last);
+            }
             Event::InfoOutside { to, path } => self.info_known(to, path),
             Event::NarAsked { holder, from, path, epoch, id, len } => {
                 self.nar_asked(holder, from, path, epoch, (id, len));

@@ -20,8 +20,22 @@ use crate::{Now, PeerId};
 /// the number of holders took 17 minutes instead of 10.
 pub const HOLDERS_ENOUGH: usize = 8;
 
+/// Where fewer hold a NAR than this, its packed pieces are asked of the file's homes first ([`few_hold`]). In simulations
+/// (`docs/scale.md`) 16 brings nearly all that is to be had; packed pieces cost every machine their unpacking, and a question
+/// each that is in vain once the homes have let go of them.
+pub const HOLDERS_FEW: usize = 16;
+
 /// Refusals in a row after which a peer is taken to fetch something else.
 pub const REFUSALS_MAX: u32 = 4;
+
+/// Whether a NAR is to be had from its file's homes first, "only if they have it" ([`super::Follow::kept`]): `holders` on the
+/// network have it unpacked, while so many `fetchers` fetch something (all standings that name the holders as a place). The
+/// homes are everybody, and no two keep the same; the holders' lines are shared by all that fetch.
+#[must_use]
+pub const fn few_hold(holders: usize, fetchers: usize) -> bool {
+    let share = fetchers / 4;
+    holders < if share > HOLDERS_FEW { share } else { HOLDERS_FEW }
+}
 
 /// How long it then is not asked: about as long as the next part of a closure takes.
 pub const REST: Duration = Duration::from_secs(5);
@@ -190,6 +204,13 @@ mod tests {
 
     fn at(seconds: u64) -> Now {
         Now::from_start(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn few_is_measured_by_those_that_fetch() {
+        assert!(few_hold(1, 0) && few_hold(15, 40) && !few_hold(16, 67));
+        assert!(few_hold(74, 300) && !few_hold(75, 300));
+        const { assert!(HOLDERS_FEW >= HOLDERS_ENOUGH, "kept pieces come before what fetchers relay") };
     }
 
     #[test]

@@ -97,6 +97,14 @@ impl Homes {
         self.all.get(peer).map(|candidate| &candidate.standing)
     }
 
+    /// How many agents besides `me` named this place (a tag), and so may want what comes from there, whether they fetch for
+    /// others or not.
+    #[must_use]
+    pub fn others(&self, me: &PeerId, outside: u32) -> usize {
+        let names = |one: &Candidate| one.standing.outsides.contains(&outside);
+        self.all.iter().filter(|(peer, one)| *peer != me && names(one)).count()
+    }
+
     /// Marks those of a ranking that were here before this agent came.
     #[must_use]
     pub fn turns(&self, ranking: &[PeerId], now: Now) -> Vec<Turn> {

@@ -56,7 +56,9 @@ pub const RANKED_MAX: usize = 32;
 
 pub use blame::{Authorship, Away, authorship};
 pub use duty::{Duty, DutyLimits, Verdict};
-pub use fellows::{Fellows, HOLDERS_ENOUGH, REFUSALS_MAX, REST, STRIKES_MAX};
+pub use fellows::{
+    Fellows, HOLDERS_ENOUGH, HOLDERS_FEW, REFUSALS_MAX, REST, STRIKES_MAX, few_hold,
+};
 pub use follow::{Attempt, End, Follow, FollowConfig, Origin, Step, Why};
 pub use homes::{Homes, OUTSIDES_MAX, Standing, Turn};
 pub use keep::{Piece, Worth, victims};

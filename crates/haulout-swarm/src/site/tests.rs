@@ -43,6 +43,11 @@ fn only_the_willing_that_can_are_homes() {
     assert!(!homes.told(peer(2), standing(2, false, 5), at(0)), "not newer");
     assert_eq!(homes.ranking(&segment(0), 5, 9, |_| true).len(), 2);
     assert_eq!(homes.ranking(&segment(0), 5, 9, |one| *one == peer(2)), [peer(2)]);
+    assert!(homes.told(peer(2), standing(3, false, 5), at(0)));
+    assert_eq!(homes.ranking(&segment(0), 5, 9, |_| true), [peer(1)]);
+    // Who fetches for nobody may want something all the same.
+    assert_eq!([1, 2, 3, 4].map(|me| homes.others(&peer(me), 5)), [1, 1, 2, 2]);
+    assert_eq!((homes.others(&peer(1), 6), homes.others(&peer(1), 7)), (1, 0));
     homes.gone(&peer(1));
     assert_eq!(homes.len(), 2);
 }
