@@ -9,7 +9,8 @@ use haulout_mesh::frames::{
 };
 use haulout_mesh::narframe::{FRAME_HEADER_LEN, FRAME_SIZE, decode, parse_header};
 use haulout_mesh::siteframe::{
-    SITE_FRAME_MAX, SITE_HEADER_LEN, SiteHead, decode_standing, encode_standing, parse_site_header,
+    SITE_FRAME_MAX, SITE_HEADER_LEN, SITE_PACKED_LEN, SiteHead, decode_standing, encode_standing, parse_packed,
+    parse_site_header,
 };
 use haulout_mesh::{NarTree, info};
 use haulout_nix::HashPart;
@@ -78,8 +79,16 @@ fuzz_target!(|bytes: &[u8]| {
             let Some((left, body)) = body.split_first_chunk::<8>() else { return };
             let left = u64::from_be_bytes(*left);
             let Some(header) = body.first_chunk::<SITE_HEADER_LEN>() else { return };
-            if let Ok(SiteHead::Bytes(len)) = parse_site_header(*header, left) {
-                assert!(len > 0 && len <= SITE_FRAME_MAX && len as u64 <= left);
+            match parse_site_header(*header, left) {
+                Ok(SiteHead::Bytes(len)) => assert!(len > 0 && len <= SITE_FRAME_MAX && len as u64 <= left),
+                Ok(SiteHead::Packed(len)) => {
+                    assert!(len > 0 && len < SITE_FRAME_MAX && (len as u64) < left);
+                    let Some(word) = body[SITE_HEADER_LEN..].first_chunk::<SITE_PACKED_LEN>() else { return };
+                    if let Ok(raw_len) = parse_packed(*word, len, left) {
+                        assert!(raw_len > len && raw_len <= SITE_FRAME_MAX && raw_len as u64 <= left);
+                    }
+                }
+                Ok(SiteHead::Waiting | SiteHead::End(_)) | Err(_) => {}
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::tree::{GROUPS_MAX, NarTree, group_count};
 pub use named::{NAMED_BYTES_MAX, decode_named, encode_named};
 
 /// Minor version of the protocol this code speaks; the major version is the ALPN's.
-pub const MINOR_VERSION: u16 = 5;
+pub const MINOR_VERSION: u16 = 6;
 /// First minor version with site requests and standings.
 pub const MINOR_SITE: u16 = 1;
 /// First minor version with questions for proofs of archives.
@@ -28,6 +28,8 @@ pub const MINOR_HELD: u16 = 3;
 pub const MINOR_AHEAD: u16 = 4;
 /// First minor version with portions of holdings, and with questions for who holds something.
 pub const MINOR_PORTIONS: u16 = 5;
+/// First minor version in which the frames of a site object may be compressed.
+pub const MINOR_PACKED: u16 = 6;
 /// Longest hello body accepted (later versions may append fields).
 pub const HELLO_BODY_MAX: usize = 256;
 /// Longest request body accepted (later versions may append fields).

@@ -271,7 +271,7 @@ async fn hostile_server(
     hostile_server_of(0, identity, script).await
 }
 
-async fn hostile_server_of(
+pub(crate) async fn hostile_server_of(
     minor: u16,
     identity: &Identity,
     script: impl Fn(u8, SendStream) -> tokio::task::JoinHandle<()> + Send + 'static,
@@ -296,7 +296,7 @@ async fn hostile_server_of(
     addr
 }
 
-async fn client_of(addr: SocketAddr, server: &Identity) -> Mesh {
+pub(crate) async fn client_of(addr: SocketAddr, server: &Identity) -> Mesh {
     let mut config = config(2);
     config.static_peers.push(StaticPeer { addr, key: Some(server.id()) });
     let mesh = start(config, &World::new([])).await;

@@ -32,6 +32,7 @@ pub mod narframe;
 mod neighbours;
 pub mod networks;
 mod pace;
+mod packing;
 mod pressure;
 mod registry;
 mod serve;

@@ -116,13 +116,14 @@ pub(crate) async fn write_paced(
     let Some(piece) = pace::piece(shared, link) else {
         return write(send, &mut [head, data]).await;
     };
-    let mut blocked = write(send, &mut [head]).await?;
+    write(send, &mut [head]).await?;
     while !data.is_empty() {
         let part = data.split_to(data.len().min(piece));
         pace::wait(shared, link, urgency, part.len()).await;
-        blocked |= write(send, &mut [part]).await?;
+        write(send, &mut [part]).await?;
     }
-    Ok(blocked)
+    // The limit is what the bytes wait for, whatever the link could do.
+    Ok(true)
 }
 
 pub(crate) async fn status(send: &mut SendStream, status: Status) -> io::Result<()> {
@@ -283,7 +284,7 @@ impl Sending {
         let blocked = self.link.send_blocked();
         let shrinkage = self.shrinkage;
         move |reader| {
-            if let Some(frame) = shared.cache.get(&nar, position, raw_len) {
+            if let Some(frame) = shared.cache.get(nar.as_bytes(), position, raw_len) {
                 return Ok((frame, false));
             }
             // The gauge is asked only when its answer matters.
@@ -291,7 +292,7 @@ impl Sending {
             let pressure = Pressure { send_blocked: blocked, idle_cores };
             let wanted = narframe::worth_compressing(pressure, shrinkage);
             let frame = narframe::produce(reader, position, raw_len, wanted)?;
-            shared.cache.put(&nar, position, &frame);
+            shared.cache.put(nar.as_bytes(), position, &frame);
             Ok((frame, wanted))
         }
     }

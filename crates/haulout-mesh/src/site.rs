@@ -19,14 +19,17 @@ use crate::api::SitePiece;
 use crate::ask::{Booking, Patience, begin, fill, in_time, link_to, on_mesh};
 use crate::error::{RequestError, StreamError};
 use crate::frames::{
-    MINOR_AHEAD, MINOR_HELD, MINOR_NARS, MINOR_SITE, Request, Status, UNI_STANDING, checked_len,
+    FrameError, MINOR_AHEAD, MINOR_HELD, MINOR_NARS, MINOR_PACKED, MINOR_SITE, Request, Status,
+    UNI_STANDING, checked_len,
 };
+use crate::narframe::{self, Encoding};
+use crate::packing::Packing;
 use crate::registry::{Entry, Link, Shared, lock};
 use crate::serve::{write, write_paced};
 use crate::session::read_body;
 use crate::siteframe::{
-    self, SITE_FRAME_MAX, SITE_HEADER_LEN, STANDING_BODY_MAX, SiteEnd, SiteFrame, SiteHead,
-    SiteRequest,
+    self, SITE_FRAME_MAX, SITE_HEADER_LEN, SITE_PACKED_LEN, STANDING_BODY_MAX, SiteEnd, SiteFrame,
+    SiteHead, SiteRequest,
 };
 
 /// Frames handed over but not yet taken by the caller.
@@ -53,6 +56,7 @@ pub(crate) async fn answer(
         let _ = send.set_priority(PRIORITY_AHEAD);
     }
     let known_size = request.size.is_some();
+    let mut packing = Packing::new(shared, link, &request);
     let mut source = shared.serve.site(&link.asker(), request);
     write(send, &mut [Bytes::copy_from_slice(&[Status::Ok.to_byte()])]).await?;
     loop {
@@ -79,14 +83,33 @@ pub(crate) async fn answer(
                 while !bytes.is_empty() {
                     let part = bytes.split_to(bytes.len().min(SITE_FRAME_MAX));
                     link.stats.given.fetch_add(part.len() as u64, Ordering::Relaxed);
-                    let head = siteframe::site_header(&SiteFrame::Bytes(part.clone()));
-                    let head = Bytes::copy_from_slice(&head);
-                    write_paced(shared, link, send, urgency, head, part).await?;
+                    let packed = match &mut packing {
+                        Some(packing) => packing.pack(&part).await,
+                        None => None,
+                    };
+                    let (head, data) = data_frame(part, packed);
+                    if write_paced(shared, link, send, urgency, head, data).await? {
+                        link.note_blocked();
+                    }
                 }
                 if known_size && left == 0 {
                     return frame(send, SiteFrame::End(SiteEnd::Complete)).await;
                 }
             }
+        }
+    }
+}
+
+/// The head and the data of a frame with this part, compressed or as it is.
+fn data_frame(part: Bytes, packed: Option<Bytes>) -> (Bytes, Bytes) {
+    match packed {
+        Some(packed) => {
+            let head = siteframe::packed_header(packed.len(), part.len());
+            (Bytes::copy_from_slice(&head), packed)
+        }
+        None => {
+            let head = siteframe::site_header(&SiteFrame::Bytes(part.clone()));
+            (Bytes::copy_from_slice(&head), part)
         }
     }
 }
@@ -100,7 +123,7 @@ async fn frame(send: &mut SendStream, frame: SiteFrame) -> io::Result<()> {
 /// The answer to a request for a segment. Dropping it tells the peer to stop.
 #[derive(Debug)]
 pub struct SiteStream {
-    frames: mpsc::Receiver<Result<SiteFrame, StreamError>>,
+    frames: mpsc::Receiver<Result<Arrived, StreamError>>,
     link: Arc<Link>,
 }
 
@@ -112,11 +135,40 @@ impl SiteStream {
     /// [`StreamError`]: what was handed out stays as good as it was.
     pub async fn next(&mut self) -> Result<SiteFrame, StreamError> {
         let lost = || StreamError::Lost("the stream is over".to_owned());
-        let frame = self.frames.recv().await.unwrap_or_else(|| Err(lost()))?;
+        // Unpacked here and not on the mesh's own thread.
+        let frame = self.frames.recv().await.unwrap_or_else(|| Err(lost()))?.unpack()?;
         if let SiteFrame::Bytes(bytes) = &frame {
             self.link.stats.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
         Ok(frame)
+    }
+}
+
+/// A frame as it came.
+#[derive(Debug)]
+enum Arrived {
+    Plain(SiteFrame),
+    /// One zstd frame of so many bytes.
+    Packed(Bytes, usize),
+}
+
+impl Arrived {
+    /// How many bytes of the object it stands for.
+    fn len(&self) -> u64 {
+        match self {
+            Self::Plain(SiteFrame::Bytes(bytes)) => bytes.len() as u64,
+            Self::Packed(_, raw_len) => *raw_len as u64,
+            Self::Plain(SiteFrame::Waiting | SiteFrame::End(_)) => 0,
+        }
+    }
+
+    fn unpack(self) -> Result<SiteFrame, StreamError> {
+        match self {
+            Self::Plain(frame) => Ok(frame),
+            Self::Packed(data, raw_len) => narframe::decode(Encoding::Zstd, data, raw_len)
+                .map(SiteFrame::Bytes)
+                .map_err(|error| StreamError::Protocol(error.to_string())),
+        }
     }
 }
 
@@ -131,6 +183,7 @@ pub(crate) async fn ask(
     if link.minor < MINOR_AHEAD {
         request.urgency = Urgency::Awaited;
     }
+    request.packed = link.minor >= MINOR_PACKED;
     let needed = match request.segment.object.kind {
         _ if request.held => MINOR_HELD,
         SiteKind::Nar => MINOR_NARS,
@@ -159,7 +212,7 @@ async fn read_all(
     mut recv: RecvStream,
     mut booking: Booking,
     due: u64,
-    frames: mpsc::Sender<Result<SiteFrame, StreamError>>,
+    frames: mpsc::Sender<Result<Arrived, StreamError>>,
 ) {
     let mut left = due;
     loop {
@@ -167,11 +220,9 @@ async fn read_all(
             read = read_frame(&mut recv, left) => read,
             () = frames.closed() => break,
         };
-        if let Ok(SiteFrame::Bytes(bytes)) = &read {
-            left -= bytes.len() as u64;
-        }
-        let over = !matches!(read, Ok(SiteFrame::Bytes(_) | SiteFrame::Waiting));
-        let ended = matches!(read, Ok(SiteFrame::End(_)));
+        left -= read.as_ref().map_or(0, Arrived::len);
+        let ended = matches!(read, Ok(Arrived::Plain(SiteFrame::End(_))));
+        let over = ended || read.is_err();
         if frames.send(read).await.is_err() {
             break;
         }
@@ -189,22 +240,30 @@ async fn read_all(
 /// Nothing may stand in a frame for longer than this; between frames, the plan's clocks decide.
 const FRAME_STALL: Duration = Duration::from_secs(10);
 
-async fn read_frame(recv: &mut RecvStream, left: u64) -> Result<SiteFrame, StreamError> {
+async fn read_frame(recv: &mut RecvStream, left: u64) -> Result<Arrived, StreamError> {
+    let wrong = |error: FrameError| StreamError::Protocol(error.to_string());
     let mut header = BytesMut::with_capacity(SITE_HEADER_LEN);
     fill(recv, &mut header, SITE_HEADER_LEN, FRAME_STALL).await?;
     let mut head = [0; SITE_HEADER_LEN];
     head.copy_from_slice(&header);
-    let head = siteframe::parse_site_header(head, left)
-        .map_err(|error| StreamError::Protocol(error.to_string()))?;
-    Ok(match head {
-        SiteHead::Waiting => SiteFrame::Waiting,
-        SiteHead::End(end) => SiteFrame::End(end),
-        SiteHead::Bytes(len) => {
-            let mut data = BytesMut::with_capacity(len);
-            fill(recv, &mut data, len, FRAME_STALL).await?;
-            SiteFrame::Bytes(data.freeze())
+    Ok(match siteframe::parse_site_header(head, left).map_err(wrong)? {
+        SiteHead::Waiting => Arrived::Plain(SiteFrame::Waiting),
+        SiteHead::End(end) => Arrived::Plain(SiteFrame::End(end)),
+        SiteHead::Bytes(len) => Arrived::Plain(SiteFrame::Bytes(read_data(recv, len).await?)),
+        SiteHead::Packed(len) => {
+            let word = read_data(recv, SITE_PACKED_LEN).await?;
+            let mut raw_len = [0; SITE_PACKED_LEN];
+            raw_len.copy_from_slice(&word);
+            let raw_len = siteframe::parse_packed(raw_len, len, left).map_err(wrong)?;
+            Arrived::Packed(read_data(recv, len).await?, raw_len)
         }
     })
+}
+
+async fn read_data(recv: &mut RecvStream, len: usize) -> Result<Bytes, StreamError> {
+    let mut data = BytesMut::with_capacity(len);
+    fill(recv, &mut data, len, FRAME_STALL).await?;
+    Ok(data.freeze())
 }
 
 /// Tells the peer our standing, now and whenever it changes.

@@ -11,8 +11,10 @@ use haulout_swarm::site::{
 
 use crate::frames::{FrameError, Reader, checked_len};
 
-/// Bytes before a frame's data.
+/// Bytes before a frame's data, of a frame that is not packed.
 pub const SITE_HEADER_LEN: usize = 4;
+/// Bytes of the second word that a packed frame has.
+pub const SITE_PACKED_LEN: usize = 4;
 /// Most bytes in one frame.
 pub const SITE_FRAME_MAX: usize = 256 << 10;
 /// Longest body of a standing accepted (later versions may append fields).
@@ -20,10 +22,13 @@ pub const STANDING_BODY_MAX: usize = 256;
 
 /// Frame heads from here on are no lengths: the low byte says how the answer ends.
 const END_BASE: u32 = 0xffff_ff00;
+/// In the head of a frame whose data is compressed (minor version 6). A second word has the length of what it stands for.
+const PACKED: u32 = 1 << 31;
 const FLAG_WILLING: u8 = 1;
 /// In a request.
 const FLAG_HELD: u8 = 1;
 const FLAG_AHEAD: u8 = 2;
+const FLAG_PACKED: u8 = 4;
 
 /// "Give me this segment, from this byte on; fetch it for the site if you have to."
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub struct SiteRequest {
     pub held: bool,
     /// Whether somebody waits for it.
     pub urgency: Urgency,
+    /// Whether frames of the answer may be compressed. The mesh says so itself where both ends can.
+    pub packed: bool,
 }
 
 impl SiteRequest {
@@ -65,7 +72,9 @@ impl SiteRequest {
         body.push(u8::try_from(descriptor.len()).unwrap_or(u8::MAX));
         body.extend(descriptor);
         let ahead = self.urgency == Urgency::Ahead;
-        let flags = if self.held { FLAG_HELD } else { 0 } | if ahead { FLAG_AHEAD } else { 0 };
+        let flags = if self.held { FLAG_HELD } else { 0 }
+            | if ahead { FLAG_AHEAD } else { 0 }
+            | if self.packed { FLAG_PACKED } else { 0 };
         if flags != 0 {
             body.push(flags);
         }
@@ -81,17 +90,18 @@ impl SiteRequest {
         let outside = OutsideId::from_bytes(reader.array()?);
         let len = checked_len("descriptor", u32::from(reader.u8()?), DESCRIPTOR_MAX)?;
         let descriptor = Bytes::copy_from_slice(reader.take(len)?);
-        // Appended by minor version 3, the second by 4; other flags belong to later ones.
+        // Appended by minor version 3, the second by 4, the third by 6; other flags belong to later ones.
         let flags = reader.u8().unwrap_or(0);
         let held = flags & FLAG_HELD != 0;
         let urgency = if flags & FLAG_AHEAD == 0 { Urgency::Awaited } else { Urgency::Ahead };
+        let packed = flags & FLAG_PACKED != 0;
         let Some(kind) = kind else { return Ok(None) };
         let size = match size {
             0 => None,
             size => Some(Cut::of(kind, size).ok_or(FrameError::Bad("object size"))?),
         };
         let segment = SiteKey { kind, id }.segment(index);
-        let request = Self { segment, size, from, outside, descriptor, held, urgency };
+        let request = Self { segment, size, from, outside, descriptor, held, urgency, packed };
         let fits = match request.segment_len() {
             Some(len) => from < len,
             None => from == 0 && index == 0,
@@ -147,6 +157,8 @@ pub enum SiteHead {
     Waiting,
     /// So many bytes follow, 1 to [`SITE_FRAME_MAX`].
     Bytes(usize),
+    /// [`SITE_PACKED_LEN`] bytes follow, see [`parse_packed`], and then one zstd frame of so many bytes.
+    Packed(usize),
     /// See [`SiteFrame::End`].
     End(SiteEnd),
 }
@@ -176,8 +188,47 @@ pub fn parse_site_header(header: [u8; SITE_HEADER_LEN], left: u64) -> Result<Sit
         let end = SiteEnd::ALL.into_iter().find(|end| end.code() == code);
         return end.map(SiteHead::End).ok_or(FrameError::Bad("end of a site object"));
     }
-    let max = usize::try_from(left).unwrap_or(usize::MAX).min(SITE_FRAME_MAX);
-    checked_len("frame of a site object", head, max).map(SiteHead::Bytes)
+    let max = longest(left);
+    match head & PACKED {
+        0 => checked_len("frame of a site object", head, max).map(SiteHead::Bytes),
+        // What is packed is shorter than what it stands for.
+        _ if max == 0 || head == PACKED => Err(FrameError::Bad("packed frame of a site object")),
+        _ => checked_len("packed frame of a site object", head & !PACKED, max - 1)
+            .map(SiteHead::Packed),
+    }
+}
+
+/// The head and the second word of a frame whose `len` bytes of data are one zstd frame of `raw_len` bytes.
+#[must_use]
+pub fn packed_header(len: usize, raw_len: usize) -> [u8; SITE_HEADER_LEN + SITE_PACKED_LEN] {
+    // Both are at most SITE_FRAME_MAX.
+    let word = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+    let [a, b, c, d] = (word(len) | PACKED).to_be_bytes();
+    let [e, f, g, h] = word(raw_len).to_be_bytes();
+    [a, b, c, d, e, f, g, h]
+}
+
+/// Reads the second word of a packed frame of `len` bytes, of which at most `left` unpacked bytes are still due: how many it
+/// stands for.
+///
+/// # Errors
+/// [`FrameError`] for more than are due or fit a frame, and for no more than came.
+pub fn parse_packed(
+    word: [u8; SITE_PACKED_LEN],
+    len: usize,
+    left: u64,
+) -> Result<usize, FrameError> {
+    let raw_len =
+        checked_len("packed frame of a site object", u32::from_be_bytes(word), longest(left))?;
+    if raw_len > len {
+        Ok(raw_len)
+    } else {
+        Err(FrameError::Bad("packed frame that is no shorter"))
+    }
+}
+
+fn longest(left: u64) -> usize {
+    usize::try_from(left).unwrap_or(usize::MAX).min(SITE_FRAME_MAX)
 }
 
 /// Bytes that may come in answer to a request.
@@ -231,6 +282,7 @@ mod tests {
             descriptor: Bytes::copy_from_slice(descriptor),
             held: false,
             urgency: Urgency::Awaited,
+            packed: false,
         }
     }
 
@@ -276,17 +328,20 @@ mod tests {
     fn only_what_is_there_is_a_flag_at_the_end() {
         let outright = request(10 << 20, 1, 5, &[7; DESCRIPTOR_MAX]);
         let plain = Request::Site(outright.clone());
-        for (flags, held, urgency) in
-            [(1, true, Urgency::Awaited), (2, false, Urgency::Ahead), (3, true, Urgency::Ahead)]
-        {
-            let flagged = Request::Site(SiteRequest { held, urgency, ..outright.clone() });
+        for (flags, held, urgency, packed) in [
+            (1, true, Urgency::Awaited, false),
+            (2, false, Urgency::Ahead, false),
+            (4, false, Urgency::Awaited, true),
+            (7, true, Urgency::Ahead, true),
+        ] {
+            let flagged = Request::Site(SiteRequest { held, urgency, packed, ..outright.clone() });
             assert_eq!(flagged.encode()[3..], [&plain.encode()[3..], &[flags]].concat());
             assert_eq!(decode(&flagged.encode()), Ok(flagged));
         }
         // Flags of later versions are none of these.
         let mut later = plain.encode();
         later[2] += 1;
-        later.push(0xfc);
+        later.push(0xf8);
         assert_eq!(decode(&later), Ok(plain));
     }
 
@@ -327,6 +382,15 @@ mod tests {
         let ten = header(SiteFrame::Bytes(Bytes::from_static(&[0; 10])));
         assert_eq!(parse_site_header(ten, 10), Ok(SiteHead::Bytes(10)));
         assert!(parse_site_header(ten, 9).is_err());
+        let (head, word) = (*packed_header(10, 30).first_chunk().unwrap(), [0, 0, 0, 30]);
+        assert_eq!(packed_header(10, 30), [0x80, 0, 0, 10, 0, 0, 0, 30]);
+        assert_eq!(parse_site_header(head, 11), Ok(SiteHead::Packed(10)));
+        assert!(parse_site_header(head, 10).is_err() && parse_site_header(head, 0).is_err());
+        assert!(parse_site_header([0x80, 0, 0, 0], 99).is_err());
+        assert!(parse_site_header([0x80, 4, 0, 0], u64::MAX).is_err());
+        assert_eq!(parse_packed(word, 10, 30), Ok(30));
+        assert!(parse_packed(word, 10, 29).is_err() && parse_packed(word, 30, 30).is_err());
+        assert!(parse_packed([0, 4, 0, 1], 10, u64::MAX).is_err(), "longer than any frame");
         for end in SiteEnd::ALL {
             assert_eq!(parse_site_header(header(SiteFrame::End(end)), 0), Ok(SiteHead::End(end)));
         }

@@ -22,6 +22,7 @@ fn request(size: u64, from: u64) -> SiteRequest {
         descriptor: Bytes::from_static(b"what a home must know"),
         held: false,
         urgency: Urgency::Awaited,
+        packed: false,
     }
 }
 

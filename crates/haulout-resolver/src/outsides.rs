@@ -37,6 +37,18 @@ impl NarOutside for Outsides {
         self.upstream.get()?.kept(key)
     }
 
+    fn kept_wrong(&self, key: NarKey) {
+        if let Some(upstream) = self.upstream.get() {
+            upstream.kept_wrong(key);
+        }
+    }
+
+    fn kept_was_wrong(&self, key: NarKey) {
+        if let Some(upstream) = self.upstream.get() {
+            upstream.kept_was_wrong(key);
+        }
+    }
+
     fn wrong(&self, key: NarKey) {
         // An archive's NAR never ends well without being right.
         if let Some(upstream) = self.upstream.get() {

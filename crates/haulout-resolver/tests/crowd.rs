@@ -104,7 +104,8 @@ async fn in_a_crowd_everybody_resolves_what_anybody_holds() {
             7 => other = store(dir.path(), 4, 60),
             _ => {}
         }
-        let minor = frames::MINOR_VERSION - u16::from(usize::from(seed) == ELDER);
+        let elder = usize::from(seed) == ELDER;
+        let minor = if elder { frames::MINOR_PORTIONS - 1 } else { frames::MINOR_VERSION };
         let agent = Agent::start(dir, seed + 1, minor, &agents).await;
         agents.push(agent);
     }

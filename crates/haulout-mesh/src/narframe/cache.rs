@@ -5,13 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use haulout_nix::NarHash;
 
 use super::{Encoding, Frame};
 
 /// Compressed frames for the next asker: bounded in bytes, forgotten some time after their last use.
 ///
-/// Only full, aligned frames are kept (others do not come up again). Whoever asks has been admitted to the NAR before.
+/// They go by the NAR's hash, or by the id of a site object, and where they begin: of a NAR frames are aligned, and of a site
+/// object all get the same pieces. Whoever asks has been admitted before.
 #[derive(Debug)]
 pub struct FrameCache {
     bytes_max: usize,
@@ -21,7 +21,7 @@ pub struct FrameCache {
 
 #[derive(Debug, Default)]
 struct CacheInner {
-    frames: HashMap<(NarHash, u64), Cached>,
+    frames: HashMap<([u8; 32], u64), Cached>,
     bytes: usize,
 }
 
@@ -45,9 +45,9 @@ impl FrameCache {
 
     /// The compressed frame at `position`, if it was kept and has this raw length.
     #[must_use]
-    pub fn get(&self, nar: &NarHash, position: u64, raw_len: usize) -> Option<Frame> {
+    pub fn get(&self, of: &[u8; 32], position: u64, raw_len: usize) -> Option<Frame> {
         let mut inner = self.lock();
-        let cached = inner.frames.get_mut(&(*nar, position))?;
+        let cached = inner.frames.get_mut(&(*of, position))?;
         if cached.raw_len != raw_len {
             return None;
         }
@@ -56,7 +56,7 @@ impl FrameCache {
     }
 
     /// Keeps a compressed frame.
-    pub fn put(&self, nar: &NarHash, position: u64, frame: &Frame) {
+    pub fn put(&self, of: &[u8; 32], position: u64, frame: &Frame) {
         if frame.encoding != Encoding::Zstd || frame.data.len() > self.bytes_max / 16 {
             return;
         }
@@ -71,7 +71,7 @@ impl FrameCache {
         let cached =
             Cached { data: frame.data.clone(), raw_len: frame.raw_len, used: Instant::now() };
         inner.bytes += frame.data.len();
-        if let Some(old) = inner.frames.insert((*nar, position), cached) {
+        if let Some(old) = inner.frames.insert((*of, position), cached) {
             inner.bytes -= old.data.len();
         }
     }

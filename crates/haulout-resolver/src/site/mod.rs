@@ -12,6 +12,7 @@
 pub(crate) mod ahead;
 mod drive;
 mod expiry;
+mod liars;
 pub(crate) mod nars;
 mod room;
 mod segment;
@@ -19,6 +20,7 @@ mod serve;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod turns;
 pub(crate) mod upstream;
 pub mod walrus;
 
@@ -36,10 +38,8 @@ use haulout_mesh::{Membership, SiteRequest};
 use haulout_nix::HashPart;
 use haulout_swarm::rate::Urgency;
 use haulout_swarm::site::{
-    Authorship, Cut, DESCRIPTOR_MAX, Duty, DutyLimits, Fellows, OutsideId, RANKED_MAX, SegmentKey,
-    SiteKey, SiteKind, Turn, authorship,
+    Cut, DESCRIPTOR_MAX, Duty, DutyLimits, Fellows, OutsideId, SegmentKey, SiteKey,
 };
-use haulout_swarm::{Fault, PeerId};
 use lru::LruCache;
 use ring::digest::{Context, SHA256};
 use tokio::runtime::Handle;
@@ -62,13 +62,6 @@ pub const MEMORY_MIN: u64 = 16 << 20;
 const SEGMENTS_MAX: usize = 4_096;
 /// Segments remembered as fetched from outside: of 64 GiB.
 const FETCHED_MAX: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
-/// Peers ranked for one segment of a NAR that others hold.
-const FELLOWS_RANKED_MAX: usize = 6;
-/// Peers looked at to find so many that are of use, among those that fetch at the same time.
-const FELLOWS_MAX: usize = 32;
-
-/// Peers that hold an object and are asked before its home: one, and one that stands in for it.
-const HOLDERS_ASKED: usize = 2;
 
 /// Something that must come from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +97,7 @@ impl SiteObject {
             descriptor: self.descriptor.clone(),
             held: false,
             urgency,
+            packed: false,
         }
     }
 
@@ -354,19 +348,6 @@ impl Site {
         self.inner.outside(outside).is_some()
     }
 
-    /// Who gave the segments of an object that turned out to be wrong is found out: what came from peers is fetched again
-    /// from outside and compared. Then the object is forgotten.
-    pub fn wrong(&self, object: &SiteObject) {
-        let site = self.clone();
-        let object = object.clone();
-        self.inner.spawn(async move { site.find_liars(&object).await });
-    }
-
-    /// The same, and waits for it. How many peers were found to have lied.
-    pub async fn find_liars(&self, object: &SiteObject) -> usize {
-        self.inner.find_liars(object).await
-    }
-
     /// Whether this machine kept an object that was just read.
     pub(crate) fn came_from_here(&self, object: &SiteObject) -> bool {
         self.of(object, |segment| segment.came_from()) == Some(CameFrom::Here)
@@ -480,123 +461,6 @@ impl Inner {
         if segments.get(&key).is_some_and(|kept| Arc::ptr_eq(kept, segment)) {
             segments.remove(&key);
         }
-    }
-
-    async fn find_liars(&self, object: &SiteObject) -> usize {
-        let suspects: Vec<Arc<Segment>> = lock(&self.segments)
-            .values()
-            .filter(|segment| segment.object.key == object.key)
-            .cloned()
-            .collect();
-        self.forget(object);
-        let mut liars = 0;
-        for segment in suspects {
-            let Some(peer) = segment.only_supplier() else { continue };
-            let Some(own) = self.fetch_own(object, segment.index).await else { continue };
-            if !segment.is(&own) && self.is_liar(object, segment.index, peer) {
-                tracing::warn!(peer = %peer.short(), object = ?object.key, "a peer relayed wrong bytes");
-                self.stats.lies.one();
-                self.peers().blame(peer, Fault::WrongContent);
-                liars += 1;
-            }
-        }
-        liars
-    }
-
-    /// Whether a peer that alone gave a wrong segment is to be banned for it. If somebody else may have made it, it is left
-    /// out for this object, and counts as a liar when it has happened with several.
-    fn is_liar(&self, object: &SiteObject, index: u32, peer: PeerId) -> bool {
-        let (peers, place) = (self.peers(), object.outside.tag());
-        let turn = turn_of(&object.key, index);
-        let here = peers.homes(&turn, place, RANKED_MAX);
-        let authorship = match authorship(&turn, &peer, &here, &peers.away()) {
-            // One that has come lately may have it from those that were there before, as any home does.
-            Authorship::Own if peers.turns(&[peer]).iter().any(|turn| turn.young) => {
-                Authorship::Doubtful
-            }
-            other => other,
-        };
-        tracing::debug!(peer = %peer.short(), object = ?object.key, ?authorship, "gave wrong bytes");
-        let mut fellows = lock(&self.fellows);
-        match authorship {
-            Authorship::Own => true,
-            Authorship::Doubtful => {
-                fellows.wrong(&object.key, &peer);
-                fellows.confirmed(&object.key).contains(&peer)
-            }
-            Authorship::PassedOn => {
-                fellows.leave_out(&object.key, &peer);
-                false
-            }
-        }
-    }
-
-    /// This agent's own copy of a segment, straight from outside.
-    async fn fetch_own(&self, object: &SiteObject, index: u32) -> Option<Vec<Bytes>> {
-        use futures_util::TryStreamExt;
-        let outside = self.outside(object.outside)?;
-        let range = object.size.map(|cut| cut.range(index));
-        let body = outside.fetch(object.clone(), range).await.ok()?;
-        let pieces: Vec<Bytes> = body.try_collect().await.ok()?;
-        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        self.stats.bytes_outside.add(bytes);
-        Some(pieces)
-    }
-
-    /// The same, and who of them was here before this agent came.
-    fn turns(&self, object: &SiteObject, index: u32) -> Vec<Turn> {
-        let ranking = self.ranking(object, index);
-        match object.key.kind {
-            // Who fetches at the same time has come at the same time.
-            SiteKind::Nar => {
-                let turn = |peer| Turn { peer, elder: false, young: false };
-                ranking.into_iter().map(turn).collect()
-            }
-            _ => self.peers().turns(&ranking),
-        }
-    }
-
-    /// Whom to ask, in order: who holds it, then whose turn it is, the home first. Nobody who has refused this object, or
-    /// given wrong bytes of it.
-    fn ranking(&self, object: &SiteObject, index: u32) -> Vec<PeerId> {
-        let peers = self.peers();
-        let (turn, place) = (turn_of(&object.key, index), object.outside.tag());
-        let mut ranking = match object.key.kind {
-            SiteKind::Nar => peers.homes(&turn, place, FELLOWS_MAX),
-            SiteKind::Sliver | SiteKind::BlobMetadata => {
-                let mut ranking = peers.who_has(&held_as(&object.key.id));
-                ranking.truncate(HOLDERS_ASKED);
-                for home in peers.homes(&turn, place, RANKED_MAX) {
-                    if !ranking.contains(&home) {
-                        ranking.push(home);
-                    }
-                }
-                ranking
-            }
-            _ => peers.homes(&turn, place, RANKED_MAX),
-        };
-        let (me, now) = (peers.me(), self.now());
-        let fellows = lock(&self.fellows);
-        ranking.retain(|peer| match object.key.kind {
-            _ if *peer == me => true,
-            SiteKind::Nar => fellows.usable(&object.key, peer, now),
-            _ => !fellows.is_out(&object.key, peer),
-        });
-        drop(fellows);
-        ranking.truncate(match object.key.kind {
-            SiteKind::Nar => FELLOWS_RANKED_MAX,
-            _ => RANKED_MAX + HOLDERS_ASKED,
-        });
-        ranking
-    }
-}
-
-/// The segment whose turns are those of a segment of an object: a node gives a sliver whole, so all its segments have the
-/// homes of the first.
-fn turn_of(object: &SiteKey, index: u32) -> SegmentKey {
-    match object.kind {
-        SiteKind::Sliver | SiteKind::BlobMetadata => object.segment(0),
-        _ => object.segment(index),
     }
 }
 

@@ -19,7 +19,6 @@ use futures_util::stream::{self, StreamExt};
 use futures_util::{FutureExt, TryStreamExt};
 use haulout_mesh::{Membership, NarKey};
 use haulout_nix::{HashPart, PathInfo};
-use haulout_swarm::Fault;
 use haulout_swarm::site::{Cut, HOLDERS_ENOUGH, OutsideId, SiteKey, SiteKind};
 use tokio::time::{Instant, sleep_until};
 
@@ -221,12 +220,6 @@ impl NarFellows for LanNars {
 
     fn confirmed(&self, key: NarKey) {
         let Some(object) = self.object(key) else { return };
-        let site = &self.inner.site.inner;
-        let liars = lock(&site.fellows).confirmed(&object.key);
-        for peer in liars {
-            tracing::warn!(peer = %peer.short(), "a peer relayed wrong bytes again and again");
-            site.stats.lies.one();
-            site.peers().blame(peer, Fault::WrongContent);
-        }
+        self.inner.site.inner.blame_fellows(&object.key);
     }
 }

@@ -5,6 +5,8 @@
 //! name from a narinfo that it has verified itself. So a peer cannot make it fetch anything but files of signed paths from
 //! the caches it is configured with.
 
+mod kept;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +18,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use haulout_mesh::{Membership, NarKey};
 use haulout_nix::{HashPart, NarInfo, PathInfo};
-use haulout_swarm::site::{Cut, HOLDERS_ENOUGH, OutsideId, SiteKey, SiteKind};
+use haulout_swarm::site::{Cut, OutsideId, SiteKey, SiteKind};
 use haulout_upstream::{Answer as Said, Found, Kind, Trouble, Upstreams, decompress};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -37,10 +39,6 @@ pub(crate) const NARINFO_BUDGET: Duration = Duration::from_secs(4);
 const HOME_BUDGET: Duration = Duration::from_secs(3);
 /// What remembered narinfos may take, in bytes: of some ten thousand paths.
 const KNOWN_BYTES: usize = 12 << 20;
-/// Homes asked at the same time for narinfos of paths that peers hold: a round trip each. What comes beyond is left out.
-const ASKING_MAX: usize = 64;
-/// NARs up to this size are asked of a holder: its answer is one round trip, as that of a home would be.
-const KEPT_MIN: u64 = 64 << 10;
 
 /// A path that an upstream has.
 #[derive(Debug)]
@@ -116,7 +114,7 @@ impl Upstream {
             stats,
             reasons,
             wrong: Mutex::new(lru::LruCache::new(WRONG_MAX)),
-            asking: Arc::new(Semaphore::new(ASKING_MAX)),
+            asking: Arc::new(Semaphore::new(kept::ASKING_MAX)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -338,47 +336,19 @@ impl Upstream {
         };
         unpack(&known.found, &key, compressed)
     }
+}
 
-    /// Whether few enough hold a NAR that the pieces of its file are worth asking for: each piece has another home, and all
-    /// together they give more than one or two holders. A file that is being read here, or was fetched ahead, is used anyway.
-    fn is_worth_it(&self, path: &HashPart, nar_size: u64) -> bool {
-        let holders = self.inner.site.holders_of(path);
-        nar_size > KEPT_MIN && holders < HOLDERS_ENOUGH
-    }
-
-    /// Peers hold this path, and Nix will probably want it: finds out which file it is outside, if a home still knows, in case
-    /// the homes of its pieces keep that. Within a runtime.
-    pub(crate) fn wanted(&self, info: &PathInfo) {
-        let (path, inner) = (info.path.hash_part(), &self.inner);
-        if inner.each.is_empty()
-            || inner.known.get(&path).is_some()
-            || !self.is_worth_it(&path, info.nar_size)
-        {
-            return;
-        }
-        let Ok(asking) = Arc::clone(&inner.asking).try_acquire_owned() else { return };
-        let upstream = self.clone();
-        tokio::spawn(async move {
-            let object = upstream.narinfo_object(path);
-            let document = upstream.inner.site.document_kept(&object);
-            if let Ok(Ok(text)) = timeout(NARINFO_BUDGET, document).await
-                && upstream.read(path, &text).is_none()
-            {
-                upstream.inner.site.forget(&object);
-            }
-            drop(asking);
-        });
-    }
-
-    fn open_kept(&self, key: NarKey) -> Option<NarBytes> {
-        let known = self.inner.known.get(&key.path).filter(|known| known.is(&key))?;
-        let object = known.object.as_ref()?;
-        if !self.inner.site.is_here(object) && !self.is_worth_it(&key.path, key.nar_size) {
-            return None;
-        }
-        let bytes = self.inner.site.stream_kept(object.clone());
-        let bytes = bytes.map_err(|error| Trouble::Broken(error.to_string())).boxed();
-        unpack(&known.found, &key, bytes)
+impl Upstream {
+    /// Forgets what led to a wrong file: everything but the signed part of a narinfo may be made up, so next time the caches
+    /// themselves are asked. Gives what was known.
+    fn forget(&self, path: &HashPart) -> Option<Arc<Known>> {
+        let inner = &self.inner;
+        let known = inner.known.get(path);
+        inner.known.remove(path);
+        inner.upstreams.forget(path);
+        inner.wrong.lock().unwrap_or_else(PoisonError::into_inner).put(*path, ());
+        inner.site.forget(&self.narinfo_object(*path));
+        known
     }
 }
 
@@ -479,16 +449,23 @@ impl NarOutside for Upstream {
         self.open_kept(key)
     }
 
-    fn wrong(&self, key: NarKey) {
-        let inner = &self.inner;
-        let known = inner.known.get(&key.path);
-        inner.known.remove(&key.path);
-        inner.upstreams.forget(&key.path);
-        // Everything but the signed part may be made up: next time the caches themselves are asked.
-        inner.wrong.lock().unwrap_or_else(PoisonError::into_inner).put(key.path, ());
-        inner.site.forget(&self.narinfo_object(key.path));
+    fn kept_wrong(&self, key: NarKey) {
+        if let Some(object) = self.object(&key.path) {
+            self.inner.site.doubt(&object);
+        }
+    }
+
+    fn kept_was_wrong(&self, key: NarKey) {
+        let known = self.forget(&key.path);
         if let Some(object) = known.and_then(|known| known.object.clone()) {
-            inner.site.wrong(&object);
+            self.inner.site.was_wrong(&object);
+        }
+    }
+
+    fn wrong(&self, key: NarKey) {
+        let known = self.forget(&key.path);
+        if let Some(object) = known.and_then(|known| known.object.clone()) {
+            self.inner.site.wrong(&object);
         }
     }
 }

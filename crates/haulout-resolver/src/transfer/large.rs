@@ -45,7 +45,7 @@ pub(crate) async fn run(
         let done = agreed(shared, key, claim, roster, sink, window, &mut Single::default()).await;
         if let (Ok(_), false, Some(outside)) = (&done, file_fits, shared.outside.get()) {
             // So it was not the tree.
-            outside.wrong(key);
+            outside.kept_was_wrong(key);
         }
         if let (Ok(_), Some(fellows)) = (&done, shared.fellows.get()) {
             fellows.confirmed(key);

@@ -34,7 +34,13 @@ pub(crate) trait NarOutside: Send + Sync {
     /// if it is not worth asking them.
     fn kept(&self, key: NarKey) -> Option<NarBytes>;
 
-    /// What [`NarOutside::open`] or [`NarOutside::kept`] gave does not have the hash.
+    /// What [`NarOutside::kept`] gave does not fit the tree, or (a small NAR) the hash.
+    fn kept_wrong(&self, key: NarKey);
+
+    /// The whole NAR has its hash: what did not fit was wrong.
+    fn kept_was_wrong(&self, key: NarKey);
+
+    /// What [`NarOutside::open`] gave does not have the hash.
     fn wrong(&self, key: NarKey);
 }
 
@@ -88,7 +94,8 @@ pub(crate) async fn small_kept(shared: &Shared, key: NarKey) -> Option<Vec<Bytes
             Some(pieces)
         }
         Whole::Wrong => {
-            outside.wrong(key);
+            outside.kept_wrong(key);
+            outside.kept_was_wrong(key);
             None
         }
         Whole::Broken => None,
@@ -96,19 +103,26 @@ pub(crate) async fn small_kept(shared: &Shared, key: NarKey) -> Option<Vec<Bytes
 }
 
 /// Fills the sink, from its start, as far as homes keep the file. False if what they gave does not fit the tree: one of the two
-/// is wrong.
+/// is wrong, and the NAR's hash will tell which.
 pub(crate) async fn fill_kept(
     shared: &Shared,
     key: NarKey,
     tree: &Arc<NarTree>,
     sink: &mut Sink,
 ) -> bool {
-    let Some(bytes) = shared.outside.get().and_then(|outside| outside.kept(key)) else {
-        return true;
-    };
-    let end = Flow::new(shared, key, KEPT, bytes).through(0, Some(tree), sink).await;
-    if sink.is_full() {
-        shared.stats.nar_kept_pieces.one();
+    let Some(outside) = shared.outside.get() else { return true };
+    let Some(bytes) = outside.kept(key) else { return true };
+    match Flow::new(shared, key, KEPT, bytes).through(0, Some(tree), sink).await {
+        Through::Ended => {
+            if sink.is_full() {
+                shared.stats.nar_kept_pieces.one();
+            }
+            true
+        }
+        Through::Wrong(_) => {
+            shared.stats.replaced.one();
+            outside.kept_wrong(key);
+            false
+        }
     }
-    matches!(end, Through::Ended)
 }

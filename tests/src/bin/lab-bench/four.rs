@@ -1,4 +1,4 @@
-//! A closure to four machines at once, from one.
+//! A closure to four machines at once, from one; and to one of them alone, over the same links.
 
 use system_tests::{Agent, Lab, Nix, NixClient, StaticCache};
 
@@ -22,39 +22,51 @@ pub fn run(options: &Options) -> Option<Vec<Row>> {
     let dir = options.corpus.clone().unwrap_or_else(|| lab.dir().to_owned());
     let corpus = Corpus::make(&dir, paths, bytes);
     let mut caches = Caches::start(options, &lab, &nix, &corpus)?;
-    lab.set_rate(Some(1_000_000_000));
-    let sources = [Source::Haulout, Source::Nginx, Source::NginxZstd];
-    let row = |source: Source| Row {
+    lab.set_rate(Some(options.mbit * 1_000_000));
+    let cases = [
+        (Source::Haulout, 1),
+        (Source::Haulout, CLIENTS),
+        (Source::Nginx, CLIENTS),
+        (Source::NginxZstd, CLIENTS),
+    ];
+    let row = |source: Source, clients: usize| Row {
         bench: format!(
-            "{paths} paths, {:.0} MB, to 4 at once, 1 Gbit/s",
-            corpus.bytes as f64 / 1e6
+            "{paths} paths, {:.0} MB, to {clients} at once, {} Mbit/s",
+            corpus.bytes as f64 / 1e6,
+            options.mbit
         ),
         how: "nix-store -r",
         source: source.text(),
         bytes: corpus.bytes,
         runs: Vec::new(),
     };
-    let mut rows: Vec<(Source, Row)> = sources
+    let mut rows: Vec<((Source, usize), Row)> = cases
         .into_iter()
-        .filter(|source| options.wants(*source))
-        .map(|source| (source, row(source)))
+        .filter(|(source, _)| options.wants(*source))
+        .map(|(source, clients)| ((source, clients), row(source, clients)))
         .collect();
     for number in 0..options.runs() {
-        for (source, row) in &mut rows {
+        for ((source, count), row) in &mut rows {
             row.runs.push(match caches.get(*source) {
                 Some(cache) => from_nginx(&lab, &nix, &corpus, cache),
-                None => from_agents(options, &lab, &nix, &corpus, number == 0),
+                None => from_agents(options, *count, &lab, &nix, &corpus, number == 0),
             });
             say(row);
         }
         rows.reverse();
     }
-    rows.sort_by_key(|(source, _)| *source as u8);
+    rows.sort_by_key(|((source, clients), _)| (*source as u8, *clients));
     Some(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-fn clients<'lab>(lab: &'lab Lab, nix: &Nix, corpus: &Corpus, url: &str) -> Vec<NixClient<'lab>> {
-    let hosts = &lab.hosts()[FIRST_CLIENT..];
+fn clients<'lab>(
+    count: usize,
+    lab: &'lab Lab,
+    nix: &Nix,
+    corpus: &Corpus,
+    url: &str,
+) -> Vec<NixClient<'lab>> {
+    let hosts = &lab.hosts()[FIRST_CLIENT..FIRST_CLIENT + count];
     hosts.iter().map(|host| NixClient::new(nix, host, &[url], &[&corpus.key])).collect()
 }
 
@@ -84,15 +96,22 @@ fn received(lab: &Lab) -> u64 {
 }
 
 fn from_nginx(lab: &Lab, nix: &Nix, corpus: &Corpus, cache: &mut StaticCache) -> Run {
-    let mut clients = clients(lab, nix, corpus, &cache.url());
+    let mut clients = clients(CLIENTS, lab, nix, corpus, &cache.url());
     let run =
         measure(Vec::new(), vec![cache.process()], || received(lab), || fetch(&clients, corpus));
     clients.iter_mut().for_each(NixClient::reset);
     run
 }
 
-fn from_agents(options: &Options, lab: &Lab, nix: &Nix, corpus: &Corpus, verify: bool) -> Run {
-    let mut clients = clients(lab, nix, corpus, AGENT_URL);
+fn from_agents(
+    options: &Options,
+    count: usize,
+    lab: &Lab,
+    nix: &Nix,
+    corpus: &Corpus,
+    verify: bool,
+) -> Run {
+    let mut clients = clients(count, lab, nix, corpus, AGENT_URL);
     let mut seed = [start_agent(options, lab.host(0), &corpus.root, corpus)];
     let mut near: Vec<Agent<'_>> = lab.hosts()[FIRST_CLIENT..]
         .iter()
@@ -102,7 +121,7 @@ fn from_agents(options: &Options, lab: &Lab, nix: &Nix, corpus: &Corpus, verify:
             start_agent(options, host, client.root(), corpus)
         })
         .collect();
-    near.iter().for_each(|agent| agent.wait_for_peers(CLIENTS, FIND_LIMIT));
+    near.iter().for_each(|agent| agent.wait_for_peers(count, FIND_LIMIT));
     let run = measure(
         processes(&mut near),
         processes(&mut seed),
@@ -110,7 +129,7 @@ fn from_agents(options: &Options, lab: &Lab, nix: &Nix, corpus: &Corpus, verify:
         || fetch(&clients, corpus),
     );
     if verify {
-        let _ = clients[CLIENTS - 1].verify(&corpus.paths).ok();
+        let _ = clients[count - 1].verify(&corpus.paths).ok();
     }
     let gave = |agent: &Agent<'_>| agent.status().counters.bytes_to_peers as f64 / 1e6;
     eprintln!(

@@ -57,6 +57,9 @@ pub struct Options {
     /// Of `site`, only rows whose name begins so, e.g. `haulout`
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// Rate of the links of `four`, in Mbit/s
+    #[arg(long, default_value_t = 1000)]
+    mbit: u64,
     /// Seconds of idleness; 60, or 30 with `--quick`
     #[arg(long)]
     idle_seconds: Option<u64>,
@@ -101,7 +104,7 @@ enum Name {
     Gigabit,
     /// The same over links as fast as the machine
     Unshaped,
-    /// A quarter of the closure to four machines at once from one, 1 Gbit/s
+    /// A quarter of the closure to one machine, and to four at once, from one (1 Gbit/s, or `--mbit`)
     Four,
     /// A closure to eight machines at once from a cache behind an uplink of 100 Mbit/s
     Site,
