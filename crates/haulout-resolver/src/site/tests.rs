@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use haulout_mesh::{Asker, NarKey, NarTree, SiteEnd, SiteFrame, SitePiece};
 use haulout_nix::{HashPart, PathInfo};
-use haulout_swarm::{Fault, Now, PeerId};
 use haulout_swarm::site::{Away, Homes, SEGMENT_BYTES, SiteKind, Standing, Turn};
+use haulout_swarm::{Fault, Now, PeerId};
 use tokio::time::{sleep, timeout};
 
 use super::*;
