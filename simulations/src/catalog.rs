@@ -130,6 +130,13 @@ impl Catalog {
         if self.unpacked { (f64::from(bytes) * UNPACKED) as u32 } else { bytes }
     }
 
+    /// What so many bytes of a piece take on the way to a peer: what is not compressed already is compressed where the link is
+    /// the limit, as it always is here.
+    pub(crate) fn bytes_relayed(&self, kind: Kind, bytes: u32) -> u32 {
+        let packs = kind == Kind::Nar || self.unpacked && kind == Kind::File;
+        if packs { (f64::from(bytes) * PEER_WIRE).ceil() as u32 } else { bytes }
+    }
+
     /// How far so many bytes of a file go in its NAR.
     pub(crate) fn unpacked(&self, bytes: u64) -> u64 {
         if self.unpacked { bytes } else { (bytes as f64 * UNPACKED) as u64 }

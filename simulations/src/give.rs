@@ -155,7 +155,11 @@ impl World<'_> {
             {
                 (relay.sent, relay.flying) = (upto, relay.flying + 1);
             }
-            self.ship(Parcel { from: n, to, bytes: upto - from, what });
+            let bytes = match self.gateway == Some(n) {
+                true => upto - from,
+                false => self.fleet.catalog.bytes_relayed(kind, upto - from),
+            };
+            self.ship(Parcel { from: n, to, bytes, what });
         }
     }
 
