@@ -322,6 +322,13 @@ impl Mesh {
         self.inner.shared.homes(segment, outside, most)
     }
 
+    /// How many others named this place (its tag) in their standings, whether they fetch for others or not: as many may want
+    /// what comes from there.
+    #[must_use]
+    pub fn others(&self, outside: u32) -> usize {
+        self.inner.shared.others(outside)
+    }
+
     /// Marks those of a ranking that were here before this agent came.
     #[must_use]
     pub fn turns(&self, ranking: &[PeerId]) -> Vec<Turn> {

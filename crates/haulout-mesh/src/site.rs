@@ -343,6 +343,11 @@ impl Shared {
         lock(&self.homes).ranking(segment, outside, most, usable)
     }
 
+    /// How many others named this place, whether they fetch for others or not.
+    pub(crate) fn others(&self, outside: u32) -> usize {
+        lock(&self.homes).others(&self.id, outside)
+    }
+
     /// Marks those of a ranking that were here before this agent came.
     pub(crate) fn turns(&self, ranking: &[PeerId]) -> Vec<Turn> {
         lock(&self.homes).turns(ranking, self.now())

@@ -150,6 +150,10 @@ impl Peers for Mesh {
         Self::homes(self, segment, outside, most)
     }
 
+    fn others(&self, outside: u32) -> usize {
+        Self::others(self, outside)
+    }
+
     fn away(&self) -> Vec<Away> {
         let peers = self.peers().into_iter().filter(|peer| peer.state != PeerState::Connected);
         peers.map(|peer| Away { peer: peer.id, banned: peer.banned_for.is_some() }).collect()

@@ -136,6 +136,13 @@ pub trait Peers: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// How many others named this place (its tag), whether they fetch for
+    /// others or not.
+    fn others(&self, outside: u32) -> usize {
+        let _ = outside;
+        0
+    }
+
     /// Agents that are known and no use now.
     fn away(&self) -> Vec<Away> {
         Vec::new()

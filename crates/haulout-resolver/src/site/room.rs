@@ -9,7 +9,7 @@ use haulout_cache::Spill;
 use haulout_swarm::site::{Piece, SEGMENT_BYTES, SegmentKey, Worth, victims};
 use tokio::time::{Instant, sleep};
 
-use super::segment::{GIVEN_MAX, Held, Segment};
+use super::segment::{Held, Segment};
 use super::{Inner, SEGMENTS_MAX, lock};
 
 /// Bytes on their way to the disk, at most: they are still in memory. Beyond it the disk is slower than the line, and what
@@ -146,17 +146,14 @@ impl Inner {
                 Some((*key, Arc::clone(segment), since, bytes))
             })
             .collect();
-        // Not under the lock: the mesh is asked who is there, once for each place outside.
+        // Not under the lock: the mesh is asked who is there, once for each place outside. Who fetches for nobody wants what a
+        // home has as much as others do.
         let mut others: HashMap<u32, usize> = HashMap::new();
         let peers = self.peers();
-        let me = peers.me();
         idle.into_iter()
             .map(|(key, segment, touched, bytes)| {
                 let place = segment.object.outside.tag();
-                let others = others.entry(place).or_insert_with(|| {
-                    let homes = peers.homes(&key, place, GIVEN_MAX + 1);
-                    homes.iter().filter(|peer| **peer != me).count()
-                });
+                let others = others.entry(place).or_insert_with(|| peers.others(place));
                 Piece { key, worth: segment.worth(*others), touched, bytes }
             })
             .collect()
