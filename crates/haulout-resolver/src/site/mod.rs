@@ -312,6 +312,11 @@ impl Site {
         self.inner.peers().who_has(path).len()
     }
 
+    /// How many others fetch from a place, for themselves or for all.
+    pub(crate) fn others(&self, place: OutsideId) -> usize {
+        self.inner.peers().others(place.tag())
+    }
+
     /// Whether the beginning of an object is here, or on its way.
     pub(crate) fn is_here(&self, object: &SiteObject) -> bool {
         let first = self.inner.known(&object.key.segment(0));

@@ -41,6 +41,11 @@ const WANTED_BYTES: usize = 8 << 20;
 /// The name of this place, the same everywhere: SHA-256 of it.
 const PLACE: &[u8] = b"haulout holders 1\0";
 
+/// The place that agents name which fetch from holders.
+pub(super) fn place() -> OutsideId {
+    OutsideId::from_bytes(super::hash(&[PLACE]))
+}
+
 /// NARs of the site's holders, as a place to fetch from and as a source of transfers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct LanNars {
@@ -70,7 +75,7 @@ impl LanNars {
             transfers,
             local,
             trust,
-            place: OutsideId::from_bytes(super::hash(&[PLACE])),
+            place: place(),
             wanted: Bounded::new(WANTED_BYTES),
             fetching_until: Mutex::new(None),
         };

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt};
 use haulout_mesh::NarKey;
 use haulout_nix::{HashPart, PathInfo};
-use haulout_swarm::site::HOLDERS_ENOUGH;
+use haulout_swarm::site::few_hold;
 use haulout_upstream::Trouble;
 use tokio::time::timeout;
 
 use super::{NARINFO_BUDGET, Upstream, unpack};
+use crate::site::nars;
 use crate::transfer::NarBytes;
 
 /// Homes asked at the same time for narinfos of paths that peers hold: a round trip each. What comes beyond is left out.
@@ -21,11 +22,11 @@ pub(super) const ASKING_MAX: usize = 64;
 const KEPT_MIN: u64 = 64 << 10;
 
 impl Upstream {
-    /// Whether few enough hold a NAR that the pieces of its file are worth asking for: each piece has another home, and all
-    /// together they give more than one or two holders. A file that is being read here, or was fetched ahead, is used anyway.
+    /// Whether few enough hold a NAR that the pieces of its file are worth asking for. A file that is being read here, or was
+    /// fetched ahead, is used anyway.
     fn is_worth_it(&self, path: &HashPart, nar_size: u64) -> bool {
-        let holders = self.inner.site.holders_of(path);
-        nar_size > KEPT_MIN && holders < HOLDERS_ENOUGH
+        let site = &self.inner.site;
+        nar_size > KEPT_MIN && few_hold(site.holders_of(path), site.others(nars::place()))
     }
 
     /// Peers hold this path, and Nix will probably want it: finds out which file it is outside, if a home still knows, in case
