@@ -24,6 +24,7 @@ pub mod frames;
 pub mod identity;
 pub mod info;
 mod limit;
+mod line;
 mod locate;
 pub mod mdns;
 pub mod membership;
@@ -54,6 +55,7 @@ pub use config::{InterfaceRules, Limits, MeshConfig, PORT_DEFAULT, StaticPeer, S
 pub use error::{RequestError, StartError, StreamError};
 pub use haulout_swarm::{Fault, PeerId};
 pub use identity::Identity;
+pub use line::Line;
 pub use membership::{MeshSecret, SecretError};
 pub use mesh::Mesh;
 pub use neighbours::{CACHE_SERVICE_TYPE, NEIGHBOURS_MAX, Neighbour, OnNeighbour};

@@ -101,7 +101,7 @@ impl Mesh {
             proofs: Semaphore::new(PROOFS_AT_ONCE),
             cache: FrameCache::new(limits.compressed_cache_bytes, limits.compressed_cache_ttl),
             gauge: CpuGauge::default(),
-            upload: crate::pace::Uplink::new(config.upload),
+            upload: crate::line::Line::new(config.upload),
             standing: watch::channel(Standing::default()).0,
             homes: Mutex::default(),
             spread: Spread::new(config.identity.id(), limits.full_peers),

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use haulout_swarm::directory::Directory;
 use haulout_swarm::peers::{PEERS_MAX, PeerTable};
-use haulout_swarm::rate::Limiter;
 use haulout_swarm::site::{Homes, Standing};
 use haulout_swarm::{Fault, Now, PeerId};
 use quinn::{Connection, Endpoint};
@@ -27,6 +26,7 @@ use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use crate::api::{Membership, Serve};
 use crate::config::MeshConfig;
 use crate::limit::Bucket;
+use crate::line::Line;
 use crate::narframe::FrameCache;
 use crate::networks::{Networks, Snapshot};
 use crate::pressure::CpuGauge;
@@ -151,7 +151,7 @@ pub(crate) struct Shared {
     pub(crate) proofs: Semaphore,
     pub(crate) cache: FrameCache,
     /// The limit on what is given to all peers together.
-    pub(crate) upload: crate::pace::Uplink,
+    pub(crate) upload: Arc<Line>,
     /// What this agent says about itself as a home, told to every peer.
     pub(crate) standing: watch::Sender<Standing>,
     /// Standings of this agent and of the connected peers. Taken after `peers` by whoever needs both.
@@ -202,7 +202,7 @@ impl Shared {
             dialler,
             keep_alive,
             minor,
-            upload: Mutex::new(Limiter::new(self.config.upload_per_peer)),
+            upload: Line::new(self.config.upload_per_peer),
             stats,
             frames: Arc::new(Semaphore::new(limits.frames_per_peer)),
             requests: Bucket::new(limits.requests_per_second, limits.request_burst),

@@ -126,6 +126,16 @@ async fn a_source_that_gives_too_much_is_cut_off() {
     assert!(stream.next().await.is_err());
 }
 
+/// What does not shrink.
+fn noise(len: u64) -> Bytes {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
 /// Reads until so many bytes are there.
 async fn read_bytes(stream: &mut SiteStream, most: usize) -> usize {
     let mut bytes = 0;
@@ -143,8 +153,7 @@ async fn read_bytes(stream: &mut SiteStream, most: usize) -> usize {
 async fn what_is_fetched_ahead_makes_way_for_what_somebody_waits_for() {
     let (world, home, asker) = pair_with(MeshConfig { upload: Some(8_000_000), ..config(1) }).await;
     *world.site.lock().unwrap() = Some(Box::new(|request| {
-        let bytes = Bytes::from(vec![7; request.segment_len().unwrap() as usize]);
-        Script::source([(Duration::ZERO, SitePiece::Bytes(bytes))])
+        Script::source([(Duration::ZERO, SitePiece::Bytes(noise(request.segment_len().unwrap())))])
     }));
     let ahead = SiteRequest { urgency: Urgency::Ahead, ..request(4_000_000, 0) };
     let mut ahead = asker.site(&home.id(), ahead, SOON).await.unwrap();

@@ -1,37 +1,33 @@
 //! A limit on what comes in.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
-use haulout_swarm::Now;
-use haulout_swarm::rate::Limiter;
-use tokio::time::{Instant, sleep};
+use haulout_mesh::Line;
+use haulout_swarm::PeerId;
+use haulout_swarm::rate::Urgency;
 
-/// Who takes bytes waits here before it takes more: its source feels that.
+/// Who takes bytes waits here before it takes more: its source feels that. What somebody waits for goes first.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    line: Mutex<Limiter>,
-    begun: Instant,
+    line: Arc<Line>,
 }
+
+/// All that comes in shares one line alike, wherever it comes from.
+const EVERYBODY: PeerId = PeerId::from_bytes([0; 32]);
 
 impl Intake {
     /// Without a limit.
     pub(crate) fn new() -> Self {
-        Self { line: Mutex::default(), begun: Instant::now() }
+        Self { line: Line::new(None) }
     }
 
     /// Bytes per second; `None`: no limit.
     pub(crate) fn set(&self, bytes_per_second: Option<u64>) {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner).set(bytes_per_second);
+        self.line.set(bytes_per_second);
     }
 
-    /// Books bytes that came, and waits until more may be taken. True if it had
-    /// to.
-    pub(crate) async fn took(&self, bytes: u64) -> bool {
-        let now = Now::from_start(self.begun.elapsed());
-        let wait = self.line.lock().unwrap_or_else(PoisonError::into_inner).book(bytes, now);
-        if !wait.is_zero() {
-            sleep(wait).await;
-        }
-        !wait.is_zero()
+    /// Waits until bytes that came may be taken. True if there is a limit.
+    pub(crate) async fn took(&self, bytes: u64, urgency: Urgency) -> bool {
+        self.line.turn(EVERYBODY, urgency, bytes).await
     }
 }

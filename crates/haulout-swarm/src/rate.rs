@@ -128,6 +128,11 @@ impl<T> FairLine<T> {
         self.line.rate()
     }
 
+    /// Changes the limit; what went is not forgotten.
+    pub fn set(&mut self, bytes_per_second: Option<u64>) {
+        self.line.set(bytes_per_second);
+    }
+
     /// `bytes` for a peer wait from now on.
     pub fn push(&mut self, peer: PeerId, urgency: Urgency, bytes: u64, ticket: T) {
         let end = self.ends.entry((peer, urgency)).or_default();

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use haulout_swarm::PeerId;
-use haulout_swarm::rate::Limiter;
 use quinn::{Connection, VarInt};
 use tokio::sync::Semaphore;
 
 use super::lock;
 use crate::api::{Asker, Membership};
 use crate::limit::Bucket;
+use crate::line::Line;
 
 /// Counters of one peer that outlive its connections.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(crate) struct Link {
     /// How often we touch it when it is quiet.
     pub(crate) keep_alive: Duration,
     /// The limit on what is given to this peer.
-    pub(crate) upload: Mutex<Limiter>,
+    pub(crate) upload: Arc<Line>,
     /// Minor version that both ends speak.
     pub(crate) minor: u16,
     pub(crate) stats: Arc<Stats>,

@@ -206,7 +206,7 @@ impl Inner {
                                 (Origin::Outside, _) => Some(&self.download),
                             };
                             if let Some(limit) = limit {
-                                limit.took(length).await;
+                                limit.took(length, demand.urgency).await;
                                 // Waiting here is not the source's fault.
                                 plan.waiting(*attempt, self.now());
                             }

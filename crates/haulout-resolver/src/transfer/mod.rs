@@ -34,6 +34,7 @@ use std::time::Duration;
 use haulout_gateway::Client;
 use haulout_mesh::{NarKey, NarTree};
 use haulout_nix::{NarHash, PathInfo, StorePath};
+use haulout_swarm::rate::Urgency;
 use haulout_swarm::{Fault, PeerId};
 use tokio::time::{Instant, timeout};
 
@@ -128,7 +129,7 @@ impl Shared {
     pub(crate) async fn took(&self, bytes: u64) -> bool {
         self.stats.bytes_in.add(bytes);
         match self.limit.get() {
-            Some(limit) => limit.took(bytes).await,
+            Some(limit) => limit.took(bytes, Urgency::Awaited).await,
             None => false,
         }
     }
