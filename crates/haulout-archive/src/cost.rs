@@ -2,7 +2,7 @@
 //! comes out here.
 
 use redstuff::{ShardCount, TooLarge};
-use std::fmt::Write;
+use std::{fmt::Write, num::Saturating};
 
 /// Prices and protocol constants. The defaults are those stated in `docs/costs.md`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -101,6 +101,14 @@ pub struct Bill {
     pub cdn_usd: f64,
 }
 
+impl Bill {
+    /// Whether something in it is the largest number there is: so much cannot be counted.
+    #[must_use]
+    pub const fn is_beyond_counting(&self) -> bool {
+        self.transactions == u64::MAX || self.gas == u64::MAX || self.deposit == u64::MAX
+    }
+}
+
 /// Works out a month on a network of `shards`, with packs of about `pack_bytes`.
 ///
 /// # Errors
@@ -111,6 +119,8 @@ pub fn month(
     shards: ShardCount,
     pack_bytes: u64,
 ) -> Result<Bill, TooLarge> {
+    // Absurd loads come to the largest number rather than to a wrong one.
+    let [paths, per_month, merges] = [load.paths, load.updates, MERGES].map(Saturating);
     let pack_bytes = pack_bytes.max(1);
     let content = load.paths.saturating_mul(load.nar_bytes);
     let index = load.paths.saturating_mul(load.entry_bytes);
@@ -119,51 +129,57 @@ pub fn month(
     let delta = Blobs::of(index / load.updates.max(1), pack_bytes, shards)?;
     let merge = Blobs::of(index / MERGES, pack_bytes, shards)?;
 
-    let passing = delta.units * load.updates + merge.units * MERGES;
+    let passing = delta.units * per_month + merge.units * merges;
     let written = passing + packs.units + segments.units;
     let kept = packs.units + segments.units;
-    let blobs = packs.count + segments.count + delta.count * load.updates + merge.count * MERGES;
+    let blobs = packs.count + segments.count + delta.count * per_month + merge.count * merges;
     // Register; certify (and update the object, where the blob is an index).
-    let transactions = blobs * 2;
-    let computation = prices.computation_units * prices.gas_price;
-    let lost = |bytes: u64| bytes * prices.deposit_per_byte / 100;
+    let transactions = blobs + blobs;
+    let computation = Saturating(prices.computation_units) * Saturating(prices.gas_price);
+    let per_byte = Saturating(prices.deposit_per_byte);
+    let lost = |bytes: u64| Saturating(bytes) * per_byte / Saturating(100);
     let archive = archive_object_bytes(8, 1, 20);
-    let updates = load.updates + MERGES + 1;
+    let updates = per_month + merges + Saturating(1);
+    let blob_lost = lost(BLOB_OBJECT_BYTES);
     let gas = transactions * computation
-        + blobs * (lost(prices.system_object_bytes) + 2 * lost(BLOB_OBJECT_BYTES))
+        + blobs * (lost(prices.system_object_bytes) + blob_lost + blob_lost)
         + updates * lost(archive);
-    let deposit = (blobs * BLOB_OBJECT_BYTES + archive) * prices.deposit_per_byte;
+    let deposit = (blobs * Saturating(BLOB_OBJECT_BYTES) + Saturating(archive)) * per_byte;
 
-    let usd = |units: u64, nano: u64| units as f64 * nano as f64 * 1e-9;
+    let usd = |Saturating(units): Saturating<u64>, nano: u64| units as f64 * nano as f64 * 1e-9;
     let epochs = MONTH_DAYS / prices.epoch_days;
     Ok(Bill {
-        blobs,
-        transactions,
-        gas,
-        deposit,
-        kept_mib: kept,
+        blobs: blobs.0,
+        transactions: transactions.0,
+        gas: gas.0,
+        deposit: deposit.0,
+        kept_mib: kept.0,
         write_usd: usd(written, prices.write_nano_usd) + usd(passing, prices.store_nano_usd),
         keep_usd: usd(kept, prices.store_nano_usd) * epochs,
-        s3_usd: s3_month(content + 2_000 * load.paths),
+        s3_usd: s3_month((Saturating(content) + Saturating(2_000) * paths).0),
         cdn_usd: content as f64 * 1e-12 * load.downloads * prices.cdn_usd_per_tb,
     })
 }
 
 /// Some bytes in blobs.
 struct Blobs {
-    count: u64,
-    units: u64,
+    count: Saturating<u64>,
+    units: Saturating<u64>,
 }
 
 impl Blobs {
     fn of(bytes: u64, blob_bytes: u64, shards: ShardCount) -> Result<Self, TooLarge> {
-        let full = bytes / blob_bytes;
-        let rest = bytes % blob_bytes;
-        let units = if full > 0 { full * shards.storage_units(blob_bytes)? } else { 0 };
+        let (full, rest) = (bytes / blob_bytes, bytes % blob_bytes);
+        let count = Saturating(full);
+        let units = match full {
+            0 => Saturating(0),
+            _ => count * Saturating(shards.storage_units(blob_bytes)?),
+        };
         if full > 0 && rest == 0 {
-            return Ok(Self { count: full, units });
+            return Ok(Self { count, units });
         }
-        Ok(Self { count: full + 1, units: units + shards.storage_units(rest)? })
+        let last = Saturating(shards.storage_units(rest)?);
+        Ok(Self { count: count + Saturating(1), units: units + last })
     }
 }
 
@@ -266,6 +282,23 @@ mod tests {
         let page = include_str!("../../../docs/costs.md");
         let table = table(&Prices::default(), mainnet(), TARGET_BYTES).unwrap();
         assert!(page.contains(&table), "docs/costs.md should have this table:\n\n{table}");
+    }
+
+    #[test]
+    fn absurd_loads_are_beyond_counting_and_no_reason_to_panic() {
+        let most = u64::MAX;
+        let (usual, prices) = (sample_loads()[1].1, Prices::default());
+        let dear = Prices { gas_price: most, computation_units: most, ..prices };
+        for (load, prices) in [
+            (Load { updates: most, ..usual }, prices),
+            (Load { paths: most, nar_bytes: most, ..usual }, prices),
+            (Load { paths: most / 290, nar_bytes: 1, entry_bytes: 290, ..usual }, prices),
+            (usual, dear),
+        ] {
+            let bill = month(&load, &prices, mainnet(), 1).unwrap();
+            assert!(bill.is_beyond_counting(), "{bill:?}");
+        }
+        assert!(!month(&usual, &prices, mainnet(), TARGET_BYTES).unwrap().is_beyond_counting());
     }
 
     #[test]

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use haulout_depot::{
-    ArchiveSource, Blobs, BoxFuture, DepotError, DirDepot, Kind, NarSource, Policy, Reader,
-    Registry, State, Update,
+    ArchiveSource, Blobs, BoxFuture, Certify, DepotError, DirDepot, Kind, NarSource, Policy,
+    Reader, Registry, State, Update,
     fund::fund,
     merge::merge,
     publish::{Options, Report, StoreSource, closure, publish},
@@ -98,6 +98,59 @@ impl World {
             assert_eq!(&found.path.nar.root, blake3::hash(&want).as_bytes());
         }
     }
+}
+
+/// A source whose infos promise more than there is.
+#[derive(Debug)]
+struct Boaster(Arc<StoreSource>);
+
+impl NarSource for Boaster {
+    fn info(&self, hash: HashPart) -> BoxFuture<'_, Result<Option<PathInfo>, DepotError>> {
+        Box::pin(async move {
+            let info = self.0.info(hash).await?;
+            Ok(info.map(|info| PathInfo { nar_size: u64::MAX, ..info }))
+        })
+    }
+
+    fn dump<'a>(
+        &'a self,
+        info: &'a PathInfo,
+        out: &'a mut (dyn Write + Send),
+    ) -> BoxFuture<'a, Result<(), DepotError>> {
+        self.0.dump(info, out)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sizes_that_cannot_be_are_refused() {
+    let world = world(10, 1 << 20);
+    let source = Arc::new(Boaster(world.source()));
+    let error = world.publish(source, world.options()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Corrupt, "{error}");
+    assert_eq!(world.depot.state().await.unwrap().sequence, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_file_with_the_largest_numbers_is_no_reason_to_panic() {
+    let world = world(10, 1 << 20);
+    world.publish(world.source(), world.options()).await.unwrap();
+    let state = world.dir.path().join("archive/archive.json");
+    let change = |from: &str, to: &str| {
+        let text = std::fs::read_to_string(&state).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&state, text.replace(from, to)).unwrap();
+    };
+    change("\"sequence\": 1,", &format!("\"sequence\": {},", u64::MAX));
+    let error = world.depot.update(u64::MAX, &Update::Beat).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Refused, "{error}");
+
+    world.depot.set_epoch(u32::MAX - 10).unwrap();
+    let file = world.dir.path().join("blob");
+    std::fs::write(&file, "some bytes").unwrap();
+    let stored = world.depot.store(&file, 5, Certify::Now).await.unwrap();
+    assert_eq!(stored.end_epoch, u32::MAX - 5);
+    let extended = world.depot.extend(stored.blob, stored.object, u32::MAX).await.unwrap();
+    assert_eq!(extended, u32::MAX);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -50,6 +50,8 @@ pub(crate) struct Ledger {
     pub(crate) makes: Vec<Object>,
     /// Executes, but neither says so nor lets anybody see it, as before a crash.
     pub(crate) mute: bool,
+    /// What it says that computation costs when a transaction is tried, MIST, instead of a million.
+    pub(crate) computation: Option<u64>,
     /// Refuses to execute, in these words.
     pub(crate) refuses: Option<String>,
 }
@@ -383,8 +385,9 @@ impl TransactionExecutionService for Server {
         &self,
         _: Request<v2::SimulateTransactionRequest>,
     ) -> Result<Response<v2::SimulateTransactionResponse>, Status> {
+        let computation = self.0.lock().unwrap().computation;
         let gas = v2::GasCostSummary::default()
-            .with_computation_cost(1_000_000)
+            .with_computation_cost(computation.unwrap_or(1_000_000))
             .with_storage_cost(2_000_000)
             .with_storage_rebate(500_000);
         let effects = v2::TransactionEffects::default()

@@ -38,6 +38,19 @@ impl Failure {
         self
     }
 
+    /// Whether whoever read the output has enough: `haulout nar ls x | head` is no error.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        let mut cause = StdError::source(self);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// Message and causes on one line, for logs and status pages.
     pub(crate) fn chain(&self) -> String {
         let mut text = self.message.clone();

@@ -13,6 +13,8 @@ mod error;
 mod install;
 mod logging;
 mod nar;
+mod online;
+mod progress;
 mod push;
 mod report;
 mod shell;

@@ -28,22 +28,9 @@ pub(crate) fn run(command: &NarCommand) -> Outcome<ExitCode> {
         NarCommand::Ls { path, json } => list(path, *json),
     };
     match done {
-        Err(failure) if is_closed_pipe(&failure) => Ok(ExitCode::SUCCESS),
+        Err(failure) if failure.is_closed_pipe() => Ok(ExitCode::SUCCESS),
         other => other.map(|()| ExitCode::SUCCESS),
     }
-}
-
-/// `haulout nar ls x | head` is no error.
-fn is_closed_pipe(failure: &Failure) -> bool {
-    let mut cause = std::error::Error::source(failure);
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<io::Error>();
-        if io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 /// Standard output for bytes by the megabyte: the standard library's own looks for lines in

@@ -1,7 +1,6 @@
 //! `haulout verify`: do store paths still have the contents that the database,
 //! and a signature, say they have?
 
-use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,12 +8,11 @@ use haulout_nix::conf::NixConf;
 use haulout_nix::db::{Database, StoreLocation};
 use haulout_nix::nar::hash_path;
 use haulout_nix::{HashPart, KeySet, PathInfo};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::VerifyArgs;
 use crate::error::{Context, Failure, Outcome};
-use crate::report;
+use crate::{progress, report};
 
 /// What was found about one path.
 #[derive(Debug, Serialize)]
@@ -36,8 +34,8 @@ pub(crate) fn run(args: &VerifyArgs) -> Outcome<ExitCode> {
         .context(|| format!("cannot read the store database {}", location.db.display()))?;
     let keys = keys(args)?;
     let infos = wanted(&database, &location, &args.paths)?;
-    let total: u64 = infos.iter().map(|info| info.nar_size).sum();
-    let bar = progress_bar(total);
+    let total = progress::nar_bytes(&infos);
+    let bar = progress::bar(total);
     let mut bad = 0;
     for info in &infos {
         let finding = examine(&location, info, &keys, !args.keys.is_empty());
@@ -156,16 +154,4 @@ fn print_finding(finding: &Finding, json: bool, quiet: bool) {
         );
         println!("ok    {} ({}, {signed})", finding.path, report::bytes(finding.nar_size));
     }
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress_bar(total: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-    }
-    let style = ProgressStyle::with_template(
-        "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
-    )
-    .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total).with_style(style)
 }

@@ -90,6 +90,9 @@ fn mistakes_are_explained() {
     for arguments in [
         &["archive", "ls", "--archive", "/nonexistent"][..],
         &["archive", "init", &world.path("x"), "--network", "nowhere"],
+        &["archive", "cost", "--updates", "18446744073709551615"],
+        &["archive", "cost", "--gas-price", "18446744073709551615"],
+        &["archive", "cost", "--paths", "18446744073709551615"],
         &["archive", "import", "--from", "nonsense", "--archive", &world.archive("y", 10)],
     ] {
         let output = world.run(arguments);

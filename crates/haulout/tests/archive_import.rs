@@ -282,6 +282,11 @@ fn a_cache_that_lies_gets_nothing_into_an_archive() {
         (&narinfo, Fault::Instead(vec![b'x'; 4 << 20])),
         (&narinfo, Fault::Instead(text.replace(&size, "NarSize: 17").into_bytes())),
         (&narinfo, Fault::Instead(text.replace(&size, "NarSize: 99999999999999").into_bytes())),
+        // With any other, more than there are bytes.
+        (
+            &narinfo,
+            Fault::Instead(text.replace(&size, &format!("NarSize: {}", u64::MAX)).into_bytes()),
+        ),
         (
             &narinfo,
             Fault::Instead(

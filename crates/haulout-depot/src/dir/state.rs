@@ -181,7 +181,10 @@ impl DirDepot {
                 state.put(level, keep, *place)?;
             }
         }
-        state.sequence += 1;
+        state.sequence = state
+            .sequence
+            .checked_add(1)
+            .ok_or_else(|| refused("the archive's sequence cannot go on: its state was changed"))?;
         state.updated_ms = now_ms();
         self.write(&state)?;
         Ok(state.sequence)

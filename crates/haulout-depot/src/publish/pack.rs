@@ -26,7 +26,8 @@ impl Run {
         let mut packer = Packer::new(&self.options, max, journal.packs().len());
         let mut progress = Progress {
             of_paths: add.len(),
-            of_nar_bytes: add.iter().map(|info| info.nar_size).sum(),
+            // What infos say, before any NAR was seen: it may be anything.
+            of_nar_bytes: add.iter().map(|info| info.nar_size).fold(0, u64::saturating_add),
             ..Progress::default()
         };
         for at in packing_order(add, roots) {

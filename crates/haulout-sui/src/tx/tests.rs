@@ -314,6 +314,18 @@ async fn nothing_is_sent_without_a_yes_or_without_coins() {
 }
 
 #[tokio::test]
+async fn a_node_that_names_an_absurd_price_is_told_that_there_is_not_so_much() {
+    for computation in [u64::MAX, u64::MAX - 2_000_000, u64::MAX / 6 * 5] {
+        let fixture = Fixture::new().await;
+        fixture.server.change(|ledger| ledger.computation = Some(computation));
+        let error = fixture.registrar(true).register(&registration()).await.unwrap_err();
+        assert!(error.to_string().contains("MIST of SUI"), "{error}");
+        assert_eq!((fixture.executed(), fixture.journal()), (0, 0));
+        assert_eq!(fixture.asked.load(Ordering::Relaxed), 0, "nobody is asked for so much");
+    }
+}
+
+#[tokio::test]
 async fn after_a_crash_the_same_transaction_is_seen_to_its_end() {
     let fixture = Fixture::new().await;
     // Executed, but the connection is lost before anybody hears of it.

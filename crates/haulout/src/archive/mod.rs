@@ -8,7 +8,6 @@ mod read;
 mod source;
 mod write;
 
-use std::future::Future;
 use std::process::ExitCode;
 
 use haulout_archive::cost::{Load, Prices, month};
@@ -20,6 +19,7 @@ pub(crate) use args::ArchiveCommand;
 use args::CostArgs;
 
 use crate::error::{Context, Failure, Outcome};
+use crate::online::online;
 
 /// Runs a `haulout archive` command.
 pub(crate) fn run(command: &ArchiveCommand) -> Outcome<ExitCode> {
@@ -41,18 +41,6 @@ pub(crate) fn run(command: &ArchiveCommand) -> Outcome<ExitCode> {
         ArchiveCommand::Anchor(args) => online(anchor::anchor(args)).map(done),
         ArchiveCommand::Cost(args) => cost(args).map(done),
     }
-}
-
-/// Runs a command that may need the network.
-fn online<T>(command: impl Future<Output = Outcome<T>>) -> Outcome<T> {
-    let filter = std::env::var("HAULOUT_LOG").unwrap_or_else(|_| "error".to_owned());
-    crate::logging::start(&filter)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.context(|| "cannot start the runtime".to_owned())?;
-    let done = runtime.block_on(command);
-    // Connections to nodes that never answer are nobody's concern now.
-    runtime.shutdown_background();
-    done
 }
 
 /// `archive cost`.
@@ -80,6 +68,10 @@ fn cost(args: &CostArgs) -> Outcome<()> {
     }
     let bill = month(&load, &prices, ShardCount::PUBLIC, TARGET_BYTES)
         .context(|| "this load cannot be worked out".to_owned())?;
+    if bill.is_beyond_counting() {
+        return Err(Failure::new("so many updates, or such a price, are more than can be counted")
+            .hint("--updates is for a month, --gas-price in MIST for a unit of computation"));
+    }
     let sui = |mist: u64| mist as f64 * 1e-9;
     let wal = |usd: f64| usd / prices.usd_per_wal;
     if args.json {

@@ -12,7 +12,6 @@ use haulout_nix::db::StoreLocation;
 use haulout_nix::{HashPart, PathInfo, SecretKey, StoreDir};
 use haulout_onchain::{ArchiveFile, create};
 use haulout_sui::ObjectId;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use redstuff::ShardCount;
 use serde_json::json;
 
@@ -20,8 +19,8 @@ use super::args::{FundArgs, ImportArgs, InitArgs, MergeArgs, PublishArgs, StoreA
 use super::open::{Opened, network, no_anchor, open, wallet};
 use super::source::CacheSource;
 use crate::error::{Context, Failure, Outcome};
-use crate::report;
 use crate::wallet::state_dir;
+use crate::{progress, report};
 
 /// Most paths published at once.
 const PATHS_MAX: usize = 1_000_000;
@@ -197,8 +196,7 @@ async fn run(
         None => state_dir()?.join("publish"),
     };
     let sign = args.sign_key.as_deref().map(secret_key).transpose()?;
-    let total = infos.iter().map(|info| info.nar_size).sum();
-    let bar = progress_bar(total);
+    let bar = progress::bar(progress::nar_bytes(&infos));
     let shown = bar.clone();
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let options = Options {
@@ -263,16 +261,6 @@ fn secret_key(path: &Path) -> Outcome<SecretKey> {
     std::io::Read::read_to_string(&mut std::io::Read::take(file, KEY_BYTES_MAX), &mut text)
         .context(reading)?;
     text.trim().parse().context(|| format!("{} is not a Nix secret key", path.display()))
-}
-
-fn progress_bar(total: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    if let Ok(style) =
-        ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-    {
-        bar.set_style(style);
-    }
-    bar
 }
 
 /// `archive merge`.

@@ -3,7 +3,6 @@
 mod closure;
 pub(crate) mod engine;
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,12 +11,11 @@ use haulout_nix::db::{Database, StoreLocation};
 use haulout_nix::{HashPart, SecretKey};
 use haulout_upstream::CacheUrl;
 use haulout_upstream::target::{Packing, ParsePackingError, Target};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::PushArgs;
 use crate::control::block_on;
 use crate::error::{Context, Failure, Outcome};
-use crate::report;
+use crate::{progress, report};
 use engine::{Engine, Event, Summary};
 
 /// Runs `haulout push`; exit code 1 when a path could not be pushed.
@@ -40,8 +38,7 @@ pub(crate) fn run(args: &PushArgs) -> Outcome<ExitCode> {
             infos.len()
         );
     }
-    let total: u64 = infos.iter().map(|info| info.nar_size).sum();
-    let bar = progress_bar(total);
+    let bar = progress::bar(progress::nar_bytes(&infos));
     let show = bar.clone();
     let (json, quiet) = (args.json, args.quiet);
     let engine = Engine {
@@ -138,16 +135,4 @@ fn sentence(summary: &Summary, to: &str) -> String {
         summary.there,
         summary.failed
     )
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress_bar(total: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-    }
-    let style = ProgressStyle::with_template(
-        "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
-    )
-    .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total).with_style(style)
 }

@@ -93,16 +93,3 @@ pub(super) fn bar(total: u64, doing: &'static str) -> ProgressBar {
     bar.set_message(doing);
     bar
 }
-
-/// `haulout walrus quilt ls x | head` is no error.
-pub(super) fn is_closed_pipe(failure: &Failure) -> bool {
-    let mut cause = std::error::Error::source(failure);
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<io::Error>();
-        if io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}

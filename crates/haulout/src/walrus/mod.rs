@@ -17,7 +17,8 @@ pub(crate) use args::WalrusArgs;
 use args::{Check, QuiltCommand, WalrusCommand};
 pub(crate) use network::Network;
 
-use crate::error::{Context, Failure, Outcome};
+use crate::error::{Failure, Outcome};
+use crate::online::online;
 
 /// Runs a `haulout walrus` command.
 pub(crate) fn run(args: &WalrusArgs) -> Outcome<ExitCode> {
@@ -34,21 +35,9 @@ pub(crate) fn run(args: &WalrusArgs) -> Outcome<ExitCode> {
         WalrusCommand::Quilt(QuiltCommand::Cat(args)) => online(quilt::cat(args, network)),
     };
     match done {
-        Err(failure) if files::is_closed_pipe(&failure) => Ok(ExitCode::SUCCESS),
+        Err(failure) if failure.is_closed_pipe() => Ok(ExitCode::SUCCESS),
         other => other.map(|()| ExitCode::SUCCESS),
     }
-}
-
-/// Runs a command that needs the network.
-fn online(command: impl Future<Output = Outcome<()>>) -> Outcome<()> {
-    let filter = std::env::var("HAULOUT_LOG").unwrap_or_else(|_| "error".to_owned());
-    crate::logging::start(&filter)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.context(|| "cannot start the runtime".to_owned())?;
-    let done = runtime.block_on(command);
-    // Connections to nodes that never answer are nobody's concern now.
-    runtime.shutdown_background();
-    done
 }
 
 fn shards(n: u16) -> Outcome<ShardCount> {

@@ -66,7 +66,7 @@ impl Wallet {
         let used = node.simulate(v2::Transaction::from(tried)).await?;
         // A fifth more than was needed, because shared objects may grow in between.
         let needed = used.computation.saturating_add(used.storage);
-        let budget = (needed + needed / 5).max(price.saturating_mul(BUDGET_UNITS_MIN));
+        let budget = needed.saturating_add(needed / 5).max(price.saturating_mul(BUDGET_UNITS_MIN));
         if budget > balance {
             return Err(TxError::Coins {
                 account: self.account(),
