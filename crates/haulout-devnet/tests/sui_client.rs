@@ -1,6 +1,9 @@
 //! `haulout-sui` against the devnet's full node: everything over gRPC, nothing in memory.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/four.rs"]
+mod four;
+
 use std::{
     path::Path,
     sync::{
@@ -19,43 +22,15 @@ use haulout_sui::{
     prover::{ProveError, Prover, shared},
     tx::{Certification, Outcome, Request, Signer, SuiRegistrar, TxError, Update, Wallet},
 };
-use haulout_walrus::{
-    BlobName, ChainReader, Committee, EpochState, Registered, Registrar, Registration, StorageNode,
-    bls::{self, SecretKey},
-};
+use haulout_walrus::{BlobName, ChainReader, EpochState, Registered, Registrar, Registration, bls};
 use redstuff::{
-    BlobId, Digest, ShardCount, ShardIndex,
+    BlobId, Digest, ShardCount,
     messages::{ConfirmationCertificate, signers_bitmap},
 };
-use sui_crypto::ed25519::Ed25519PrivateKey;
+
+use four::{committee, node_key, user};
 
 const LOOPBACK: &str = "127.0.0.1:0";
-
-fn node_key(i: u8) -> SecretKey {
-    SecretKey::from_seed(&[i + 1; 32]).unwrap()
-}
-
-/// Nodes with 1, 2, 3, 4 shards.
-fn committee() -> Committee {
-    let mut next = 0;
-    let nodes = (0..4u8).map(|i| {
-        let shards = (next..next + u16::from(i) + 1).map(ShardIndex).collect();
-        next += u16::from(i) + 1;
-        StorageNode {
-            node_id: ObjectId([i + 1; 32]),
-            name: format!("node-{i}"),
-            address: format!("127.0.0.1:{}", 9_000 + u16::from(i)),
-            network_public_key: [&[2][..], &[i; 32]].concat(),
-            bls_public_key: node_key(i).public_key().to_bytes(),
-            shards,
-        }
-    });
-    Committee::new(1, ShardCount::new(10).unwrap(), nodes.collect()).unwrap()
-}
-
-fn user() -> Ed25519PrivateKey {
-    Ed25519PrivateKey::new([9; 32])
-}
 
 struct World {
     devnet: Devnet,

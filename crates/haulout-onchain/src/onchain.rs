@@ -324,12 +324,7 @@ impl Registrar for Later<'_> {
         bitmap: &'a [u8],
     ) -> BoxFuture<'a, Result<Certified, ChainError>> {
         Box::pin(async move {
-            let with = Certification {
-                blob: object,
-                signature: certificate.signature.to_vec(),
-                bitmap: bitmap.to_vec(),
-                message: certificate.message.clone(),
-            };
+            let with = Certification::new(object, certificate, bitmap);
             self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(object, with);
             let view = self.inner.wallet().chain().committees(false).await?;
             Ok(Certified { epoch: view.epoch, transaction: String::new() })

@@ -142,7 +142,8 @@ impl Reader {
         if !same_size {
             return Err(Trouble::Changed);
         }
-        self.skip = self.at - object.from;
+        let beyond = || Trouble::Malformed("a part that begins too late".into());
+        self.skip = self.at.checked_sub(object.from).ok_or_else(beyond)?;
         if self.skip > SKIP_MAX {
             return Err(Trouble::Malformed("the whole file where a part was asked for".into()));
         }
@@ -189,7 +190,7 @@ impl Reader {
             self.skip -= skipped;
             // Fits: it is at most the length of the piece.
             let mut bytes = bytes.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
-            if let Some(left) = self.end.map(|end| end - self.at)
+            if let Some(left) = self.end.map(|end| end.saturating_sub(self.at))
                 && bytes.len() as u64 > left
             {
                 bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));

@@ -208,10 +208,11 @@ impl Committee {
         let mut seen = vec![false; self.members.len()];
         let mut weight = 0;
         for position in positions {
-            if let Some(seen) = seen.get_mut(position)
+            if let Some((seen, member)) = seen.get_mut(position).zip(self.members.get(position))
                 && !std::mem::replace(seen, true)
             {
-                weight += u32::try_from(self.members[position].shards.len()).unwrap_or(u32::MAX);
+                // All members together have at most 65,535.
+                weight += u32::try_from(member.shards.len()).unwrap_or(u32::MAX);
             }
         }
         weight

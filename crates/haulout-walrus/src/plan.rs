@@ -164,7 +164,9 @@ impl Plan {
         manner: Manner,
     ) -> Self {
         let slot = |candidate| Slot { candidate, state: State::Idle, tries: 0 };
-        let slots = candidates.into_iter().map(slot).collect();
+        // Every candidate's node is one of `nodes`, wherever a slot's node is looked at below.
+        let there = |candidate: &Candidate| candidate.node < nodes.len();
+        let slots = candidates.into_iter().filter(there).map(slot).collect();
         let latencies = Latencies::default();
         Self { slots, nodes, need, done: 0, window: window.max(1), hedged: 0, latencies, manner }
     }

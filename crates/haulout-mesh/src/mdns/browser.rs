@@ -245,7 +245,9 @@ impl Browser {
         if packets.is_empty() {
             packets.push(Message::default());
         }
-        packets[0].questions = questions;
+        if let Some(first) = packets.first_mut() {
+            first.questions = questions;
+        }
         if let Some(last) = packets.last_mut() {
             last.truncated = false;
         }

@@ -191,11 +191,10 @@ impl Message {
     /// # Errors
     /// [`MessageError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
-        let (header, _) = bytes.split_at_checked(12).ok_or(MessageError::Malformed)?;
-        // The counts are believed by the parser when it reserves memory.
-        let counts = header[4..]
-            .chunks_exact(2)
-            .map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])));
+        let header = bytes.first_chunk::<12>().ok_or(MessageError::Malformed)?;
+        // The counts, after id and flags, are believed by the parser when it reserves memory.
+        let numbers = header.as_chunks::<2>().0.iter().skip(2);
+        let counts = numbers.map(|two| usize::from(u16::from_be_bytes(*two)));
         if bytes.len() > PACKET_MAX || counts.sum::<usize>() > ENTRIES_MAX {
             return Err(MessageError::TooLarge);
         }

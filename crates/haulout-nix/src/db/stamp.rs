@@ -69,6 +69,7 @@ impl FileStamp {
         let (secs, nanos) = self.modified;
         let since_epoch =
             Duration::new(u64::try_from(secs).unwrap_or(0), u32::try_from(nanos).unwrap_or(0));
+        // Seconds that were an `i64` have room in a `SystemTime`.
         let modified = UNIX_EPOCH + since_epoch;
         now.duration_since(modified).unwrap_or_else(|ahead| ahead.duration())
     }

@@ -158,6 +158,8 @@ impl Layout {
         }
     }
 
+    // Nodes are made by `Scan` alone: the name it found, and after it the target of a symlink, lie in
+    // `text` at the place that the node says.
     fn name(&self, node: &Node) -> &[u8] {
         &self.text[node.text_at as usize..][..usize::from(node.name_len)]
     }

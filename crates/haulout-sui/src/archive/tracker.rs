@@ -302,7 +302,7 @@ impl ArchiveTracker {
             return Err(failed(damaged).into());
         };
         *self.seen.lock().await = seen;
-        let proof = ObjectProof::from_bytes(&bytes[HEADER_BYTES..])?;
+        let proof = ObjectProof::from_bytes(bytes.get(HEADER_BYTES..).unwrap_or_default())?;
         match self.prover.verify(&proof, &self.expected).await {
             Ok(verified) => {
                 self.newest.send_replace(Some(Arc::new(Proven::new(proof, &verified)?)))

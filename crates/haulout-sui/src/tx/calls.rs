@@ -1,6 +1,7 @@
 //! The Move calls: Walrus' and the archive contract's, as commands of one transaction.
 
 use haulout_walrus::Registration;
+use redstuff::messages::ConfirmationCertificate;
 use sui_sdk_types::{Address, Identifier, TypeTag};
 use sui_transaction_builder::{Argument, Function, ObjectInput, TransactionBuilder};
 
@@ -27,6 +28,15 @@ pub struct Certification {
     pub bitmap: Vec<u8>,
     /// What was signed.
     pub message: Vec<u8>,
+}
+
+impl Certification {
+    /// Of a `Blob` object, from a certificate of its storage.
+    #[must_use]
+    pub fn new(blob: ObjectId, certificate: &ConfirmationCertificate, bitmap: &[u8]) -> Self {
+        let signature = certificate.signature.to_vec();
+        Self { blob, signature, bitmap: bitmap.to_vec(), message: certificate.message.clone() }
+    }
 }
 
 /// An update of an archive: one new level.

@@ -298,12 +298,7 @@ impl Registrar for SuiRegistrar {
         bitmap: &'a [u8],
     ) -> BoxFuture<'a, Result<Certified, ChainError>> {
         Box::pin(async move {
-            let with = Certification {
-                blob: object,
-                signature: certificate.signature.to_vec(),
-                bitmap: bitmap.to_vec(),
-                message: certificate.message.clone(),
-            };
+            let with = Certification::new(object, certificate, bitmap);
             let outcome = self.certify_blob(&with).await.map_err(as_chain_error)?;
             let node = |node: crate::rpc::Node| async move { node.read(object).await };
             let nodes = self.wallet.chain().nodes();

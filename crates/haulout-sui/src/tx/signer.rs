@@ -173,14 +173,17 @@ fn parse_key(text: &str) -> Option<Ed25519PrivateKey> {
 }
 
 fn run_signer(argv: &[String], transaction: &Transaction) -> Result<UserSignature, TxError> {
-    let program = argv.first().cloned().unwrap_or_default();
+    let Some((program, arguments)) = argv.split_first() else {
+        let reason = "the command is empty".to_owned();
+        return Err(TxError::Signer { command: String::new(), reason });
+    };
     let failed = |reason: &dyn fmt::Display| TxError::Signer {
         command: program.clone(),
         reason: reason.to_string(),
     };
     let bytes = bcs::to_bytes(transaction).map_err(|error| failed(&error))?;
-    let mut child = std::process::Command::new(&program)
-        .args(&argv[1..])
+    let mut child = std::process::Command::new(program)
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -141,7 +141,9 @@ fn assemble(
             let at = at.clamp(start, start + width) - start;
             usize::try_from(at).unwrap_or(sliver.data.len()).min(sliver.data.len())
         };
-        out.extend_from_slice(&sliver.data[within(range.start)..within(range.end)]);
+        // The range rises, so its ends within a row do.
+        let part = sliver.data.get(within(range.start)..within(range.end));
+        out.extend_from_slice(part.unwrap_or_default());
     }
     out
 }

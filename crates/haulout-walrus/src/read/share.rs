@@ -26,6 +26,7 @@ pub(super) fn rows(client: &Client, metadata: &Metadata, blob: &[u8], have: &Hav
     let width = metadata.sliver_len::<Primary>();
     let missing = (0..metadata.occupied_rows()).filter(|row| !have.contains_key(row));
     for row in missing.take(RECOVERED_SLIVERS_MAX) {
+        // Rising, and within the blob.
         let at = |row: u16| (usize::from(row) * width).min(blob.len());
         let mut data = blob[at(row)..at(row.saturating_add(1))].to_vec();
         data.resize(width, 0);

@@ -113,9 +113,11 @@ fn check(committee: &Committee, position: usize, signed: SignedMessage, expected
             _ => Word::Refused("a confirmation of something else".to_owned()),
         };
     }
-    let key = committee.members[position].bls_public_key;
-    let verified =
-        PublicKey::from_bytes(&key).and_then(|key| key.verify(&signed.message, &signed.signature));
+    let Some(member) = committee.members.get(position) else {
+        return Word::Refused("no member of the committee".to_owned());
+    };
+    let verified = PublicKey::from_bytes(&member.bls_public_key)
+        .and_then(|key| key.verify(&signed.message, &signed.signature));
     match verified {
         Ok(()) => Word::Confirmed(signed.signature),
         Err(error) => Word::Refused(error.to_string()),
@@ -147,11 +149,11 @@ pub fn check_certificate(
     certificate: &ConfirmationCertificate,
 ) -> Result<(), BlsError> {
     let mut keys = Vec::with_capacity(certificate.signers.len());
-    for (at, &signer) in certificate.signers.iter().enumerate() {
+    if !certificate.signers.is_sorted_by(|one, next| one < next) {
+        return Err(BlsError::Signature);
+    }
+    for &signer in &certificate.signers {
         let member = committee.members.get(usize::from(signer)).ok_or(BlsError::PublicKey)?;
-        if at > 0 && certificate.signers[at - 1] >= signer {
-            return Err(BlsError::Signature);
-        }
         keys.push(PublicKey::from_bytes(&member.bls_public_key)?);
     }
     let weight = committee.weight(certificate.signers.iter().map(|&signer| signer.into()));

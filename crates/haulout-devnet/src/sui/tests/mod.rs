@@ -3,15 +3,14 @@
 mod archive;
 mod captures;
 mod coins;
+#[path = "../../../tests/support/four.rs"]
+mod four;
 mod light_client;
 mod proofs;
 mod wallet;
 mod walrus;
 
-use haulout_walrus::{
-    bls::SecretKey,
-    committee::{Committee, ObjectId, StorageNode},
-};
+use haulout_walrus::committee::{Committee, ObjectId, StorageNode};
 use redstuff::{ShardCount, ShardIndex};
 use sui_crypto::{SuiSigner, ed25519::Ed25519PrivateKey};
 use sui_sdk_types::{Address, ExecutionError, ExecutionStatus, SignedTransaction};
@@ -25,33 +24,9 @@ use super::{
 };
 use std::sync::Arc;
 
+use four::{committee, node_key, user};
+
 const NOW: u64 = 1_800_000_000_000;
-
-fn user() -> Ed25519PrivateKey {
-    Ed25519PrivateKey::new([9; 32])
-}
-
-fn node_key(i: u8) -> SecretKey {
-    SecretKey::from_seed(&[i + 1; 32]).unwrap()
-}
-
-/// Nodes with 1, 2, 3, 4 shards.
-fn committee() -> Committee {
-    let mut next = 0;
-    let nodes = (0..4u8).map(|i| {
-        let shards = (next..next + u16::from(i) + 1).map(ShardIndex).collect();
-        next += u16::from(i) + 1;
-        StorageNode {
-            node_id: ObjectId([i + 1; 32]),
-            name: format!("node-{i}"),
-            address: format!("127.0.0.1:{}", 9_000 + u16::from(i)),
-            network_public_key: [&[2][..], &[i; 32]].concat(),
-            bls_public_key: node_key(i).public_key().to_bytes(),
-            shards,
-        }
-    });
-    Committee::new(1, ShardCount::new(10).unwrap(), nodes.collect()).unwrap()
-}
 
 struct World {
     chain: Chain,
