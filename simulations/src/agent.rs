@@ -10,10 +10,10 @@ use haulout_swarm::site::{Attempt, Duty, DutyLimits, End, Fellows, Follow};
 use haulout_swarm::{Now, PeerId};
 use smallvec::SmallVec;
 
+use crate::event::Parcel;
 use crate::fleet::{Fleet, Machine};
 use crate::net::{Nanos, OUTSIDE};
 use crate::random::Spreading;
-use crate::world::Parcel;
 
 /// Store paths that Nix fetches side by side (`max-substitution-jobs`).
 pub(crate) const JOBS_MAX: usize = 16;

@@ -14,9 +14,11 @@ use smallvec::SmallVec;
 use crate::agent::{FromFellows, Inflow, Local, Relay, Try, Way};
 use crate::catalog::{Kind, PEER_WIRE, whole};
 use crate::check::Broken;
+use crate::event::{Cargo, Event, NarAnswer, Parcel};
 use crate::fleet::number_of;
 use crate::net::{MILLI, Nanos, SECOND};
-use crate::world::{Cargo, Event, NarAnswer, Parcel, RANKED, Sabotage, World, id_of, now_of};
+use crate::view::RANKED;
+use crate::world::{Sabotage, World, id_of, now_of};
 
 /// The place that holders are, in standings.
 const HOLDERS_TAG: u32 = 78;

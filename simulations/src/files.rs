@@ -8,9 +8,10 @@ use smallvec::SmallVec;
 use crate::agent::{FromSite, Supplier, Way};
 use crate::catalog::{Kind, NARINFO_BYTES, whole};
 use crate::check::Broken;
+use crate::event::{Cargo, Event, Parcel};
 use crate::net::OUTSIDE;
 use crate::site::sole_peer;
-use crate::world::{Cargo, Event, Parcel, Sabotage, World, id_of, now_of};
+use crate::world::{Sabotage, World, id_of, now_of};
 
 /// Segments of one file under way at once.
 const AHEAD: u32 = 3;

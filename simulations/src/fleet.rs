@@ -88,7 +88,8 @@ impl Fleet {
         let own = scene.paths - common;
         let count = common + own * scene.roles;
         let bytes = scene.bytes as f64 * f64::from(count) / f64::from(scene.paths);
-        let catalog = Catalog::new(&mut random, count, bytes as u64, scene.gateway);
+        let unpacked = scene.gateway && !scene.packed;
+        let catalog = Catalog::new(&mut random, count, bytes as u64, unpacked);
         let lists = (0..scene.roles).map(|role| list(common, own, role)).collect();
         let mut fleet = Self {
             seed,

@@ -4,9 +4,10 @@ use haulout_swarm::site::{End, Follow, Verdict};
 
 use crate::agent::{Local, Relay, Try};
 use crate::catalog::Kind;
+use crate::event::{Cargo, Event, Parcel};
 use crate::net::{MILLI, Nanos, SECOND};
 use crate::site::config;
-use crate::world::{Cargo, Event, Parcel, World, now_of};
+use crate::world::{World, now_of};
 
 /// Parcels of one stream under way: half a megabyte, more than the product of bandwidth and delay on any LAN.
 const WINDOW: u8 = 2;
@@ -56,7 +57,9 @@ impl World<'_> {
             self.message(home, from, Event::Over { to: from, piece, attempt, end });
             return;
         }
-        let room = !fresh || self.fits(home);
+        // A gateway's answers are HTTP streams, which wait rather than being refused.
+        let gateway = self.fleet.machines[home as usize].gateway;
+        let room = !fresh || self.fits(home) || gateway;
         let agent = &mut self.agents[home as usize];
         let end = match agent.duty.ask(asker, fresh) {
             Verdict::Welcome if room => None,

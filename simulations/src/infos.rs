@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use haulout_swarm::Fault;
 
 use crate::agent::INFOS_MAX;
+use crate::event::Event;
 use crate::net::{MILLI, Nanos};
-use crate::world::{Event, World, id_of};
+use crate::world::{World, id_of};
 
 /// Path infos in one answer of a peer.
 const INFOS_AHEAD: usize = 256;

@@ -5,8 +5,9 @@ use haulout_swarm::site::{KEPT_FOR, Piece, Worth, victims};
 
 use crate::agent::{Agent, Local};
 use crate::catalog::Kind;
+use crate::event::Event;
 use crate::net::{Nanos, SECOND};
-use crate::world::{Event, Sabotage, World, nanos_of};
+use crate::world::{Sabotage, World, nanos_of};
 
 /// Bytes of pieces an agent keeps in memory, and pieces in number: as the engine.
 pub(crate) const KEPT_BYTES: u64 = 96 << 20;

@@ -7,10 +7,12 @@ use smallvec::SmallVec;
 
 use crate::agent::limits;
 use crate::catalog::prefix;
+use crate::event::Event;
 use crate::fleet::Blow;
 use crate::net::{MILLI, Nanos, SECOND};
 use crate::random::mix;
-use crate::world::{Event, MESSAGE_OVERHEAD, OUTSIDE_TAG, View, World, nanos_of};
+use crate::view::View;
+use crate::world::{MESSAGE_OVERHEAD, OUTSIDE_TAG, World, nanos_of};
 
 /// From a path in the store to its announcement: Nix registers it, the agent notices.
 const NOTICED: Nanos = 100 * MILLI;

@@ -8,6 +8,7 @@ mod agent;
 mod baseline;
 mod catalog;
 mod check;
+mod event;
 mod fellows;
 mod files;
 mod fleet;
@@ -26,6 +27,7 @@ mod scenario;
 mod site;
 #[cfg(test)]
 mod tests;
+mod view;
 mod world;
 
 use std::path::PathBuf;
@@ -62,6 +64,9 @@ struct Cli {
     /// Where there are several subnets, a gateway at the centre fetches for all (as always in campus).
     #[arg(long)]
     gateway: bool,
+    /// The gateway hands on files as they are outside, and not NARs.
+    #[arg(long)]
+    packed: bool,
     /// The seed: the same one gives the same run, bit by bit.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -140,7 +145,7 @@ fn run(cli: &Cli) -> Result<(), Trouble> {
             )));
         }
         for seed in cli.seed..cli.seed.saturating_add(cli.seeds) {
-            let fleet = Fleet::new(scene.of(agents, cli.gateway), agents, seed);
+            let fleet = Fleet::new(scene.of(agents, cli.gateway, cli.packed), agents, seed);
             let outcome = simulate(&fleet, !cli.no_baselines, cli.sabotage).map_err(|broken| {
                 Trouble::Broken(format!("{} --agents {agents}", scene.name), broken)
             })?;

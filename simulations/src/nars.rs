@@ -14,9 +14,10 @@ use smallvec::SmallVec;
 use crate::agent::{FromFellows, FromPeers, JOBS_MAX, Job, Request, Way};
 use crate::catalog::{PEER_WIRE, content, prefix, whole};
 use crate::check::Broken;
+use crate::event::{Cargo, Event, NarAnswer, Parcel};
 use crate::fleet::number_of;
 use crate::net::{MILLI, Nanos};
-use crate::world::{Cargo, Event, NarAnswer, Parcel, Sabotage, World, id_of, now_of};
+use crate::world::{Sabotage, World, id_of, now_of};
 
 /// Above this many bytes a NAR comes from several peers at once, as in the resolver.
 const SEVERAL_MIN: u64 = 4 << 20;

@@ -34,6 +34,8 @@ pub(crate) struct Scene {
     pub(crate) subnet: u32,
     /// A machine at the centre runs the agent's gateway; the agents of all subnets have it as their cache.
     pub(crate) gateway: bool,
+    /// It hands on the file as it is outside, and not the NAR.
+    pub(crate) packed: bool,
     pub(crate) wan_mbit: f64,
     pub(crate) wan_rtt_ms: f64,
     pub(crate) wan_loss: f64,
@@ -76,6 +78,7 @@ const OFFICE: Scene = Scene {
     agents: 20,
     subnet: 1_000,
     gateway: false,
+    packed: false,
     wan_mbit: 100.0,
     wan_rtt_ms: 20.0,
     wan_loss: 0.0,
@@ -242,8 +245,8 @@ pub(crate) const ALL: [Scene; 11] = [
 impl Scene {
     /// The same for so many machines. An agent knows 1,000 peers at most, and multicast ends at the router: a site with more
     /// machines than one subnet takes is several subnets. Each is on its own, or a `gateway` at the centre is everybody's cache.
-    pub(crate) fn of(self, agents: u32, gateway: bool) -> Self {
-        Self { gateway: self.gateway || gateway && agents > self.subnet, ..self }
+    pub(crate) fn of(self, agents: u32, gateway: bool, packed: bool) -> Self {
+        Self { gateway: self.gateway || gateway && agents > self.subnet, packed, ..self }
     }
 }
 

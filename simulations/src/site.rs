@@ -8,9 +8,10 @@ use smallvec::SmallVec;
 use crate::agent::{Filling, Inflow, Local, Supplier, Try};
 use crate::catalog::{Kind, content, whole};
 use crate::check::Broken;
+use crate::event::{Cargo, Event, Parcel};
 use crate::fleet::number_of;
 use crate::net::{CROWDED, MILLI, Nanos, OUTSIDE, Way};
-use crate::world::{Cargo, Event, Parcel, Sabotage, World, now_of};
+use crate::world::{Sabotage, World, now_of};
 
 /// The same from outside, where round trips are long.
 const WINDOW_OUTSIDE: u8 = 4;

@@ -88,6 +88,23 @@ fn a_crowd_takes_what_homes_kept_and_not_all_from_the_first_to_have_it() {
 }
 
 #[test]
+fn a_home_owes_what_those_want_that_fetch_for_nobody() {
+    // Four in five are on battery, and a home keeps far less in memory than it fetches.
+    let scene = Scene { unwilling: 0.8, bytes: 1 << 30, spread_s: 30.0, ..small("office") };
+    for seed in 0..3 {
+        let mut fleet = Fleet::new(scene, 16, seed);
+        for machine in fleet.machines.iter_mut().filter(|one| one.willing) {
+            machine.start = 0;
+        }
+        let mut world = World::new(&fleet);
+        world.run(3_600 * SECOND).unwrap();
+        let outcome = Outcome::new(&world, Vec::new());
+        let ratio = outcome.own.wan_bytes as f64 / outcome.closure_bytes as f64;
+        assert!(ratio <= 1.1, "{seed}: {ratio}");
+    }
+}
+
+#[test]
 fn a_controller_serves_a_classroom_without_the_outside() {
     let outcome = run(small("classroom"), 12, 2);
     assert_eq!(outcome.own.wan_bytes, 0);

@@ -1,18 +1,18 @@
-//! The site in virtual time: events, who sees whom, and what happens to machines.
+//! The site in virtual time: what happens when, and to whom.
 
 use std::time::Duration;
 
-use haulout_swarm::directory::Directory;
-use haulout_swarm::plan::RequestId;
-use haulout_swarm::site::{Duty, DutyLimits, End, Homes, RANKED_MAX, Turn};
+use haulout_swarm::site::{Duty, DutyLimits};
 use haulout_swarm::{Now, PeerId};
 
-use crate::agent::{Agent, Try};
+use crate::agent::Agent;
 use crate::check::Broken;
-use crate::fleet::{Blow, Fleet, number_of};
+use crate::event::{Cargo, Event, Parcel, touched};
+use crate::fleet::Fleet;
 use crate::net::{MILLI, Nanos, Net, OUTSIDE, Passed, SECOND, Way};
 use crate::queue::Queue;
 use crate::random::{Random, mix};
+use crate::view::View;
 
 /// The one place outside that all are configured for.
 pub(crate) const OUTSIDE_TAG: u32 = 77;
@@ -20,158 +20,6 @@ pub(crate) const OUTSIDE_TAG: u32 = 77;
 const TICK: Nanos = 200 * MILLI;
 /// What a message costs besides its bytes: Ethernet, IP, UDP and QUIC headers, and a share of an acknowledgement.
 pub(crate) const MESSAGE_OVERHEAD: u64 = 14 + 20 + 8 + 30 + 30;
-/// Homes remembered for each piece: those that are ranked, and some that may have to be passed over.
-pub(crate) const RANKED: usize = RANKED_MAX + 8;
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Event {
-    Start(u32),
-    /// The agent does what it can.
-    GoOn(u32),
-    Tick(u32),
-    Blow(u32, Blow),
-    /// A peer that vanished is given up by all.
-    Forgotten(u32, u32),
-    /// The halves of the network lose (or find) each other.
-    Sides(bool),
-    Announce(u32),
-    /// What an agent has kept for too long goes.
-    Sweep(u32),
-    /// A request for a piece.
-    Asked {
-        home: u32,
-        from: u32,
-        piece: u32,
-        /// Only what is there is wanted.
-        held: bool,
-        attempt: Try,
-        at: u32,
-    },
-    /// The outside begins to answer.
-    Answered {
-        to: u32,
-        piece: u32,
-        attempt: Try,
-    },
-    /// The answer ends without all bytes.
-    Over {
-        to: u32,
-        piece: u32,
-        attempt: Try,
-        end: End,
-    },
-    /// A follower has no more use for an answer.
-    Stop {
-        home: u32,
-        from: u32,
-        piece: u32,
-        attempt: Try,
-    },
-    /// A question for path infos, the answer, and the moment when it is late.
-    InfosAsked {
-        holder: u32,
-        from: u32,
-        path: u32,
-    },
-    InfosTold {
-        to: u32,
-        holder: u32,
-        path: u32,
-        yes: bool,
-    },
-    InfosLate {
-        to: u32,
-        holder: u32,
-        path: u32,
-        /// Even one that is alive has had its time.
-        last: bool,
-    },
-    /// A narinfo straight from outside.
-    InfoOutside {
-        to: u32,
-        path: u32,
-    },
-    /// An agent may have ceased to fetch.
-    Lapse(u32),
-    /// A holder is asked for the rest of a piece of a NAR.
-    PartAsked {
-        holder: u32,
-        from: u32,
-        piece: u32,
-        attempt: Try,
-        at: u32,
-    },
-    NarAsked {
-        holder: u32,
-        from: u32,
-        path: u32,
-        epoch: u32,
-        id: RequestId,
-        len: u32,
-    },
-    Parcel {
-        parcel: Parcel,
-        line: u8,
-    },
-    Arrived(Parcel),
-}
-
-/// Bytes under way.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Parcel {
-    pub(crate) from: u32,
-    pub(crate) to: u32,
-    pub(crate) bytes: u32,
-    pub(crate) what: Cargo,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Cargo {
-    /// Bytes `from..upto` of a piece.
-    Piece { piece: u32, attempt: Try, from: u32, upto: u32, bad: bool },
-    /// The answer to a request for part of a NAR.
-    Nar { path: u32, epoch: u32, id: RequestId, answer: NarAnswer },
-    /// The rest of a piece of a NAR, from byte `from`, from a holder.
-    Part { piece: u32, attempt: Try, from: u32, answer: NarAnswer },
-    /// A segment straight from outside, to compare.
-    Compared { path: u32, epoch: u32 },
-}
-
-/// What a peer answers that is asked for part of a NAR.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NarAnswer {
-    Bytes { bad: bool },
-    No,
-}
-
-/// What the agents of one side of one subnet see alike: who is there, who fetches, who has what.
-///
-/// In real life each has a copy of its own, some milliseconds apart. Here they share one; what an agent alone knows (bans,
-/// silence, speeds) is in its own peer table.
-pub(crate) struct View {
-    pub(crate) homes: Homes,
-    pub(crate) directory: Directory,
-    pub(crate) members: u32,
-    pub(crate) version: u32,
-    /// Those that fetch from peers now.
-    pub(crate) fetchers: Homes,
-    pub(crate) fetchers_version: u32,
-    pub(crate) ranks: Vec<(u32, Vec<u32>)>,
-}
-
-impl View {
-    pub(crate) fn new(pieces: usize) -> Self {
-        Self {
-            homes: Homes::new(),
-            directory: Directory::new(),
-            members: 0,
-            version: 1,
-            fetchers: Homes::new(),
-            fetchers_version: 1,
-            ranks: vec![(0, Vec::new()); pieces],
-        }
-    }
-}
 
 /// What a run counts.
 #[derive(Default)]
@@ -433,36 +281,6 @@ impl<'f> World<'f> {
         }
     }
 
-    // ---- whose turn it is ----
-
-    /// The agents whose turn it is for a piece, as this agent sees it.
-    pub(crate) fn turns(&mut self, n: u32, piece: u32) -> Vec<Turn> {
-        if self.is_part(piece) {
-            return self.fellow_turns(n, piece);
-        }
-        let key = &self.fleet.catalog.pieces[piece as usize].key;
-        let view = &mut self.views[self.agents[n as usize].view as usize];
-        let known = &mut view.ranks[piece as usize];
-        if known.0 != view.version {
-            let all = view.homes.ranking(key, OUTSIDE_TAG, RANKED, |_| true);
-            *known = (view.version, all.iter().map(number_of).collect());
-        }
-        let (agent, now) = (&self.agents[n as usize], self.clock());
-        let may = |id: &PeerId| {
-            *id == agent.id
-                || agent.may_be_home((number_of(id), id), || self.is_mute(number_of(id), n), now)
-                    && !agent.fellows.is_out(&key.object, id)
-        };
-        let view = &self.views[agent.view as usize];
-        let known = &view.ranks[piece as usize].1;
-        let ids = known.iter().map(|one| self.agents[*one as usize].id);
-        let mut ranking: Vec<PeerId> = ids.filter(&may).take(RANKED_MAX).collect();
-        if ranking.len() < RANKED_MAX && known.len() == RANKED {
-            ranking = view.homes.ranking(key, OUTSIDE_TAG, RANKED_MAX, may);
-        }
-        view.homes.turns_for(&ranking, now_of(agent.came_at), now)
-    }
-
     // ---- looking after things ----
 
     /// Has the agent do what it can, and look after it from time to time.
@@ -514,17 +332,6 @@ impl<'f> World<'f> {
     /// Whether faults may still hold things up.
     pub(crate) fn is_calm(&self) -> bool {
         self.now > self.fleet.calm + crate::life::IDLE
-    }
-}
-
-/// The agent whose state an event changes most.
-const fn touched(event: &Event) -> Option<u32> {
-    match event {
-        Event::Start(n) | Event::Tick(n) | Event::Announce(n) => Some(*n),
-        Event::Asked { home: n, .. } | Event::Stop { home: n, .. } => Some(*n),
-        Event::Answered { to: n, .. } | Event::Over { to: n, .. } => Some(*n),
-        Event::Arrived(parcel) => Some(parcel.to),
-        _ => None,
     }
 }
 

@@ -39,6 +39,11 @@ pub struct FollowConfig {
     pub peek_after: Duration,
     /// Peers asked "only if you have it" by an agent that takes the segment from nobody else ([`Follow::kept`]).
     pub kept_max: usize,
+    /// How long a home that is at a limit is left alone before it is asked again.
+    pub busy_rest: Duration,
+    /// How long homes that are at a limit are waited for, all together. Where they are, the line outside is what is narrow:
+    /// somebody else who fetches the segment makes it no faster, and takes it a second time.
+    pub busy_for: Duration,
     /// Whether a peer's word that the outside does not have it is believed. If not, this agent asks the outside itself.
     pub believe_absent: bool,
 }
@@ -55,6 +60,8 @@ impl Default for FollowConfig {
             peeks_max: 8,
             peek_after: Duration::from_millis(600),
             kept_max: 6,
+            busy_rest: Duration::from_millis(500),
+            busy_for: Duration::from_secs(60),
             believe_absent: false,
         }
     }
@@ -182,6 +189,14 @@ struct Running {
     measured: (Now, u64),
 }
 
+/// A home at a limit that is asked again.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    peer: PeerId,
+    /// When; `None` before the clock was looked at.
+    until: Option<Now>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Open,
@@ -219,6 +234,9 @@ pub struct Follow {
     /// The outside is next, whatever the ranking says.
     must_go: bool,
     running: Option<Running>,
+    rest: Option<Rest>,
+    /// When a home was at a limit for the first time.
+    busy_since: Option<Now>,
     /// Why the next attempt is made: what became of the one before.
     why: Why,
     /// Length of the segment; `None` for a document.
@@ -277,6 +295,8 @@ impl Follow {
             went_outside: false,
             must_go: false,
             running: None,
+            rest: None,
+            busy_since: None,
             why: if matches!(role, Role::Home { .. }) { Why::Asked } else { Why::Turn },
             len,
             have,
@@ -305,7 +325,21 @@ impl Follow {
             self.slow += u32::from(!silent);
             self.running = None;
         }
-        match self.choose(&turns()) {
+        let mut again = None;
+        if let Some(rest) = &mut self.rest {
+            let until = *rest.until.get_or_insert(now + self.config.busy_rest);
+            if now < until {
+                return Step::Wait;
+            }
+            let since = *self.busy_since.get_or_insert(now);
+            again = Some(rest.peer).filter(|_| now < since + self.config.busy_for);
+            self.failed += usize::from(again.is_none());
+            self.rest = None;
+        }
+        let turns = turns();
+        let again = again.filter(|peer| turns.iter().any(|turn| turn.peer == *peer));
+        let again = again.map(|peer| (Origin::Peer(peer), false));
+        match again.or_else(|| self.choose(&turns)) {
             Some((origin, held)) => self.begin(origin, held, now),
             None => {
                 self.verdict = Verdict::Failed;
@@ -389,6 +423,7 @@ impl Follow {
                 self.went_outside = true;
             }
             Origin::Peer(peer) if held => self.peeked.push(peer),
+            Origin::Peer(peer) if self.asked.contains(&peer) => {}
             Origin::Peer(peer) => self.asked.push(peer),
         }
         if self.len.is_none() {
@@ -442,8 +477,11 @@ impl Follow {
     /// When to call [`Follow::next`] if nothing happens before.
     #[must_use]
     pub fn wake_at(&self) -> Option<Now> {
-        let running = self.running.as_ref().filter(|_| self.verdict == Verdict::Open);
-        running.map(|running| self.deadline(running))
+        if self.verdict != Verdict::Open {
+            return None;
+        }
+        let rests = self.rest.and_then(|rest| rest.until);
+        rests.or_else(|| self.running.as_ref().map(|running| self.deadline(running)))
     }
 
     fn current(&mut self, attempt: Attempt) -> Option<&mut Running> {
@@ -507,6 +545,11 @@ impl Follow {
             }
             End::Refused => {}
             End::Cut => self.count(&running, true),
+            End::Busy if !running.held && self.role == Role::Wants => {
+                if let Origin::Peer(peer) = running.origin {
+                    self.rest = Some(Rest { peer, until: None });
+                }
+            }
             End::Complete | End::Busy | End::OutsideFailed => self.count(&running, false),
         }
     }
@@ -518,6 +561,10 @@ impl Follow {
             self.note(&running, Why::Cut);
             self.running = None;
         }
+        if self.rest.is_some_and(|rest| rest.peer == *peer) {
+            self.rest = None;
+            self.silent += 1;
+        }
     }
 
     /// A peer asks this agent for the segment. If it is the one that this agent waits for, nobody would ever fetch: this
@@ -528,9 +575,10 @@ impl Follow {
             self.why = Why::Asked;
         }
         let waits_for_it =
-            self.running.is_some_and(|running| running.origin == Origin::Peer(*peer));
+            self.running.is_some_and(|running| running.origin == Origin::Peer(*peer))
+                || self.rest.is_some_and(|rest| rest.peer == *peer);
         if waits_for_it {
-            self.running = None;
+            (self.running, self.rest) = (None, None);
             self.why = Why::Mutual;
             self.must_go = true;
         }

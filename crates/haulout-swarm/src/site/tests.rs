@@ -376,12 +376,59 @@ fn when_homes_fail_not_everybody_goes_outside_at_once() {
     // Silence says nothing about the outside and counts half; somebody else is alive.
     assert_eq!([2, 8, 16, 99].map(|me| after(me, End::Cut)), [1, 6, 8, 12]);
     // Without others there is no choice.
-    assert_eq!(asked_until_outside(follow(&[1, 2], 9), End::Busy), [1, 2, 0]);
+    assert_eq!(asked_until_outside(follow(&[1, 2], 9), End::OutsideFailed), [1, 2, 0]);
 
     let config = FollowConfig { elect: false, ..FollowConfig::default() };
     let plan = Follow::new(peer(99), Some(1000), 0, config);
     let plan = Plan { plan, turns: turns(&ranking, &[]) };
-    assert_eq!(asked_until_outside(plan, End::Busy), [1, 2, 3, 0]);
+    assert_eq!(asked_until_outside(plan, End::OutsideFailed), [1, 2, 3, 0]);
+}
+
+#[test]
+fn a_home_at_a_limit_is_asked_again_and_nobody_goes_outside_for_it() {
+    let mut plan = follow(&[1, 2], 9);
+    let busy = |plan: &mut Plan, now| {
+        let step = plan.next(at(now));
+        plan.ended(fetch(step).0, End::Busy);
+        asks(step)
+    };
+    assert_eq!(busy(&mut plan, 0), Ok(1));
+    assert_eq!((plan.next(at(0)), plan.wake_at()), (Step::Wait, Some(at(500))));
+    assert_eq!(plan.next(at(499)), Step::Wait);
+    assert_eq!(busy(&mut plan, 500), Ok(1), "the same again");
+    assert_eq!(plan.next(at(510)), Step::Wait);
+    // It goes away: the next.
+    plan.left(&peer(1));
+    assert_eq!(busy(&mut plan, 520), Ok(2));
+    assert_eq!(plan.next(at(520)), Step::Wait);
+    let (third, ..) = fetch(plan.next(at(1_020)));
+    plan.progress(third, 1000, at(1_100));
+    assert_eq!((plan.next(at(1_100)), plan.wake_at()), (Step::Complete, None));
+
+    // Not for ever.
+    let mut plan = follow(&[1, 2], 9);
+    let (mut now, mut asked) = (0, Vec::new());
+    loop {
+        match plan.next(at(now)) {
+            Step::Wait => now += 100,
+            step => {
+                let who = asks(step);
+                asked.push((now, who));
+                if who == Ok(0) {
+                    break;
+                }
+                plan.ended(fetch(step).0, End::Busy);
+            }
+        }
+    }
+    let first = asked.iter().filter(|(_, who)| *who == Ok(1)).count();
+    assert!(first > 100 && (60_000..64_000).contains(&now), "{asked:?}");
+
+    // Whom it waits for asks it: somebody must go.
+    let mut plan = follow(&[1, 2], 9);
+    assert_eq!(busy(&mut plan, 0), Ok(1));
+    plan.relied_on_by(&peer(1));
+    assert_eq!(asks(plan.next(at(1))), Ok(0));
 }
 
 #[test]
