@@ -107,7 +107,11 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> 
 }
 
 fn status_text(status: &AgentStatus) -> String {
-    let counters = &status.counters;
+    [who(status), given(status), sources(status), passing(status)].concat()
+}
+
+/// What it is, and what it has.
+fn who(status: &AgentStatus) -> String {
     let uptime = report::duration(Duration::from_secs(status.uptime_seconds));
     let mut text = format!(
         "haulout {} (process {}) is {}, up {uptime}\n",
@@ -134,6 +138,13 @@ fn status_text(status: &AgentStatus) -> String {
         number(status.store.paths_shared),
     ));
     text.push_str(&format!("  cache       {}\n", cache_text(&status.cache)));
+    text
+}
+
+/// What it was asked for, and what it gave.
+fn given(status: &AgentStatus) -> String {
+    let counters = &status.counters;
+    let mut text = String::new();
     let http = &counters.http;
     text.push_str(&format!(
         "  narinfos    {} asked, {} answered, {} not here\n",
@@ -164,6 +175,12 @@ fn status_text(status: &AgentStatus) -> String {
             report::bytes(site.bytes_relayed_out),
         ));
     }
+    text
+}
+
+/// Where else it gets things from.
+fn sources(status: &AgentStatus) -> String {
+    let mut text = String::new();
     for archive in &status.archives {
         text.push_str(&format!(
             "  archive     {}: {}{}, {} read\n",
@@ -200,8 +217,14 @@ fn status_text(status: &AgentStatus) -> String {
             report::bytes(walrus.kept.bytes),
         ));
     }
+    text
+}
+
+/// What is going on, and what is wrong.
+fn passing(status: &AgentStatus) -> String {
+    let mut text = String::new();
     let failures: Vec<String> =
-        counters.failures.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+        status.counters.failures.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
     if !failures.is_empty() {
         text.push_str(&format!("  avoided     {}\n", failures.join(", ")));
     }
