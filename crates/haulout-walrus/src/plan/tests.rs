@@ -186,3 +186,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_node_that_does_not_exist_is_never_asked() {
+    let stranger = Candidate { item: 1, node: 7, wanted: true };
+    let nodes = || vec![NodeView::default(), NodeView::default()];
+    let alone = Plan::new(vec![stranger], nodes(), 1, 1, Manner::Alone);
+    assert_eq!(play(alone, &[Behaviour::Answers(1); 2]).end, Step::Stuck);
+    let known = Candidate { node: 1, ..stranger };
+    let both = Plan::new(vec![stranger, known], nodes(), 1, 1, Manner::Shared);
+    assert_eq!(play(both, &[Behaviour::Answers(1); 2]).asked, [known]);
+}
