@@ -230,7 +230,8 @@ async fn a_machine_that_dies_in_the_middle_is_not_missed() {
     }
     let given = cache.given(compressed);
     println!("{given:.3} × {compressed} bytes");
-    assert!(given <= 1.6, "{given:.3} × the closure");
+    // All three on their own would be more than that. On a machine with nothing else to do it is 1.0 to 1.3.
+    assert!(given <= 2.0, "{given:.3} × the closure");
 }
 
 /// Three machines, a fourth that holds the closure and has no cache outside, and a fifth that comes last and wants it.
