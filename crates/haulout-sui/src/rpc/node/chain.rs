@@ -31,7 +31,7 @@ impl Node {
     /// A transaction's effects and where it is.
     ///
     /// # Errors
-    /// [`Fault::NotFound`] if the node does not know it; or no usable answer.
+    /// [`Fault::NotFound`](crate::rpc::Fault::NotFound) if the node does not know it; or no usable answer.
     pub async fn transaction(&self, digest: &Digest) -> Result<TxInfo, RpcError> {
         let request = GetTransactionRequest::new(digest).with_read_mask(FieldMask::from_paths([
             "digest",
@@ -53,7 +53,7 @@ impl Node {
     /// A checkpoint, with its list of transactions if asked for.
     ///
     /// # Errors
-    /// [`Fault::NotFound`] if the node does not have it; or no usable answer.
+    /// [`Fault::NotFound`](crate::rpc::Fault::NotFound) if the node does not have it; or no usable answer.
     pub async fn checkpoint(
         &self,
         at: CheckpointAt,
@@ -90,7 +90,7 @@ impl Node {
     /// An epoch; `None` is the current one.
     ///
     /// # Errors
-    /// [`Fault::NotFound`] if the node does not know it; or no usable answer.
+    /// [`Fault::NotFound`](crate::rpc::Fault::NotFound) if the node does not know it; or no usable answer.
     pub async fn epoch(&self, epoch: Option<u64>) -> Result<EpochInfo, RpcError> {
         let request = epoch.map_or_else(GetEpochRequest::latest, GetEpochRequest::new);
         let request = request.with_read_mask(FieldMask::from_paths([
