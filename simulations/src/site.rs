@@ -397,7 +397,14 @@ impl World<'_> {
 
 /// As in the engine: NARs that others hold cost nothing outside.
 pub(crate) fn config(kind: Kind) -> FollowConfig {
-    FollowConfig { elect: kind != Kind::Nar, ..FollowConfig::default() }
+    match kind {
+        Kind::Nar => FollowConfig {
+            elect: false,
+            busy_for: std::time::Duration::ZERO,
+            ..FollowConfig::default()
+        },
+        _ => FollowConfig::default(),
+    }
 }
 
 /// How often agents say that they wait; the simulation's tick is half of it.

@@ -351,7 +351,12 @@ impl Inner {
 
 /// The clocks for such an object. NARs that others hold cost nothing outside: whoever waits for nothing takes them from there.
 fn config(kind: SiteKind) -> FollowConfig {
-    FollowConfig { elect: kind != SiteKind::Nar, ..FollowConfig::default() }
+    match kind {
+        SiteKind::Nar => {
+            FollowConfig { elect: false, busy_for: Duration::ZERO, ..FollowConfig::default() }
+        }
+        _ => FollowConfig::default(),
+    }
 }
 
 fn ended(end: SiteEnd) -> End {

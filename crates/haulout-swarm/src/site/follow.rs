@@ -41,9 +41,12 @@ pub struct FollowConfig {
     pub kept_max: usize,
     /// How long a home that is at a limit is left alone before it is asked again.
     pub busy_rest: Duration,
-    /// How long homes that are at a limit are waited for, all together. Where they are, the line outside is what is narrow:
-    /// somebody else who fetches the segment makes it no faster, and takes it a second time.
+    /// How long homes that are at a limit are waited for, all together; zero: they are left at once. Where they are, the line
+    /// outside is what is narrow: somebody else who fetches the segment makes it no faster, and takes it a second time. Less
+    /// than the 30 s for which a reader bears with a file that stands still.
     pub busy_for: Duration,
+    /// The same for a document, with Nix waiting for the answer.
+    pub busy_for_document: Duration,
     /// Whether a peer's word that the outside does not have it is believed. If not, this agent asks the outside itself.
     pub believe_absent: bool,
 }
@@ -61,7 +64,8 @@ impl Default for FollowConfig {
             peek_after: Duration::from_millis(600),
             kept_max: 6,
             busy_rest: Duration::from_millis(500),
-            busy_for: Duration::from_secs(60),
+            busy_for: Duration::from_secs(20),
+            busy_for_document: Duration::from_millis(1_500),
             believe_absent: false,
         }
     }
@@ -332,7 +336,7 @@ impl Follow {
                 return Step::Wait;
             }
             let since = *self.busy_since.get_or_insert(now);
-            again = Some(rest.peer).filter(|_| now < since + self.config.busy_for);
+            again = Some(rest.peer).filter(|_| now < since + self.busy_for());
             self.failed += usize::from(again.is_none());
             self.rest = None;
         }
@@ -453,6 +457,13 @@ impl Follow {
         }
     }
 
+    fn busy_for(&self) -> Duration {
+        match self.len {
+            Some(_) => self.config.busy_for,
+            None => self.config.busy_for_document,
+        }
+    }
+
     /// How long a peer may give no sign of life.
     fn silence(&self, running: &Running) -> Duration {
         let peeks = running.held && !running.heard;
@@ -545,7 +556,9 @@ impl Follow {
             }
             End::Refused => {}
             End::Cut => self.count(&running, true),
-            End::Busy if !running.held && self.role == Role::Wants => {
+            End::Busy
+                if !running.held && self.role == Role::Wants && !self.busy_for().is_zero() =>
+            {
                 if let Origin::Peer(peer) = running.origin {
                     self.rest = Some(Rest { peer, until: None });
                 }
