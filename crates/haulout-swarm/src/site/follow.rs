@@ -480,7 +480,7 @@ impl Follow {
         let patience = since + self.config.patience * (1 << self.slow.min(PATIENCE_DOUBLES_MAX));
         match running.origin {
             // The outside has its own clocks below this one.
-            Origin::Outside => patience,
+            Origin::Outside => since + self.config.patience * 4,
             Origin::Peer(_) => patience.min(running.alive_at + self.silence(running)),
         }
     }
