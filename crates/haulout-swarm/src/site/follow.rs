@@ -14,6 +14,10 @@ use crate::{Now, PeerId};
 /// share is, and changing from one to the other makes it no faster.
 const PATIENCE_DOUBLES_MAX: u32 = 3;
 
+/// The patience with the outside, in times of that with a peer: 24 s, more than its client takes to notice a dead connection
+/// (10 s) and go on with another, less than a reader bears with a file that stands still (30 s).
+const OUTSIDE_PATIENCE: u32 = 3;
+
 /// The clocks of one [`Follow`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FollowConfig {
@@ -479,8 +483,8 @@ impl Follow {
         let (since, _) = running.measured;
         let patience = since + self.config.patience * (1 << self.slow.min(PATIENCE_DOUBLES_MAX));
         match running.origin {
-            // The outside has its own clocks below this one.
-            Origin::Outside => since + self.config.patience * 4,
+            // The outside has its own clocks below this one. What a home gives up all its followers lose, and begin anew.
+            Origin::Outside => since + self.config.patience * OUTSIDE_PATIENCE,
             Origin::Peer(_) => patience.min(running.alive_at + self.silence(running)),
         }
     }
