@@ -114,7 +114,8 @@ impl Giving {
         }
         let welcome = Welcome { inner: Arc::clone(inner), peer };
         if fresh && !inner.room().await {
-            return Err(SiteEnd::Busy);
+            // Not "busy", which is waited for: whoever waits holds pieces himself, and all would wait for each other.
+            return Err(SiteEnd::Failed);
         }
         let segment = inner.segment(&object, self.request.segment.index);
         let reader = segment.read(self.request.from, Reader::Peer(peer, self.request.urgency));

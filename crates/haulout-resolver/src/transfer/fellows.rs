@@ -44,6 +44,9 @@ pub(crate) async fn small(shared: &Shared, key: NarKey) -> Option<Vec<Bytes>> {
 pub(crate) async fn fill(shared: &Shared, key: NarKey, tree: &Arc<NarTree>, sink: &mut Sink) {
     let Some(fellows) = shared.fellows.get() else { return };
     for _ in 0..WRONG_MAX {
+        if sink.is_full() {
+            return;
+        }
         let from = sink.at();
         let Some(bytes) = fellows.open(key, from) else { return };
         match Flow::new(shared, key, FELLOWS, bytes).through(from, Some(tree), sink).await {

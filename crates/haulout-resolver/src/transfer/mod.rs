@@ -315,8 +315,18 @@ struct Job {
     sources: Arc<Mutex<BTreeSet<PeerId>>>,
 }
 
+/// Readers of a transfer that is no longer under way do not wait for ever, whatever became of it.
+struct Ends(Arc<Ring>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.finish(Err(CutReason::NoSource));
+    }
+}
+
 impl Job {
     async fn run(self, ring: Arc<Ring>) {
+        let _ends = Ends(Arc::clone(&ring));
         let end = tokio::select! {
             end = self.fetch(Arc::clone(&ring)) => end,
             () = abandoned(&ring) => Err(CutReason::NoSource),
