@@ -172,7 +172,9 @@ fn who_comes_in_the_middle_costs_nothing_more() {
     stage.tell(downloads, &late);
     stage.check(&first);
     stage.check(&late);
-    assert!(downloads <= 1.05, "{downloads:.3} × the closure came over the line");
+    // Mostly 1.01. While the others meet it one after the other, a piece of 4 MiB, 15 % of this closure, can be begun by its
+    // old home and by its new one.
+    assert!(downloads <= 1.2, "{downloads:.3} × the closure came over the line");
 }
 
 /// Somebody asks what a closure weighs and does not want it: what is fetched ahead stops by itself.
