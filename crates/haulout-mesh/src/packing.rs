@@ -10,9 +10,9 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use haulout_swarm::site::{SiteKey, SiteKind};
+use haulout_swarm::site::SiteKind;
 
-use crate::narframe::{self, Encoding, Frame, Pressure, Shrinkage};
+use crate::narframe::{self, Encoding, Frame, FrameCache, Pressure, Shrinkage};
 use crate::registry::{Link, Shared};
 use crate::siteframe::SiteRequest;
 
@@ -20,9 +20,6 @@ use crate::siteframe::SiteRequest;
 pub(crate) struct Packing {
     shared: Arc<Shared>,
     link: Arc<Link>,
-    object: SiteKey,
-    /// Where in the object the next piece is.
-    at: u64,
     shrinkage: Shrinkage,
 }
 
@@ -33,25 +30,17 @@ impl Packing {
         link: &Arc<Link>,
         request: &SiteRequest,
     ) -> Option<Self> {
-        let object = request.segment.object;
-        let may_shrink = matches!(object.kind, SiteKind::Nar | SiteKind::UpstreamFile);
-        let start = request.size?.range(request.segment.index).start;
+        let kind = request.segment.object.kind;
+        let may_shrink = matches!(kind, SiteKind::Nar | SiteKind::UpstreamFile);
         (may_shrink && request.packed).then(|| Self {
             shared: Arc::clone(shared),
             link: Arc::clone(link),
-            object,
-            at: start + request.from,
             shrinkage: Shrinkage::default(),
         })
     }
 
     /// The next piece, compressed; `None` if it goes as it is.
     pub(crate) async fn pack(&mut self, piece: &Bytes) -> Option<Bytes> {
-        let at = self.at;
-        self.at += piece.len() as u64;
-        if let Some(frame) = self.shared.cache.get(&self.object.id, at, piece.len()) {
-            return Some(frame.data);
-        }
         let blocked = self.link.send_blocked();
         // The gauge is asked only when its answer matters.
         let idle_cores = if blocked { self.shared.gauge.idle_cores() } else { 0.0 };
@@ -60,13 +49,23 @@ impl Packing {
             self.shrinkage.skipped();
             return None;
         }
-        let raw = piece.clone();
-        let packed = tokio::task::spawn_blocking(move || narframe::compress(&raw)).await;
+        let (shared, raw) = (Arc::clone(&self.shared), piece.clone());
+        let packed = tokio::task::spawn_blocking(move || pack(&shared.cache, &raw)).await;
         let packed = packed.ok().flatten();
         self.shrinkage.tried(packed.is_some());
-        let data = packed?;
-        let frame = Frame { encoding: Encoding::Zstd, data, raw_len: piece.len() };
-        self.shared.cache.put(&self.object.id, at, &frame);
-        Some(frame.data)
+        packed
     }
+}
+
+/// Compresses a piece, or takes what the same bytes were compressed to for somebody else. They go by their hash and not by the
+/// object's name: what a peer gave for it may have been wrong, and is something else the next time.
+fn pack(cache: &FrameCache, raw: &[u8]) -> Option<Bytes> {
+    let hash = blake3::hash(raw);
+    if let Some(frame) = cache.get(hash.as_bytes(), 0, raw.len()) {
+        return Some(frame.data);
+    }
+    let data = narframe::compress(raw)?;
+    let frame = Frame { encoding: Encoding::Zstd, data, raw_len: raw.len() };
+    cache.put(hash.as_bytes(), 0, &frame);
+    Some(frame.data)
 }

@@ -10,8 +10,8 @@ use super::{Encoding, Frame};
 
 /// Compressed frames for the next asker: bounded in bytes, forgotten some time after their last use.
 ///
-/// They go by the NAR's hash, or by the id of a site object, and where they begin: of a NAR frames are aligned, and of a site
-/// object all get the same pieces. Whoever asks has been admitted before.
+/// They go by the NAR's hash and where they begin (frames are aligned), or, pieces of site objects, by their own hash. Whoever
+/// asks has been admitted before.
 #[derive(Debug)]
 pub struct FrameCache {
     bytes_max: usize,

@@ -32,6 +32,11 @@ fn text() -> Vec<u8> {
     (0..SIZE).map(|n| b"abcdefgh"[(n * n / 77 % 8) as usize]).collect()
 }
 
+/// The same in capitals.
+fn other_text() -> Vec<u8> {
+    text().to_ascii_uppercase()
+}
+
 fn gives(world: &World, bytes: Vec<u8>) {
     let bytes = Bytes::from(bytes);
     *world.site.lock().unwrap() = Some(Box::new(move |request| {
@@ -84,9 +89,11 @@ async fn on_a_narrow_link_what_shrinks_goes_packed_and_the_rest_as_it_is() {
         *byte = (state >> 56) as u8;
     }
     for (kind, bytes, shrinks) in [
-        (SiteKind::Nar, text(), true),
-        (SiteKind::UpstreamFile, noise, false),
-        (SiteKind::Sliver, text(), false),
+        (SiteKind::Nar, text(), Some(true)),
+        // What came first was wrong, and has been replaced meanwhile. Whether a processor is idle is another matter by now.
+        (SiteKind::Nar, other_text(), None),
+        (SiteKind::UpstreamFile, noise, Some(false)),
+        (SiteKind::Sliver, text(), Some(false)),
     ] {
         gives(&world, bytes.clone());
         let (mut send, mut recv) = raw.open_bi().await.unwrap();
@@ -94,7 +101,7 @@ async fn on_a_narrow_link_what_shrinks_goes_packed_and_the_rest_as_it_is() {
         send.finish().unwrap();
         let (plain, packed, stand_for) = frames(&recv.read_to_end(2 << 20).await.unwrap());
         assert_eq!(plain + stand_for, bytes.len());
-        assert_eq!(packed > 0, shrinks, "{kind:?}");
+        assert!(shrinks.is_none_or(|shrinks| shrinks == (packed > 0)), "{kind:?}");
         assert!(2 * packed <= stand_for, "{packed} for {stand_for}");
 
         // The second asker gets the same, and reads it as it was.
