@@ -103,16 +103,19 @@ async fn together(
     roster: &Roster,
     sink: &mut Sink,
 ) -> Option<(Claim, bool)> {
-    let kept = shared.outside.get().and_then(|outside| outside.kept(key)).is_some();
+    let kept = shared.outside.get().and_then(|outside| outside.kept(key));
     let fellows = || shared.fellows.get().and_then(|fellows| fellows.open(key, 0)).is_some();
-    if !kept && !fellows() {
+    if kept.is_none() && !fellows() {
         return None;
     }
     let claim = holders::promise(shared, key).await?;
     for peer in &claim.by {
         roster.using(*peer);
     }
-    let file_fits = outside::fill_kept(shared, key, &claim.tree, sink).await;
+    let file_fits = match kept {
+        Some(kept) => outside::fill_kept(shared, key, kept, &claim.tree, sink).await,
+        None => true,
+    };
     fellows::fill(shared, key, &claim.tree, sink).await;
     Some((claim, file_fits))
 }

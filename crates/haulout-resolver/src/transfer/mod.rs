@@ -375,12 +375,11 @@ impl Job {
         // A large NAR may hold as much again out of order.
         ring.hold(lease, if small { memory } else { memory / 2 });
         if small {
-            let kept = outside::small_kept(shared, self.key).await;
-            let shared_out = match kept {
+            let pieces = match outside::small_kept(shared, self.key).await {
                 None => fellows::small(shared, self.key).await,
                 kept => kept,
             };
-            if let Some(pieces) = shared_out {
+            if let Some(pieces) = pieces {
                 for piece in pieces {
                     ring.push(piece).await;
                 }

@@ -102,17 +102,16 @@ pub(crate) async fn small_kept(shared: &Shared, key: NarKey) -> Option<Vec<Bytes
     }
 }
 
-/// Fills the sink, from its start, as far as homes keep the file. False if what they gave does not fit the tree: one of the two
+/// Fills the sink, from its start, with what [`NarOutside::kept`] gave. False if what they gave does not fit the tree: one of the two
 /// is wrong, and the NAR's hash will tell which.
 pub(crate) async fn fill_kept(
     shared: &Shared,
     key: NarKey,
+    kept: NarBytes,
     tree: &Arc<NarTree>,
     sink: &mut Sink,
 ) -> bool {
-    let Some(outside) = shared.outside.get() else { return true };
-    let Some(bytes) = outside.kept(key) else { return true };
-    match Flow::new(shared, key, KEPT, bytes).through(0, Some(tree), sink).await {
+    match Flow::new(shared, key, KEPT, kept).through(0, Some(tree), sink).await {
         Through::Ended => {
             if sink.is_full() {
                 shared.stats.nar_kept_pieces.one();
@@ -121,7 +120,9 @@ pub(crate) async fn fill_kept(
         }
         Through::Wrong(_) => {
             shared.stats.replaced.one();
-            outside.kept_wrong(key);
+            if let Some(outside) = shared.outside.get() {
+                outside.kept_wrong(key);
+            }
             false
         }
     }
